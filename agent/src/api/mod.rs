@@ -1,0 +1,3 @@
+//! The node-local Kubernetes API.
+mod log;
+mod streams;

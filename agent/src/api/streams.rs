@@ -1,0 +1,1 @@
+//! `pods/attach` and `pods/exec`.

@@ -1,0 +1,20 @@
+//! debuglet runs Kubernetes ephemeral debug containers in any pod on its node, whoever started that pod,
+//! with or without a control plane.
+//!
+//! Start reading at [`agent`], which puts the parts together, or follow one debug container:
+//! `source/` or `api/` -> `store/` -> `worker/` -> `runtime/`, and back as status. The rules are in `pod/`.
+#![allow(dead_code)] // while the parts are laid
+
+mod agent;
+mod api;
+mod cli;
+mod config;
+mod pod;
+mod runtime;
+mod source;
+mod store;
+mod worker;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,23 @@
+//! The rules: what a pod may say, what is done about it, and how that is reported. Pure: no I/O, no async,
+//! no clock but the one handed in.
+
+pub(crate) mod cgroup;
+pub(crate) mod container_config;
+pub(crate) mod crash_back_off;
+pub(crate) mod defaults;
+pub(crate) mod environment;
+pub(crate) mod etc_hosts;
+pub(crate) mod field_error;
+pub(crate) mod identity;
+pub(crate) mod image_reference;
+pub(crate) mod launch;
+pub(crate) mod observed;
+pub(crate) mod plan;
+pub(crate) mod profile;
+pub(crate) mod quantity;
+pub(crate) mod record;
+pub(crate) mod sandbox_config;
+pub(crate) mod security_context;
+pub(crate) mod status;
+pub(crate) mod termination_message;
+pub(crate) mod validation;

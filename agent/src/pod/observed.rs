@@ -1,0 +1,92 @@
+//! What the runtime says of one pod, in the few words that the rules need.
+
+/// A moment, in nanoseconds since the Unix epoch, as CRI gives it; 0 means that it has not come yet.
+pub(crate) type Nanoseconds = i64;
+
+/// Everything of one pod that the runtime lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ObservedPod {
+    /// All sandboxes, newest attempt first.
+    pub(crate) sandboxes: Vec<ObservedSandbox>,
+    /// All containers of all these sandboxes, per name the newest attempt first.
+    pub(crate) containers: Vec<ObservedContainer>,
+}
+
+impl ObservedPod {
+    /// The sandbox that containers may join: of several ready ones the highest attempt counts.
+    pub(crate) fn ready_sandbox(&self) -> Option<&ObservedSandbox> {
+        self.sandboxes
+            .iter()
+            .filter(|sandbox| sandbox.ready)
+            .max_by_key(|sandbox| sandbox.attempt)
+    }
+
+    /// The newest container of this name.
+    pub(crate) fn newest(&self, name: &str) -> Option<&ObservedContainer> {
+        self.containers
+            .iter()
+            .filter(|container| container.name == name)
+            .max_by_key(|container| (container.attempt, container.created_at))
+    }
+}
+
+/// One pod sandbox (CRI `PodSandboxStatus`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ObservedSandbox {
+    /// The runtime's id.
+    pub(crate) id: String,
+    /// `metadata.attempt`.
+    pub(crate) attempt: u32,
+    /// Whether it is `SANDBOX_READY`.
+    pub(crate) ready: bool,
+    /// When it was created.
+    pub(crate) created_at: Nanoseconds,
+    /// Its addresses, the primary one first; none on the host's network.
+    pub(crate) ips: Vec<String>,
+}
+
+/// The state of a container (CRI `ContainerState`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ContainerState {
+    /// Made, never started.
+    Created,
+    /// Its process runs.
+    Running,
+    /// Its process has ended, or could not be started.
+    Exited,
+    /// The runtime does not know.
+    Unknown,
+}
+
+/// One container (CRI `ContainerStatus`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ObservedContainer {
+    /// The runtime's id.
+    pub(crate) id: String,
+    /// `metadata.name`: the container's name in the pod's spec.
+    pub(crate) name: String,
+    /// `metadata.attempt`: how often a container of this name was made before.
+    pub(crate) attempt: u32,
+    /// The sandbox it is in.
+    pub(crate) sandbox_id: String,
+    /// Whether it carries our origin label: only then may it be touched.
+    pub(crate) ours: bool,
+    /// Where it stands.
+    pub(crate) state: ContainerState,
+    /// When it was created.
+    pub(crate) created_at: Nanoseconds,
+    /// When its process started.
+    pub(crate) started_at: Nanoseconds,
+    /// When its process ended.
+    pub(crate) finished_at: Nanoseconds,
+    /// The exit code, once exited.
+    pub(crate) exit_code: i32,
+    /// CRI's reason: `Completed`, `Error`, `OOMKilled`, `StartError`, ...
+    pub(crate) reason: String,
+    /// The runtime's own words, and the termination message once exited.
+    pub(crate) message: String,
+    /// The image's name, as the runtime resolved it.
+    pub(crate) image: String,
+    /// The image's digest reference: a Kubernetes status' `imageID`.
+    pub(crate) image_id: String,
+}

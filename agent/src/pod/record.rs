@@ -1,0 +1,62 @@
+//! The record of one ephemeral container's launch: what must be on disk before each step, so that its process
+//! is started at most once (see "At most once" in `agent/ARCHITECTURE.md`).
+
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, EphemeralContainer};
+use serde::{Deserialize, Serialize};
+
+/// Where an ephemeral container was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Origin {
+    /// In the pod's manifest.
+    Manifest,
+    /// On the node-local API (which the CLI uses).
+    Api,
+}
+
+/// The container that a launch made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CreatedContainer {
+    /// The runtime's id.
+    pub(crate) container_id: String,
+    /// The sandbox it was made in.
+    pub(crate) sandbox_id: String,
+    /// Which run of the runtime made it: see `runtime::instance`.
+    pub(crate) runtime_instance: String,
+}
+
+/// How far a launch has come, as far as the disk knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "lowercase")]
+pub(crate) enum Phase {
+    /// To be launched: StartContainer was not called.
+    Accepted,
+    /// The container exists and StartContainer may have been called.
+    Created(CreatedContainer),
+    /// A stop was accepted: nothing is started any more.
+    Stopping {
+        /// What was created before, if anything.
+        created: Option<CreatedContainer>,
+    },
+    /// Over; this is its last status.
+    Ended {
+        /// What was created, if anything.
+        created: Option<CreatedContainer>,
+        /// The final status, for ever.
+        terminated: ContainerStateTerminated,
+    },
+}
+
+/// One ephemeral container that was accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    /// The spec as accepted, with every default filled in.
+    pub(crate) spec: EphemeralContainer,
+    /// Who asked for it first.
+    pub(crate) origin: Origin,
+    /// How far it has come.
+    #[serde(flatten)]
+    pub(crate) phase: Phase,
+}

@@ -1,0 +1,1 @@
+//! Attach and exec sessions with the runtime.

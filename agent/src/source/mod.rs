@@ -1,0 +1,2 @@
+//! Where pods come from.
+pub(crate) mod manifests;

@@ -1,0 +1,1 @@
+//! The pods of this node, and what is on disk of them.
