@@ -1,1 +1,647 @@
-//! The configuration file: defaults and checks.
+//! The configuration file: its keys, their defaults, and what is refused.
+//!
+//! The file is TOML and every key is optional. The first thing in it that cannot be taken ends the start, named by
+//! file and line: a misspelt key that is silently ignored is a node that does something else than its owner thinks.
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Where the configuration is looked for when nobody names a file.
+pub(crate) const DEFAULT_FILE: &str = "/etc/debuglet/config.toml";
+/// Default of `runtime_endpoint`: where containerd's packages put its socket.
+pub(crate) const DEFAULT_RUNTIME_ENDPOINT: &str = "/run/containerd/containerd.sock";
+/// Default of `state_dir`.
+pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/debuglet";
+/// Default of `run_dir`.
+pub(crate) const DEFAULT_RUN_DIR: &str = "/run/debuglet";
+/// Default of `log_dir`: the folder that a kubelet writes to and log shippers read from.
+pub(crate) const DEFAULT_LOG_DIR: &str = "/var/log/pods";
+/// Default of `manifests.path`.
+pub(crate) const DEFAULT_MANIFESTS_PATH: &str = "/etc/debuglet/manifests";
+/// Default of `registry.auth_file`.
+pub(crate) const DEFAULT_AUTH_FILE: &str = "/etc/debuglet/registry-auth.json";
+
+/// The socket of the agent's API inside `run_dir`.
+const SOCKET_NAME: &str = "debuglet.sock";
+
+/// Folders that kubelets read static pods from or keep their own state in: kubeadm's, the kubelet's default root, and
+/// those of k3s and RKE2. A kubelet would run what lies there a second time.
+const KUBELET_FOLDERS: [&str; 3] = ["/etc/kubernetes", "/var/lib/kubelet", "/var/lib/rancher"];
+
+/// The longest DNS subdomain (RFC 1123), in bytes.
+const MAX_NODE_NAME_LENGTH: usize = 253;
+
+const TOP_KEYS: [&str; 8] = [
+    "node_name",
+    "runtime_endpoint",
+    "cgroup_driver",
+    "state_dir",
+    "run_dir",
+    "log_dir",
+    "manifests",
+    "registry",
+];
+const MANIFESTS_KEYS: [&str; 1] = ["path"];
+const REGISTRY_KEYS: [&str; 1] = ["auth_file"];
+
+/// How like a known key an unknown one must be to be taken for a slip of it, from 0 to 1 (Jaro-Winkler).
+const SIMILAR_ENOUGH: f64 = 0.8;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// The name of this node in pods and events; a DNS subdomain.
+    pub(crate) node_name: String,
+    /// The absolute path of the runtime's Unix socket.
+    pub(crate) runtime_endpoint: PathBuf,
+    /// Who makes the pods' cgroups.
+    pub(crate) cgroup_driver: CgroupDriverSetting,
+    /// What must outlive the process; absolute.
+    pub(crate) state_dir: PathBuf,
+    /// What need not outlive the process: the API's socket; absolute.
+    pub(crate) run_dir: PathBuf,
+    /// Where the runtime writes the containers' logs; absolute.
+    pub(crate) log_dir: PathBuf,
+    /// The table `[manifests]`.
+    pub(crate) manifests: Manifests,
+    /// The table `[registry]`.
+    pub(crate) registry: Registry,
+}
+
+/// The table `[manifests]`: pods from a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manifests {
+    /// The folder; absolute, and no kubelet's.
+    pub(crate) path: PathBuf,
+}
+
+/// The table `[registry]`: how images are pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Registry {
+    /// Credentials in the form of docker's `config.json`; absolute, and need not exist.
+    pub(crate) auth_file: PathBuf,
+}
+
+/// Who makes the pods' cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CgroupDriverSetting {
+    /// Whoever the runtime says.
+    Auto,
+    /// systemd, as slices and scopes.
+    Systemd,
+    /// The runtime itself, as folders.
+    Cgroupfs,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file is there, or was named, and cannot be read.
+    #[error("cannot read the configuration {}: {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something in the file is refused.
+    #[error("{}:{line}: {reason}", file.display())]
+    Refused {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, naming the key.
+        reason: String,
+    },
+    /// `node_name` is not set and the host's name cannot stand in for it.
+    #[error("the host's name {name:?} cannot name a node: {reason}; set node_name in {}", file.display())]
+    HostName {
+        /// The file that could set it.
+        file: PathBuf,
+        /// The host's name.
+        name: String,
+        /// Why it is refused.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads the configuration: from `named` when the user names a file, which must then exist, else from
+    /// [`DEFAULT_FILE`], which need not.
+    pub(crate) fn load(named: Option<&Path>) -> Result<Config, ConfigError> {
+        let file = named.unwrap_or(Path::new(DEFAULT_FILE));
+        let text = match fs::read_to_string(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => String::new(),
+            read => read.map_err(|source| ConfigError::Read {
+                file: file.to_path_buf(),
+                source,
+            })?,
+        };
+        Config::parse(&text, file, &host_name())
+    }
+
+    /// Reads the configuration from `text`; `file` is its name in errors, `host` the name of this host.
+    fn parse(text: &str, file: &Path, host: &str) -> Result<Config, ConfigError> {
+        let mut draft = Draft::default();
+        draft
+            .read(text)
+            .map_err(|Refusal { at, reason }| ConfigError::Refused {
+                file: file.to_path_buf(),
+                line: line_of(text, at),
+                reason,
+            })?;
+        let node_name = match draft.node_name {
+            Some(name) => name,
+            None => node_name_of(host).map_err(|reason| ConfigError::HostName {
+                file: file.to_path_buf(),
+                name: host.to_owned(),
+                reason,
+            })?,
+        };
+        let or = |path: Option<PathBuf>, default: &str| path.unwrap_or_else(|| PathBuf::from(default));
+        Ok(Config {
+            node_name,
+            runtime_endpoint: or(draft.runtime_endpoint, DEFAULT_RUNTIME_ENDPOINT),
+            cgroup_driver: draft.cgroup_driver.unwrap_or(CgroupDriverSetting::Auto),
+            state_dir: or(draft.state_dir, DEFAULT_STATE_DIR),
+            run_dir: or(draft.run_dir, DEFAULT_RUN_DIR),
+            log_dir: or(draft.log_dir, DEFAULT_LOG_DIR),
+            manifests: Manifests {
+                path: or(draft.manifests_path, DEFAULT_MANIFESTS_PATH),
+            },
+            registry: Registry {
+                auth_file: or(draft.auth_file, DEFAULT_AUTH_FILE),
+            },
+        })
+    }
+
+    /// The socket of the agent's API.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run_dir.join(SOCKET_NAME)
+    }
+}
+
+/// What the file says; a key that it leaves out is `None`.
+#[derive(Default)]
+struct Draft {
+    node_name: Option<String>,
+    runtime_endpoint: Option<PathBuf>,
+    cgroup_driver: Option<CgroupDriverSetting>,
+    state_dir: Option<PathBuf>,
+    run_dir: Option<PathBuf>,
+    log_dir: Option<PathBuf>,
+    manifests_path: Option<PathBuf>,
+    auth_file: Option<PathBuf>,
+}
+
+/// The first thing in the file that cannot be taken.
+struct Refusal {
+    /// Where it is, in bytes from the file's start.
+    at: usize,
+    reason: String,
+}
+
+impl Draft {
+    fn read(&mut self, text: &str) -> Result<(), Refusal> {
+        let document = DeTable::parse(text).map_err(|error| Refusal {
+            at: error.span().map_or(0, |span| span.start),
+            reason: error.message().replace('\n', ", "),
+        })?;
+        // Where to point when the manifests folder is refused: at its own line, else at the one that moved state_dir.
+        let mut blamed = 0;
+        for Entry { key, value, .. } in entries(document.get_ref(), &TOP_KEYS, "")? {
+            match key {
+                "node_name" => self.node_name = Some(checked(key, value, node_name)?),
+                "runtime_endpoint" => self.runtime_endpoint = Some(checked(key, value, unix_endpoint)?),
+                "cgroup_driver" => self.cgroup_driver = Some(checked(key, value, cgroup_driver)?),
+                "state_dir" => {
+                    self.state_dir = Some(checked(key, value, absolute_path)?);
+                    if self.manifests_path.is_none() {
+                        blamed = value.span().start;
+                    }
+                }
+                "run_dir" => self.run_dir = Some(checked(key, value, absolute_path)?),
+                "log_dir" => self.log_dir = Some(checked(key, value, absolute_path)?),
+                "manifests" => {
+                    for Entry { value, .. } in entries(table(key, value)?, &MANIFESTS_KEYS, "manifests.")? {
+                        self.manifests_path = Some(checked("manifests.path", value, absolute_path)?);
+                        blamed = value.span().start;
+                    }
+                }
+                _ => {
+                    for Entry { value, .. } in entries(table(key, value)?, &REGISTRY_KEYS, "registry.")? {
+                        self.auth_file = Some(checked("registry.auth_file", value, absolute_path)?);
+                    }
+                }
+            }
+        }
+        self.check_manifests_folder(blamed)
+    }
+
+    /// The folder must be ours alone: a kubelet that reads it would run every pod a second time, and what the agent
+    /// writes into its own state must not come back to it as manifests.
+    fn check_manifests_folder(&self, at: usize) -> Result<(), Refusal> {
+        let path = self
+            .manifests_path
+            .as_deref()
+            .unwrap_or(Path::new(DEFAULT_MANIFESTS_PATH));
+        let state_dir = self.state_dir.as_deref().unwrap_or(Path::new(DEFAULT_STATE_DIR));
+        let is_in = |folder: &Path| path.starts_with(folder) || real(path).starts_with(real(folder));
+        let reason = if let Some(folder) = KUBELET_FOLDERS.iter().find(|folder| is_in(Path::new(folder))) {
+            format!("{} is in {folder}, which belongs to a kubelet", path.display())
+        } else if is_in(state_dir) {
+            format!("{} is in state_dir {}", path.display(), state_dir.display())
+        } else {
+            return Ok(());
+        };
+        Err(Refusal {
+            at,
+            reason: format!("manifests.path: {reason}"),
+        })
+    }
+}
+
+/// Where links lead: a link to a kubelet's folder is that folder. What does not exist leads nowhere yet.
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// One key of a table with its value.
+struct Entry<'a> {
+    key: &'a str,
+    at: usize,
+    value: &'a Spanned<DeValue<'a>>,
+}
+
+/// The table's entries in the order of the file; a key that is not `known` is refused. `prefix` goes before a key's
+/// name in the refusal.
+fn entries<'a>(table: &'a DeTable<'a>, known: &[&str], prefix: &str) -> Result<Vec<Entry<'a>>, Refusal> {
+    let mut entries: Vec<Entry<'a>> = table
+        .iter()
+        .map(|(key, value)| Entry {
+            key: key.get_ref(),
+            at: key.span().start,
+            value,
+        })
+        .collect();
+    entries.sort_by_key(|entry| entry.at);
+    match entries.iter().find(|entry| !known.contains(&entry.key)) {
+        None => Ok(entries),
+        Some(Entry { key, at, .. }) => Err(Refusal {
+            at: *at,
+            reason: match similar(key, known) {
+                Some(meant) => {
+                    format!("unknown key \"{prefix}{key}\"; did you mean \"{prefix}{meant}\"?")
+                }
+                None => format!(
+                    "unknown key \"{prefix}{key}\"; there are: {prefix}{}",
+                    known.join(&format!(", {prefix}"))
+                ),
+            },
+        }),
+    }
+}
+
+/// The known key that `key` is most likely a slip of.
+fn similar<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+    let key = key.to_lowercase().replace('-', "_");
+    known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(&key, known), *known))
+        .filter(|(likeness, _)| *likeness >= SIMILAR_ENOUGH)
+        .max_by(|(left, _), (right, _)| left.total_cmp(right))
+        .map(|(_, known)| known)
+}
+
+fn table<'a>(key: &str, value: &'a Spanned<DeValue<'a>>) -> Result<&'a DeTable<'a>, Refusal> {
+    value.get_ref().as_table().ok_or_else(|| Refusal {
+        at: value.span().start,
+        reason: format!("{key} must be a table, not {}", kind_of(value.get_ref())),
+    })
+}
+
+/// The string `value`, read by `rule`, whose refusal is completed with the key and the place.
+fn checked<T>(
+    key: &str,
+    value: &Spanned<DeValue<'_>>,
+    rule: fn(&str) -> Result<T, String>,
+) -> Result<T, Refusal> {
+    let read = match value.get_ref().as_str() {
+        Some(text) => rule(text).map_err(|reason| format!("{key}: {reason}")),
+        None => Err(format!(
+            "{key} must be a string, not {}",
+            kind_of(value.get_ref())
+        )),
+    };
+    read.map_err(|reason| Refusal {
+        at: value.span().start,
+        reason,
+    })
+}
+
+/// The kind of a TOML value with its article.
+fn kind_of(value: &DeValue<'_>) -> String {
+    let kind = value.type_str();
+    let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
+    format!("{article} {kind}")
+}
+
+/// A node's name must be a DNS subdomain: it goes into `spec.nodeName` (Kubernetes, `metadata.name` of a Node).
+fn node_name(name: &str) -> Result<String, String> {
+    let label_is_good = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if name.len() > MAX_NODE_NAME_LENGTH {
+        Err(format!("it is longer than {MAX_NODE_NAME_LENGTH} characters"))
+    } else if name.split('.').all(label_is_good) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!(
+            "{name:?} is not a DNS subdomain: lower case letters, digits, '-' and '.', each part beginning and ending \
+             with a letter or digit"
+        ))
+    }
+}
+
+/// The node's name where none is configured: the host's, in lower case as a kubelet registers it.
+fn node_name_of(host: &str) -> Result<String, String> {
+    node_name(&host.trim().to_lowercase())
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// `unix:///run/x.sock`, or the path alone: the runtime is on this node, so other schemes have no use.
+fn unix_endpoint(endpoint: &str) -> Result<PathBuf, String> {
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    if endpoint.contains("://") && path == endpoint {
+        return Err(format!("{endpoint:?} is not a Unix socket; write unix:///PATH"));
+    }
+    absolute_path(path)
+        .map_err(|_| format!("{endpoint:?} does not name an absolute path; write unix:///PATH"))
+}
+
+fn cgroup_driver(driver: &str) -> Result<CgroupDriverSetting, String> {
+    match driver {
+        "auto" => Ok(CgroupDriverSetting::Auto),
+        "systemd" => Ok(CgroupDriverSetting::Systemd),
+        "cgroupfs" => Ok(CgroupDriverSetting::Cgroupfs),
+        _ => Err(format!("{driver:?} is none of auto, systemd, cgroupfs")),
+    }
+}
+
+/// An absolute path without `..`, which would make two names of one folder look like two folders.
+fn absolute_path(path: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(path);
+    if !path.is_absolute() {
+        Err(format!(
+            "{:?} is not an absolute path",
+            path.display().to_string()
+        ))
+    } else if path.components().any(|part| part == Component::ParentDir) {
+        Err(format!(
+            "{:?} must not contain \"..\"",
+            path.display().to_string()
+        ))
+    } else {
+        Ok(path)
+    }
+}
+
+/// The line, from 1, of the byte `at`.
+fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("/etc/debuglet/config.toml"), "node1")
+    }
+
+    fn refusal(text: &str) -> String {
+        parse(text).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        let config = parse("").expect("defaults");
+        assert_eq!(config.node_name, "node1");
+        assert_eq!(
+            config.runtime_endpoint,
+            Path::new("/run/containerd/containerd.sock")
+        );
+        assert_eq!(config.cgroup_driver, CgroupDriverSetting::Auto);
+        assert_eq!(config.state_dir, Path::new("/var/lib/debuglet"));
+        assert_eq!(config.log_dir, Path::new("/var/log/pods"));
+        assert_eq!(config.manifests.path, Path::new("/etc/debuglet/manifests"));
+        assert_eq!(
+            config.registry.auth_file,
+            Path::new("/etc/debuglet/registry-auth.json")
+        );
+        assert_eq!(config.socket(), Path::new("/run/debuglet/debuglet.sock"));
+    }
+
+    #[test]
+    fn every_key_is_taken() {
+        let config = parse(
+            r#"
+node_name = "edge-7.example.com"
+runtime_endpoint = "unix:///run/other.sock"
+cgroup_driver = "systemd"
+state_dir = "/srv/state"
+run_dir = "/srv/run"
+log_dir = "/srv/log"
+[manifests]
+path = "/srv/manifests"
+[registry]
+auth_file = "/srv/auth.json"
+"#,
+        )
+        .expect("a good file");
+        assert_eq!(
+            config,
+            Config {
+                node_name: "edge-7.example.com".to_owned(),
+                runtime_endpoint: PathBuf::from("/run/other.sock"),
+                cgroup_driver: CgroupDriverSetting::Systemd,
+                state_dir: PathBuf::from("/srv/state"),
+                run_dir: PathBuf::from("/srv/run"),
+                log_dir: PathBuf::from("/srv/log"),
+                manifests: Manifests {
+                    path: PathBuf::from("/srv/manifests")
+                },
+                registry: Registry {
+                    auth_file: PathBuf::from("/srv/auth.json")
+                },
+            }
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_line_with_the_key_that_was_meant() {
+        for (text, expected) in [
+            (
+                "# a\n\nnodename = \"a\"",
+                r#":3: unknown key "nodename"; did you mean "node_name"?"#,
+            ),
+            (
+                "node-name = \"a\"",
+                r#":1: unknown key "node-name"; did you mean "node_name"?"#,
+            ),
+            (
+                "[manifests]\npaht = \"/a\"",
+                r#":2: unknown key "manifests.paht"; did you mean "manifests.path"?"#,
+            ),
+            (
+                "[registry]\nzzz = 1",
+                r#":2: unknown key "registry.zzz"; there are: registry.auth_file"#,
+            ),
+            (
+                "[registries]\n",
+                r#":1: unknown key "registries"; did you mean "registry"?"#,
+            ),
+        ] {
+            assert_eq!(refusal(text), format!("/etc/debuglet/config.toml{expected}"));
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_by_line_and_key() {
+        for (text, expected) in [
+            (
+                "\nnode_name = 7",
+                ":2: node_name must be a string, not an integer",
+            ),
+            (
+                "manifests = \"/a\"",
+                ":1: manifests must be a table, not a string",
+            ),
+            (
+                "node_name = \"Node_1\"",
+                ":1: node_name: \"Node_1\" is not a DNS subdomain",
+            ),
+            (
+                "node_name = \"a..b\"",
+                ":1: node_name: \"a..b\" is not a DNS subdomain",
+            ),
+            ("node_name = \"\"", ":1: node_name: \"\" is not a DNS subdomain"),
+            (
+                "runtime_endpoint = \"tcp://1.2.3.4:5\"",
+                "\"tcp://1.2.3.4:5\" is not a Unix socket",
+            ),
+            (
+                "runtime_endpoint = \"unix://run/a.sock\"",
+                "does not name an absolute path",
+            ),
+            ("runtime_endpoint = \"\"", "does not name an absolute path"),
+            (
+                "cgroup_driver = \"cgroupv2\"",
+                "\"cgroupv2\" is none of auto, systemd, cgroupfs",
+            ),
+            (
+                "state_dir = \"var/lib\"",
+                ":1: state_dir: \"var/lib\" is not an absolute path",
+            ),
+            (
+                "log_dir = \"/a/../b\"",
+                ":1: log_dir: \"/a/../b\" must not contain \"..\"",
+            ),
+        ] {
+            let refusal = refusal(text);
+            assert!(refusal.contains(expected), "{text}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_toml_is_refused_by_line() {
+        for (text, line) in [
+            ("a = 1\nnode_name =", ":2: "),
+            ("node_name = \"a\"\nnode_name = \"b\"", ":2: "),
+        ] {
+            let refusal = refusal(text);
+            assert!(refusal.contains(line) && !refusal.contains('\n'), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_path_alone_names_the_endpoint_too() {
+        let config = parse("runtime_endpoint = \"/run/a.sock\"").expect("a path");
+        assert_eq!(config.runtime_endpoint, Path::new("/run/a.sock"));
+    }
+
+    #[test]
+    fn a_manifests_folder_is_no_kubelets_and_not_in_the_state() {
+        for (path, expected) in [
+            (
+                "/etc/kubernetes/manifests",
+                "in /etc/kubernetes, which belongs to a kubelet",
+            ),
+            (
+                "/var/lib/kubelet/pods",
+                "in /var/lib/kubelet, which belongs to a kubelet",
+            ),
+            ("/var/lib/debuglet/manifests", "in state_dir /var/lib/debuglet"),
+        ] {
+            let refusal = refusal(&format!("\n[manifests]\npath = \"{path}\""));
+            assert!(
+                refusal.contains(":3: manifests.path: ") && refusal.contains(expected),
+                "{refusal}"
+            );
+        }
+        assert_eq!(
+            refusal("\nstate_dir = \"/etc/debuglet\""),
+            "/etc/debuglet/config.toml:2: manifests.path: /etc/debuglet/manifests is in state_dir /etc/debuglet"
+        );
+        parse("[manifests]\npath = \"/etc/kubernetes-lab\"").expect("a folder that only begins alike");
+    }
+
+    #[test]
+    fn a_link_to_a_folder_in_the_state_is_that_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("its path");
+        fs::create_dir_all(root.join("state/manifests")).expect("a folder");
+        std::os::unix::fs::symlink(root.join("state/manifests"), root.join("link")).expect("a link");
+        let text = format!(
+            "state_dir = \"{0}/state\"\nmanifests.path = \"{0}/link\"",
+            root.display()
+        );
+        assert!(refusal(&text).contains("is in state_dir"));
+    }
+
+    #[test]
+    fn the_hosts_name_is_the_nodes_in_lower_case() {
+        let file = Path::new("c.toml");
+        assert_eq!(
+            Config::parse("", file, "Node1").expect("a name").node_name,
+            "node1"
+        );
+        let refused = Config::parse("", file, "my_host")
+            .expect_err("refused")
+            .to_string();
+        assert!(refused.contains("set node_name in c.toml"), "{refused}");
+        Config::parse("node_name = \"a\"", file, "my_host").expect("a configured name needs no host's");
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_exist() {
+        let refused = Config::load(Some(Path::new("/nonexistent/c.toml")))
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            refused.starts_with("cannot read the configuration /nonexistent/c.toml: "),
+            "{refused}"
+        );
+    }
+}
