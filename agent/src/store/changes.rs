@@ -26,6 +26,8 @@ pub(crate) struct Change {
     pub(crate) version: u64,
     /// What happened.
     pub(crate) kind: ChangeKind,
+    /// The pod before, unless it was added: a watch with a selector tells by it whether the pod came or left.
+    pub(crate) previous: Option<Arc<Pod>>,
     /// The pod afterwards.
     pub(crate) pod: Arc<Pod>,
 }
@@ -102,6 +104,7 @@ mod tests {
             history.push(Change {
                 version,
                 kind: ChangeKind::Modified,
+                previous: None,
                 pod: Arc::default(),
             });
         }
