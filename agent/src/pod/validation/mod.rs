@@ -1,0 +1,13 @@
+//! What a pod and an ephemeral container may say: the rules of an API server (v1.36), and what debuglet leaves out.
+//!
+//! Everything here is for objects with their defaults filled in ([`crate::pod::defaults`]).
+
+mod container;
+mod environment;
+mod ephemeral;
+mod findings;
+mod mounts;
+mod names;
+mod security;
+
+pub(crate) use ephemeral::{ephemeral_change, ephemeral_containers};
