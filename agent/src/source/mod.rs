@@ -1,2 +1,3 @@
 //! Where pods come from.
+pub(crate) mod kubelet;
 pub(crate) mod manifests;
