@@ -1,6 +1,11 @@
 //! The runtime: CRI, containerd's events and pull progress, images, logs, streams.
 
 pub(crate) mod client;
+pub(crate) mod events;
+pub(crate) mod images;
 pub(crate) mod logs;
+pub(crate) mod pull_error;
+pub(crate) mod pulled_images;
+pub(crate) mod registry_auth;
 pub(crate) mod spdy;
 pub(crate) mod streams;
