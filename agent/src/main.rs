@@ -9,6 +9,7 @@ mod agent;
 mod api;
 mod cli;
 mod config;
+mod http_upgrade;
 mod pod;
 mod runtime;
 mod source;

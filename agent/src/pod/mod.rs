@@ -24,5 +24,6 @@ pub(crate) mod resources;
 pub(crate) mod sandbox_config;
 pub(crate) mod security_context;
 pub(crate) mod status;
+pub(crate) mod streaming;
 pub(crate) mod termination_message;
 pub(crate) mod validation;

@@ -1,1 +1,0 @@
-//! CRI log files: parse, tail, follow across rotation.

@@ -1,0 +1,244 @@
+//! CRI log files: what the container wrote, read from the file that the runtime keeps of it.
+//!
+//! - [`entry`]: the format.
+//! - [`tail`]: where the last lines begin.
+//! - [`rotation`]: which file comes next, and when to look.
+
+mod entry;
+mod rotation;
+mod tail;
+
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+pub(crate) use entry::LogStream;
+use entry::{Decoder, Selection};
+use rotation::{Changes, Identity};
+
+/// How much of a file is read at once, in bytes.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// How much of a log a termination message shows (FallbackToLogsOnError): the last lines.
+const MESSAGE_LINES: u64 = 80;
+/// And of those the last bytes.
+const MESSAGE_BYTES: usize = 2048;
+
+/// What is read of a log: the options of Kubernetes' PodLogOptions.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LogOptions {
+    /// Only the last lines.
+    pub(crate) tail_lines: Option<u64>,
+    /// Only what was written at this time or later.
+    pub(crate) since: Option<Timestamp>,
+    /// The time stands before each line.
+    pub(crate) timestamps: bool,
+    /// No more bytes than this.
+    pub(crate) limit_bytes: Option<u64>,
+    /// Only what was written to this stream; both by default.
+    pub(crate) stream: Option<LogStream>,
+}
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the log {}: {source}", path.display())]
+pub(crate) struct LogError {
+    /// The log file.
+    pub(crate) path: PathBuf,
+    /// What the system says.
+    pub(crate) source: io::Error,
+}
+
+/// Reads the log at one path, in pieces.
+pub(crate) struct LogReader {
+    path: PathBuf,
+    selection: Selection,
+    current: OpenLog,
+    /// The file before `current`. The runtime may write to it for a moment after it has made the new one.
+    rotated: Option<OpenLog>,
+    follow: Option<Follow>,
+    bytes_left: u64,
+}
+
+/// What following needs.
+struct Follow {
+    changes: Changes,
+    container_ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ended: bool,
+}
+
+impl LogReader {
+    /// Opens the log at `path`, to read what is in it now.
+    pub(crate) async fn open(path: &Path, options: &LogOptions) -> Result<LogReader, LogError> {
+        LogReader::new(path, options, None).await
+    }
+
+    /// Opens the log at `path`, to read on as the container writes, also across rotation, until `container_ended`
+    /// (the runtime has said so, and by then has written the log) and then to the last byte.
+    pub(crate) async fn follow(
+        path: &Path,
+        options: &LogOptions,
+        container_ended: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<LogReader, LogError> {
+        let follow = Follow {
+            changes: Changes::watch(path),
+            container_ended: Box::pin(container_ended),
+            ended: false,
+        };
+        LogReader::new(path, options, Some(follow)).await
+    }
+
+    async fn new(path: &Path, options: &LogOptions, follow: Option<Follow>) -> Result<LogReader, LogError> {
+        let selection = Selection {
+            since: options.since,
+            stream: options.stream,
+            timestamps: options.timestamps,
+        };
+        let current = OpenLog::open(path, selection, options.tail_lines).await;
+        Ok(LogReader {
+            path: path.to_path_buf(),
+            selection,
+            current: current.map_err(|source| LogError {
+                path: path.to_path_buf(),
+                source,
+            })?,
+            rotated: None,
+            follow,
+            bytes_left: options.limit_bytes.unwrap_or(u64::MAX),
+        })
+    }
+
+    /// The next piece, never empty; `None` at the end. A call that is dropped loses nothing that follows only if
+    /// it had to wait for the container.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, LogError> {
+        self.read_on().await.map_err(|source| LogError {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    async fn read_on(&mut self) -> io::Result<Option<Bytes>> {
+        let mut output = BytesMut::new();
+        while self.bytes_left > 0 {
+            let mut at_end = true;
+            if let Some(rotated) = &mut self.rotated {
+                at_end = !rotated.read(&mut output).await?;
+            }
+            if at_end {
+                at_end = !self.current.read(&mut output).await?;
+            }
+            if !output.is_empty() {
+                output.truncate(usize::try_from(self.bytes_left).unwrap_or(usize::MAX));
+                self.bytes_left -= output.len() as u64;
+                return Ok(Some(output.freeze()));
+            }
+            if !at_end {
+                continue;
+            }
+            let Some(follow) = &mut self.follow else {
+                return Ok(None);
+            };
+            if let Some(next) = self.current.next_file(&self.path).await? {
+                let next = OpenLog::open(&next, self.selection, None).await?;
+                self.rotated = Some(std::mem::replace(&mut self.current, next));
+                continue;
+            }
+            if follow.ended {
+                return Ok(None);
+            }
+            tokio::select! {
+                () = &mut follow.container_ended => follow.ended = true,
+                () = follow.changes.changed() => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A log file and how far it has been read.
+struct OpenLog {
+    file: File,
+    identity: Identity,
+    position: u64,
+    input: BytesMut,
+    decoder: Decoder,
+}
+
+impl OpenLog {
+    async fn open(path: &Path, selection: Selection, tail_lines: Option<u64>) -> io::Result<OpenLog> {
+        let path = path.to_path_buf();
+        let open = move || {
+            let file = std::fs::File::open(path)?;
+            let identity = Identity::of(&file.metadata()?);
+            let start = match tail_lines {
+                Some(lines) => tail::start_of_last(&file, lines, selection.stream)?,
+                None => 0,
+            };
+            io::Result::Ok((file, identity, start))
+        };
+        let (file, identity, position) = off_the_runtime(open).await?;
+        let mut file = File::from_std(file);
+        file.seek(io::SeekFrom::Start(position)).await?;
+        Ok(OpenLog {
+            file,
+            identity,
+            position,
+            input: BytesMut::new(),
+            decoder: Decoder::new(selection),
+        })
+    }
+
+    /// Reads a piece and adds what it shows to `output`; false at the end of the file.
+    async fn read(&mut self, output: &mut BytesMut) -> io::Result<bool> {
+        self.input.reserve(CHUNK_BYTES);
+        let count = self.file.read_buf(&mut self.input).await?;
+        self.position += count as u64;
+        self.decoder.decode(&mut self.input, output);
+        Ok(count > 0)
+    }
+
+    /// The file that goes on after this one, which has been read to its end. Where this one was cut instead, it
+    /// is read from its start again.
+    async fn next_file(&mut self, path: &Path) -> io::Result<Option<PathBuf>> {
+        if self.file.metadata().await?.size() < self.position {
+            self.position = 0;
+            self.file.rewind().await?;
+        }
+        let (identity, path) = (self.identity, path.to_path_buf());
+        off_the_runtime(move || rotation::next_after(identity, &path)).await
+    }
+}
+
+/// Runs `work`, which reads from the disk, where it holds up no other task.
+async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+}
+
+/// The end of the log at `path` as a termination message shows it where the container left none
+/// (FallbackToLogsOnError): the last 80 lines, and of those the last 2048 bytes.
+pub(crate) async fn termination_message(path: &Path) -> Result<String, LogError> {
+    let options = LogOptions {
+        tail_lines: Some(MESSAGE_LINES),
+        ..LogOptions::default()
+    };
+    let mut log = LogReader::open(path, &options).await?;
+    let mut end = BytesMut::new();
+    while let Some(piece) = log.next().await? {
+        end.extend_from_slice(&piece);
+        let _ = end.split_to(end.len().saturating_sub(MESSAGE_BYTES));
+    }
+    Ok(String::from_utf8_lossy(&end).into_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use tokio::sync::oneshot;
+
+use super::*;
+
+/// A log in a folder of its own, which a test writes as a runtime does.
+struct Written {
+    folder: tempfile::TempDir,
+    file: std::fs::File,
+}
+
+impl Written {
+    fn new() -> Written {
+        let folder = tempfile::tempdir().unwrap();
+        let file = append_to(&folder.path().join("0.log"));
+        Written { folder, file }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("0.log")
+    }
+
+    fn line(&mut self, line: &str) {
+        writeln!(self.file, "2026-11-21T03:12:40.5Z stdout F {line}").unwrap();
+    }
+
+    fn rename(&self, suffix: &str) {
+        std::fs::rename(self.path(), self.folder.path().join(format!("0.log.{suffix}"))).unwrap();
+    }
+
+    fn reopen(&mut self) {
+        self.file = append_to(&self.path());
+    }
+}
+
+fn append_to(path: &Path) -> std::fs::File {
+    OpenOptions::new().append(true).create(true).open(path).unwrap()
+}
+
+async fn read(log: &Written, options: LogOptions) -> String {
+    rest(LogReader::open(&log.path(), &options).await.unwrap()).await
+}
+
+async fn rest(mut reader: LogReader) -> String {
+    let mut text = Vec::new();
+    while let Some(piece) = reader.next().await.unwrap() {
+        text.extend_from_slice(&piece);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+/// Follows the log until the sender says that the container has ended.
+async fn follow(log: &Written) -> (LogReader, oneshot::Sender<()>) {
+    let (ended, container) = oneshot::channel();
+    let container_ended = async { container.await.unwrap() };
+    let reader = LogReader::follow(&log.path(), &LogOptions::default(), container_ended).await;
+    (reader.unwrap(), ended)
+}
+
+async fn next(reader: &mut LogReader) -> String {
+    String::from_utf8(reader.next().await.unwrap().unwrap().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn tail_and_limit_cut_the_log_at_both_ends() {
+    let mut log = Written::new();
+    for line in ["one", "two", "three"] {
+        log.line(line);
+    }
+    let whole = LogOptions::default();
+    assert_eq!(read(&log, whole).await, "one\ntwo\nthree\n");
+    let tail = LogOptions {
+        tail_lines: Some(2),
+        ..whole
+    };
+    assert_eq!(read(&log, tail).await, "two\nthree\n");
+    let limited = LogOptions {
+        limit_bytes: Some(6),
+        ..tail
+    };
+    assert_eq!(read(&log, limited).await, "two\nth");
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_there_is_an_error_that_names_it() {
+    let error = LogReader::open(Path::new("/no/such/0.log"), &LogOptions::default())
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot read the log /no/such/0.log: "),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn following_reads_on_as_the_container_writes_and_ends_with_it() {
+    let mut log = Written::new();
+    log.line("one");
+    let (mut reader, ended) = follow(&log).await;
+    assert_eq!(next(&mut reader).await, "one\n");
+    log.line("two");
+    assert_eq!(next(&mut reader).await, "two\n");
+    log.line("last");
+    ended.send(()).unwrap();
+    assert_eq!(rest(reader).await, "last\n");
+}
+
+#[tokio::test]
+async fn what_is_written_to_the_old_file_during_a_rotation_is_read() {
+    let mut log = Written::new();
+    let (mut reader, ended) = follow(&log).await;
+    log.line("before");
+    assert_eq!(next(&mut reader).await, "before\n");
+    log.rename("20261121-031241");
+    log.line("renamed");
+    assert_eq!(next(&mut reader).await, "renamed\n");
+    let mut old = log.file.try_clone().unwrap();
+    log.reopen();
+    log.line("new");
+    assert_eq!(next(&mut reader).await, "new\n");
+    writeln!(old, "2026-11-21T03:12:40.5Z stderr F late").unwrap();
+    ended.send(()).unwrap();
+    assert_eq!(rest(reader).await, "late\n");
+}
+
+#[tokio::test]
+async fn a_follower_that_falls_behind_several_rotations_loses_no_line() {
+    let mut log = Written::new();
+    log.line("0");
+    let (mut reader, ended) = follow(&log).await;
+    assert_eq!(next(&mut reader).await, "0\n");
+    for rotation in 1..=3 {
+        log.line(&format!("{rotation}a"));
+        log.rename(&format!("20261121-03124{rotation}"));
+        log.line(&format!("{rotation}b"));
+        log.reopen();
+    }
+    log.line("4");
+    ended.send(()).unwrap();
+    assert_eq!(rest(reader).await, "1a\n1b\n2a\n2b\n3a\n3b\n4\n");
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_is_read_from_its_start_again() {
+    let mut log = Written::new();
+    log.line("a long line before the cut");
+    let (mut reader, ended) = follow(&log).await;
+    assert_eq!(next(&mut reader).await, "a long line before the cut\n");
+    log.file.set_len(0).unwrap();
+    log.line("after");
+    ended.send(()).unwrap();
+    assert_eq!(rest(reader).await, "after\n");
+}
+
+#[tokio::test]
+async fn a_termination_message_is_the_last_80_lines_and_of_those_the_last_2048_bytes() {
+    let mut log = Written::new();
+    for number in 0..100 {
+        log.line(&format!("{number:02}"));
+    }
+    let message = termination_message(&log.path()).await.unwrap();
+    assert_eq!(
+        (message.lines().next(), message.lines().count()),
+        (Some("20"), 80)
+    );
+
+    log.line(&"x".repeat(3000));
+    log.line("end");
+    let message = termination_message(&log.path()).await.unwrap();
+    assert_eq!(message.len(), 2048);
+    assert!(message.ends_with("x\nend\n"));
+}

@@ -1,0 +1,257 @@
+//! The task that owns a SPDY connection, and the ends of its streams.
+//!
+//! Every stream has a buffer of [`BUFFER_BYTES`] between its end and the task. A reader that does not read stops
+//! the task from reading, and so the peer from writing: the peer knows no flow control per stream, so one stream
+//! that nobody reads holds up the others.
+
+use std::collections::HashMap;
+use std::io;
+
+use bytes::{Buf, Bytes};
+use futures_util::stream::{BoxStream, select_all};
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+    DuplexStream,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::io::ReaderStream;
+
+use super::frame::{HEADER_BYTES, Header, Kind, StreamOpener, data_header, ping};
+
+/// How many bytes of one stream wait before its writer has to wait.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// The most bytes that go into one DATA frame, and that are read from the connection at once.
+const CHUNK_BYTES: usize = 32 * 1024;
+/// How much of a short stream is kept, in bytes; what is longer is cut.
+const MAX_SHORT_BYTES: usize = 64 * 1024;
+/// How many of the peer's pings wait for their answer while the connection does not take it; the next are lost.
+const MAX_PINGS: usize = 8;
+
+/// The streams of one connection, prepared before it starts.
+#[derive(Default)]
+pub(crate) struct Streams {
+    opener: StreamOpener,
+    /// The frames that open them.
+    opening: Vec<Bytes>,
+    /// What becomes of the bytes that come, by the stream's id.
+    incoming: HashMap<u32, Incoming>,
+    /// The bytes to be sent.
+    outgoing: Vec<BoxStream<'static, DataFrame>>,
+}
+
+/// The bytes of one frame and the stream they are for; `None` is the stream's end.
+type DataFrame = (u32, Option<Bytes>);
+
+/// Where the bytes of a stream go, as long as it is open.
+enum Incoming {
+    /// To its reader.
+    Read(DuplexStream),
+    /// Kept until the stream ends.
+    Short(Vec<u8>, oneshot::Sender<Vec<u8>>),
+    /// Nothing comes; the value tells whether the peer has taken the stream, and dropping it that it has reset it.
+    Write(watch::Sender<bool>),
+}
+
+impl Streams {
+    /// A stream to the peer. Shutting it down (or dropping it) tells the peer that nothing more comes; writing
+    /// to it fails once the peer does not want more.
+    pub(crate) fn write_stream(&mut self, headers: &[(&str, &str)]) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(BUFFER_BYTES);
+        let (taken, mut state) = watch::channel(false);
+        let mut until_reset = state.clone();
+        let id = self.add(headers, Incoming::Write(taken));
+        let chunks = async move {
+            // The peer drops what comes for a stream before it has taken it.
+            let _ = state.wait_for(|taken| *taken).await;
+            ReaderStream::with_capacity(far, CHUNK_BYTES)
+        };
+        let frames = chunks
+            .flatten_stream()
+            .map(move |chunk| (id, chunk.ok()))
+            .chain(stream::once(std::future::ready((id, None))))
+            .take_until(async move { while until_reset.changed().await.is_ok() {} });
+        self.outgoing.push(frames.boxed());
+        near
+    }
+
+    /// A stream from the peer, which ends where the peer ends it, or with the connection.
+    pub(crate) fn read_stream(&mut self, headers: &[(&str, &str)]) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(BUFFER_BYTES);
+        self.add(headers, Incoming::Read(far));
+        near
+    }
+
+    /// A stream from the peer that carries few bytes, which are handed over all at once when it ends. They are
+    /// lost where the connection ends before the stream has carried anything.
+    pub(crate) fn short_stream(&mut self, headers: &[(&str, &str)]) -> oneshot::Receiver<Vec<u8>> {
+        let (done, whole) = oneshot::channel();
+        self.add(headers, Incoming::Short(Vec::new(), done));
+        whole
+    }
+
+    fn add(&mut self, headers: &[(&str, &str)], incoming: Incoming) -> u32 {
+        // A client's streams have odd numbers.
+        let id = 2 * self.opening.len() as u32 + 1;
+        self.opening.push(self.opener.open(id, headers));
+        self.incoming.insert(id, incoming);
+        id
+    }
+
+    /// Opens the streams on `connection` and serves them until the peer ends it, or this is dropped.
+    pub(crate) async fn run(self, connection: impl AsyncRead + AsyncWrite + Send) -> io::Result<()> {
+        let (from_peer, to_peer) = tokio::io::split(connection);
+        let (pings, unanswered) = mpsc::channel(MAX_PINGS);
+        let from_peer = BufReader::with_capacity(CHUNK_BYTES, from_peer);
+        let send = async {
+            // Where the peer takes nothing more, what it has sent is still read: the Status is in it.
+            let _ = send(to_peer, self.opening, self.outgoing, unanswered).await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = receive(from_peer, self.incoming, pings) => ended,
+            ended = send => ended,
+        }
+    }
+}
+
+/// Sends the frames that open the streams, then the streams' bytes and the answers to the peer's pings.
+async fn send(
+    mut to_peer: impl AsyncWrite + Unpin,
+    opening: Vec<Bytes>,
+    outgoing: Vec<BoxStream<'static, DataFrame>>,
+    mut pings: mpsc::Receiver<u32>,
+) -> io::Result<()> {
+    for frame in opening {
+        to_peer.write_all(&frame).await?;
+    }
+    let mut outgoing = select_all(outgoing);
+    loop {
+        to_peer.flush().await?;
+        tokio::select! {
+            Some((id, chunk)) = outgoing.next() => {
+                let fin = chunk.is_none();
+                let chunk = chunk.unwrap_or_default();
+                let header = data_header(id, fin, chunk.len());
+                to_peer.write_all_buf(&mut Buf::chain(&header[..], chunk)).await?;
+            }
+            Some(payload) = pings.recv() => to_peer.write_all(&ping(payload)).await?,
+            else => return Ok(()),
+        }
+    }
+}
+
+/// Hands over what comes from the peer until it closes the connection.
+async fn receive(
+    mut from_peer: impl AsyncBufRead + Unpin,
+    mut incoming: HashMap<u32, Incoming>,
+    pings: mpsc::Sender<u32>,
+) -> io::Result<()> {
+    let ended = loop {
+        match receive_frame(&mut from_peer, &mut incoming, &pings).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    for stream in incoming.into_values() {
+        // A short stream that has carried nothing may have been cut off.
+        if !matches!(&stream, Incoming::Short(bytes, _) if bytes.is_empty()) {
+            stream.finish();
+        }
+    }
+    ended
+}
+
+/// Reads one frame, whole, and does what it says.
+async fn receive_frame(
+    from_peer: &mut (impl AsyncBufRead + Unpin),
+    incoming: &mut HashMap<u32, Incoming>,
+    pings: &mpsc::Sender<u32>,
+) -> io::Result<()> {
+    let mut header = [0; HEADER_BYTES];
+    from_peer.read_exact(&mut header).await?;
+    let Header { kind, fin, length } = Header::parse(header);
+    if let Kind::Data(id) = kind {
+        let stream = incoming.get_mut(&id);
+        receive_data(from_peer, length, stream).await?;
+        if fin {
+            finish_incoming(incoming, id);
+        }
+        return Ok(());
+    }
+    // The first word of a control frame is the stream's id, or the ping's payload; the rest does not matter.
+    let first = if length >= 4 {
+        from_peer.read_u32().await?
+    } else {
+        0
+    };
+    receive_data(from_peer, length.saturating_sub(4), None).await?;
+    match kind {
+        Kind::SynReply => {
+            if let Some(Incoming::Write(taken)) = incoming.get(&first) {
+                taken.send_replace(true);
+            }
+        }
+        Kind::Reset => {
+            if let Some(stream) = incoming.remove(&first) {
+                stream.finish();
+            }
+        }
+        // The numbers of a client's own pings are odd; it sends none.
+        Kind::Ping if first % 2 == 0 => drop(pings.try_send(first)),
+        // After GOAWAY the streams that are open go on until they end, or the connection does.
+        Kind::Ping | Kind::GoAway | Kind::Headers | Kind::Data(_) | Kind::Other => {}
+    }
+    if fin && matches!(kind, Kind::SynReply | Kind::Headers) {
+        finish_incoming(incoming, first);
+    }
+    Ok(())
+}
+
+/// Hands the next `length` bytes to `stream`, piece by piece; drops them where it is gone, or its reader is.
+async fn receive_data(
+    from_peer: &mut (impl AsyncBufRead + Unpin),
+    mut length: usize,
+    mut stream: Option<&mut Incoming>,
+) -> io::Result<()> {
+    while length > 0 {
+        let piece = from_peer.fill_buf().await?;
+        if piece.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let piece = &piece[..piece.len().min(length)];
+        let taken = piece.len();
+        match &mut stream {
+            Some(Incoming::Read(reader)) => drop(reader.write_all(piece).await),
+            Some(Incoming::Short(bytes, _)) => {
+                let room = MAX_SHORT_BYTES - bytes.len();
+                bytes.extend_from_slice(&piece[..taken.min(room)]);
+            }
+            Some(Incoming::Write(_)) | None => {}
+        }
+        from_peer.consume(taken);
+        length -= taken;
+    }
+    Ok(())
+}
+
+/// The peer sends nothing more on the stream. It may still read from it, if it is one that we write to.
+fn finish_incoming(incoming: &mut HashMap<u32, Incoming>, id: u32) {
+    if let Some(Incoming::Write(_)) = incoming.get(&id) {
+        return;
+    }
+    if let Some(stream) = incoming.remove(&id) {
+        stream.finish();
+    }
+}
+
+impl Incoming {
+    /// Ends the stream: its reader comes to the end, its writer fails, its short content is handed over.
+    fn finish(self) {
+        if let Incoming::Short(bytes, done) = self {
+            // Whoever waited may be gone.
+            let _ = done.send(bytes);
+        }
+    }
+}
