@@ -1,1 +1,42 @@
-//! Starts the real parts.
+//! Starts the real parts that debuglet works with, each test's in a private node: containerd of both promised
+//! versions, a registry, the agent and its command line. Made for tests: what cannot be started panics.
+//!
+//! ```no_run
+//! # async fn example() {
+//! use integration::{ContainerdVersion, Node};
+//!
+//! let node = Node::start(ContainerdVersion::V2_4).await;
+//! let agent = node.start_agent().await;
+//! node.write_manifest("web.json", &integration::sleeping_pod("web"));
+//! agent.api().pod_until("default", "web", integration::is_running).await;
+//! println!("{}", node.debuglet(["ps"]).await.stdout);
+//! # }
+//! ```
+// Everything here runs in tests only; clippy.toml's allowance covers no library.
+#![allow(clippy::unwrap_used)]
+
+mod agent;
+mod api;
+mod containerd;
+mod cri;
+mod eventually;
+mod images;
+mod namespaces;
+mod node;
+mod parts;
+mod pods;
+mod process;
+mod proxy;
+mod terminal;
+
+pub use agent::{Agent, AgentOptions};
+pub use api::{Answer, Api, Watch};
+pub use containerd::ContainerdVersion;
+pub use cri::Cri;
+pub use eventually::{eventually, eventually_within};
+pub use images::{BUSYBOX, DISTROLESS, LARGE, USER_1000, USER_DEBUG};
+pub use node::Node;
+pub use pods::{debug_container, ephemeral_status, is_running, sleeping_pod, state_of};
+pub use process::{Output, Process};
+pub use proxy::{Held, Moment, Proxy};
+pub use terminal::Terminal;

@@ -1,0 +1,44 @@
+//! Where the parts are that the tests run on.
+
+use std::path::{Path, PathBuf};
+
+/// The folder that `integration/setup` fills.
+pub(crate) fn cache() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    match std::env::var_os("DEBUGLET_CACHE") {
+        Some(folder) => workspace.join(folder),
+        None => workspace.join("target/parts"),
+    }
+}
+
+/// A file or folder below [`cache`].
+pub(crate) fn built(name: &str) -> PathBuf {
+    let path = cache().join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run integration/setup",
+        path.display()
+    );
+    path
+}
+
+/// The `debuglet` program under test: `DEBUGLET_BIN`, or the one that cargo put beside this test.
+pub(crate) fn debuglet() -> PathBuf {
+    let path = match std::env::var_os("DEBUGLET_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            // A test runs from target/PROFILE/deps, an example or a program from nearer by.
+            let test = std::env::current_exe().unwrap();
+            test.ancestors()
+                .skip(1)
+                .map(|folder| folder.join("debuglet"))
+                .find(|path| path.is_file())
+                .unwrap_or_default()
+        }
+    };
+    assert!(
+        path.is_file(),
+        "no debuglet to test: run `cargo build -p debuglet` first"
+    );
+    path
+}

@@ -1,0 +1,143 @@
+//! Processes of a private node.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ExitStatus};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::watch;
+
+/// What a process that has ended wrote, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The exit code; 128 and the signal's number for a killed one, as a shell says it.
+    pub code: i32,
+    /// Everything on standard output.
+    pub stdout: String,
+    /// Everything on standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// The output of a process that has to have ended well.
+    pub fn succeeded(self) -> Output {
+        assert!(
+            self.code == 0,
+            "exit code {}:\n{}{}",
+            self.code,
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+}
+
+/// A process that runs in a private node. Killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    pid: Pid,
+    stdin: Option<ChildStdin>,
+    stdout: PathBuf,
+    stderr: PathBuf,
+    exit: watch::Receiver<Option<ExitStatus>>,
+}
+
+impl Process {
+    /// Takes over a child whose output goes to the two files.
+    pub(crate) fn adopt(name: String, mut child: Child, stdout: PathBuf, stderr: PathBuf) -> Process {
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let stdin = child.stdin.take();
+        let (ended, exit) = watch::channel(None);
+        // A thread for each: a child that nobody waited for would keep the node's PID namespace from ending.
+        std::thread::spawn(move || {
+            let status = child.wait().unwrap();
+            ended.send_replace(Some(status));
+        });
+        Process {
+            name,
+            pid,
+            stdin,
+            stdout,
+            stderr,
+            exit,
+        }
+    }
+
+    /// Its process id, seen from the test.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// Its standard input, if it was given a pipe.
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.stdin.take()
+    }
+
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        read(&self.stdout)
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        read(&self.stderr)
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&self) -> bool {
+        self.exit.borrow().is_none()
+    }
+
+    /// Sends it a signal; nothing happens where it has ended.
+    pub fn signal(&self, signal: Signal) {
+        if self.runs() {
+            let _ = kill(self.pid, signal);
+        }
+    }
+
+    /// Ends it as `kill -9` does, and waits until it is gone.
+    pub async fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+        self.ended().await;
+    }
+
+    /// Waits for its end, for two minutes at most, and gives back its exit code.
+    pub async fn ended(&self) -> i32 {
+        let patience = std::time::Duration::from_secs(120);
+        let mut exit = self.exit.clone();
+        let status = match tokio::time::timeout(patience, exit.wait_for(Option::is_some)).await {
+            Ok(status) => status.unwrap().unwrap(),
+            Err(_) => panic!(
+                "{} is still running:\n{}{}",
+                self.name,
+                self.stdout(),
+                self.stderr()
+            ),
+        };
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    }
+
+    /// Waits for its end, and gives back everything it wrote.
+    pub async fn output(self) -> Output {
+        let code = self.ended().await;
+        Output {
+            code,
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}

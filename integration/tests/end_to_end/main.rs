@@ -1,0 +1,29 @@
+//! debuglet on the real parts, each test on a private node of its own. Needs root and `integration/setup`.
+
+/// Makes two tests of each function that is given: one on containerd 1.6, one on 2.4.
+macro_rules! on_both_versions {
+    ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
+        mod on_containerd_1_6 {
+            $(
+                $(#[$attribute])*
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(integration::ContainerdVersion::V1_6).await;
+                }
+            )+
+        }
+        mod on_containerd_2_4 {
+            $(
+                $(#[$attribute])*
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(integration::ContainerdVersion::V2_4).await;
+                }
+            )+
+        }
+    };
+}
+
+mod cri;
+mod private_node;
+mod proxy;

@@ -1,0 +1,128 @@
+//! The private node itself: what it gives, and that nothing of it stays behind.
+
+use std::path::{Path, PathBuf};
+
+use integration::{ContainerdVersion, DISTROLESS, Node};
+
+on_both_versions!(its_end_takes_everything_along, commands_run_in_its_namespaces);
+
+async fn its_end_takes_everything_along(version: ContainerdVersion) {
+    let node = Node::start(version).await;
+    let ctr = node
+        .ctr([
+            "run",
+            "--detach",
+            "--cgroup",
+            "/kubepods/leftover",
+            DISTROLESS,
+            "leftover",
+        ])
+        .await;
+    ctr.succeeded();
+    let folder = node.folder().to_path_buf();
+    let mark = folder.to_string_lossy().into_owned();
+    let groups = control_groups(&folder);
+    assert!(!groups.is_empty() && groups.iter().all(|group| group.exists()));
+    assert!(
+        processes_that_mention(&mark).len() >= 2,
+        "containerd and its shim run"
+    );
+
+    drop(node);
+
+    assert_eq!(processes_that_mention(&mark), Vec::<String>::new());
+    assert!(!folder.exists());
+    assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&mark));
+}
+
+async fn commands_run_in_its_namespaces(version: ContainerdVersion) {
+    let node = Node::start(version).await;
+
+    let shown = node
+        .run(["ip", "-brief", "address", "show", "dev", "eth0"])
+        .await
+        .succeeded();
+    assert!(shown.stdout.contains("10.88.0.1/24"), "{shown:?}");
+    assert_eq!(node.run(["hostname"]).await.stdout, "node1\n");
+    assert_eq!(node.run(["sh", "-c", "exit 3"]).await.code, 3);
+    let version = node.crictl(["version"]).await.succeeded();
+    assert!(version.stdout.contains("RuntimeName:  containerd"), "{version:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_test_leaves_nothing_behind() {
+    // The part of a test that is killed: it makes a node, says where, and sleeps.
+    if let Some(report) = std::env::var_os("DEBUGLET_TEST_TO_BE_KILLED") {
+        let node = Node::start(ContainerdVersion::V1_6).await;
+        std::fs::write(report, node.folder().to_str().unwrap()).unwrap();
+        std::future::pending::<()>().await;
+    }
+    let report = tempfile::NamedTempFile::new().unwrap();
+    let mut test = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "private_node::a_killed_test_leaves_nothing_behind"])
+        .env("DEBUGLET_TEST_TO_BE_KILLED", report.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let folder = integration::eventually("the other test has its node", async || {
+        let folder = std::fs::read_to_string(report.path()).unwrap();
+        if folder.is_empty() {
+            Err("nothing yet")
+        } else {
+            Ok(PathBuf::from(folder))
+        }
+    })
+    .await;
+    let groups = control_groups(&folder);
+
+    test.kill().unwrap();
+    test.wait().unwrap();
+
+    integration::eventually("everything of the node is gone", async || {
+        let left = processes_that_mention(&folder.to_string_lossy());
+        let groups: Vec<_> = groups.iter().filter(|group| group.exists()).collect();
+        if left.is_empty() && groups.is_empty() && !folder.exists() {
+            Ok(())
+        } else {
+            Err((left, groups.len()))
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_types_shows_and_changes_its_size() {
+    let node = Node::start(ContainerdVersion::V1_6).await;
+    let mut command = std::process::Command::new("sh");
+    command.args([
+        "-c",
+        "trap 'stty size' WINCH; stty size; while ! read line; do :; done; echo got $line; exit 4",
+    ]);
+
+    let mut terminal = node.terminal(&command);
+    terminal.shows("24 80").await;
+    terminal.resize(100, 30);
+    terminal.shows("30 100").await;
+    terminal.type_in("words\r");
+    terminal.shows("got words").await;
+
+    assert_eq!(terminal.process().ended().await, 4);
+}
+
+/// The node's control groups, as its folder lists them.
+fn control_groups(folder: &Path) -> Vec<PathBuf> {
+    let groups = std::fs::read_to_string(folder.join("cgroups")).unwrap();
+    groups.split_whitespace().map(PathBuf::from).collect()
+}
+
+/// The command lines, of every process on the machine, in which the text occurs.
+fn processes_that_mention(text: &str) -> Vec<String> {
+    let command_line = |entry: std::io::Result<std::fs::DirEntry>| {
+        let bytes = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
+    };
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(command_line);
+    all.filter(|line| line.contains(text)).collect()
+}
