@@ -238,5 +238,5 @@ async fn send(
     }
     // Dropping the far end makes further writes to stdin fail, which is what somebody who still writes must see.
     drop(stdin);
-    std::future::pending().await;
+    std::future::pending::<()>().await;
 }
