@@ -1,1 +1,2 @@
 //! One task per pod: observe, plan, act, report.
+pub(crate) mod volumes;
