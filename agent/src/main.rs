@@ -10,10 +10,12 @@ mod api;
 mod cli;
 mod config;
 mod http_upgrade;
+mod logging;
 mod pod;
 mod runtime;
 mod source;
 mod store;
+mod systemd_notify;
 mod worker;
 
 fn main() -> std::process::ExitCode {
