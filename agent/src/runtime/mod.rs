@@ -1,5 +1,6 @@
 //! The runtime: CRI, containerd's events and pull progress, images, logs, streams.
 
+pub(crate) mod cgroup_driver;
 pub(crate) mod client;
 pub(crate) mod events;
 pub(crate) mod images;
