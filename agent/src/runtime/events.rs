@@ -331,3 +331,108 @@ fn cri_event(event: ContainerEventResponse) -> RuntimeEvent {
         kind,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(topic: &str, event: &impl Message) -> Option<RuntimeEvent> {
+        container_event(&Envelope {
+            topic: topic.to_owned(),
+            event: Some(Any {
+                type_url: String::new(),
+                value: event.encode_to_vec(),
+            }),
+            ..Envelope::default()
+        })
+    }
+
+    fn event(number: usize) -> RuntimeEvent {
+        RuntimeEvent::Container {
+            id: number.to_string(),
+            kind: ContainerEventKind::Started,
+        }
+    }
+
+    #[test]
+    fn an_exit_of_an_exec_is_told_from_the_containers_own() {
+        let exit = |id: &str| TaskExit {
+            container_id: "c1".to_owned(),
+            id: id.to_owned(),
+            ..TaskExit::default()
+        };
+        for (process, kind) in [
+            ("c1", ContainerEventKind::Exited),
+            ("", ContainerEventKind::Exited),
+            ("exec-7", ContainerEventKind::ExecExited),
+        ] {
+            let id = "c1".to_owned();
+            assert_eq!(
+                told("/tasks/exit", &exit(process)),
+                Some(RuntimeEvent::Container { id, kind })
+            );
+        }
+    }
+
+    #[test]
+    fn every_topic_that_is_subscribed_to_is_read_and_no_other() {
+        let id = || "c1".to_owned();
+        let create = ContainerCreate {
+            id: id(),
+            ..ContainerCreate::default()
+        };
+        let start = TaskStart {
+            container_id: id(),
+            pid: 1,
+        };
+        for (event, kind) in [
+            (told("/containers/create", &create), ContainerEventKind::Created),
+            (
+                told("/containers/delete", &ContainerDelete { id: id() }),
+                ContainerEventKind::Deleted,
+            ),
+            (told("/tasks/start", &start), ContainerEventKind::Started),
+            (
+                told("/tasks/oom", &TaskOom { container_id: id() }),
+                ContainerEventKind::Oom,
+            ),
+        ] {
+            assert_eq!(event, Some(RuntimeEvent::Container { id: id(), kind }));
+        }
+        assert_eq!(told("/tasks/paused", &start), None);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_costs_no_room_and_gets_one_reconnected_for_all_it_missed() {
+        let (sender, mut receiver) = mpsc::channel(2);
+        let mut outlet = Outlet {
+            sender,
+            missed: false,
+        };
+        for number in 0..100 {
+            outlet.send(event(number));
+        }
+        assert_eq!(
+            (receiver.recv().await, receiver.recv().await),
+            (Some(event(0)), Some(event(1)))
+        );
+        // There is room again; but what comes now must not overtake the news of the gap.
+        outlet.send(event(100));
+        assert!(outlet.report_gap().await.is_ok());
+        outlet.send(event(101));
+        assert_eq!(receiver.recv().await, Some(RuntimeEvent::Reconnected));
+        assert_eq!(receiver.recv().await, Some(event(101)));
+    }
+
+    #[tokio::test]
+    async fn following_ends_with_its_reader_and_when_told_to() {
+        let nobody = || Runtime::connect_lazy(std::path::Path::new("/nonexistent/runtime.sock"));
+        let (receiver, task) = follow(nobody(), CancellationToken::new());
+        drop(receiver);
+        task.await.unwrap();
+        let stop = CancellationToken::new();
+        let (_receiver, task) = follow(nobody(), stop.clone());
+        stop.cancel();
+        task.await.unwrap();
+    }
+}

@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::Runtime;
 use super::pull_error::{ImageError, PullFailure, WaitingReason, cause};
+use super::pull_progress;
 use super::pulled_images::PulledImages;
 use super::registry_auth::{Credential, RegistryAuth};
 use crate::pod::image_reference::ImageReference;
+use crate::pod::launch::PullProgress;
 use crate::pod::observed::Nanoseconds;
 
 /// How long the next pull waits after a first failure, and at most (the kubelet's image back-off).
@@ -119,6 +121,15 @@ struct PullKey {
     runtime_handler: String,
 }
 
+impl PullKey {
+    fn of(reference: &ImageReference, request: &ImageRequest) -> PullKey {
+        PullKey {
+            image: reference.to_string(),
+            runtime_handler: request.runtime_handler.clone(),
+        }
+    }
+}
+
 /// How a pull ended: the image's id and how long it took, or why not.
 type PullOutcome = Result<(String, Duration), Arc<PullFailure>>;
 
@@ -127,6 +138,8 @@ enum PullState {
     /// On its way; the receiver gets the outcome.
     Pulling {
         outcome: watch::Receiver<Option<PullOutcome>>,
+        /// By the clock of the machine, which the runtime dates its blobs by.
+        since: jiff::Timestamp,
     },
     /// The last pull failed.
     Failed {
@@ -215,6 +228,17 @@ impl Images {
         Ok(resolved(name, &reference, image, Some(duration)))
     }
 
+    /// How far the pull of an image has come; `None` if there is none under way.
+    pub(crate) async fn progress(&self, request: &ImageRequest) -> Option<PullProgress> {
+        let reference = ImageReference::parse(&request.image).ok()?;
+        let key = PullKey::of(&reference, request);
+        let since = match self.lock().get(&key) {
+            Some(PullState::Pulling { since, .. }) => *since,
+            _ => return None,
+        };
+        Some(pull_progress::progress(&self.runtime, &reference, since).await)
+    }
+
     /// Asks the runtime for an image by name or id.
     async fn inspect(
         &self,
@@ -249,10 +273,7 @@ impl Images {
         tell: &(dyn Fn(ImageEvent) + Send + Sync),
     ) -> Result<(String, Duration), ImageError> {
         let name = &request.image;
-        let key = PullKey {
-            image: reference.to_string(),
-            runtime_handler: request.runtime_handler.clone(),
-        };
+        let key = PullKey::of(reference, request);
         let mut outcome = match self.join_or_start(&key, reference) {
             Ok(outcome) => outcome,
             Err((failure, wait)) => {
@@ -497,3 +518,6 @@ fn from_now(wait: Duration) -> Nanoseconds {
     let at = jiff::Timestamp::now().as_nanosecond() + i128::try_from(wait.as_nanos()).unwrap_or(i128::MAX);
     Nanoseconds::try_from(at).unwrap_or(Nanoseconds::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,8 @@ pub(crate) enum Fault {
     OtherPlatform,
     /// What the registry has there is not an image this runtime can run.
     NotAnImage,
+    /// The registry has the image and lacks a part of it.
+    Incomplete,
     /// The registry's host cannot be found or does not accept connections.
     Unreachable,
     /// The registry is there and says nothing.
@@ -119,43 +121,35 @@ impl PullFailure {
             true => Fault::RuntimeAway,
             false => classify(status.code(), status.message()),
         };
-        let registry = image.registry();
-        let detail = innermost(status.message());
+        let (reason, detail) = (reason(status.message()), detail(status.message()));
         let message = match fault {
             Fault::NotFound => format!("image \"{image}\" was not found in its registry"),
             Fault::Denied => {
                 let with = entry.map_or_else(
                     || "without credentials".to_owned(),
-                    |entry| format!("with the credentials of entry \"{entry}\""),
+                    |entry| format!("with the credentials of \"{entry}\""),
                 );
-                format!(
-                    "registry {registry} gives no access to image \"{image}\" {with}, or has no such image"
-                )
+                format!("image \"{image}\" does not exist, or its registry does not give it out {with}")
             }
-            Fault::BadReference => {
-                format!("the runtime cannot read \"{image}\" as the name of an image: {detail}")
-            }
+            Fault::BadReference => format!("\"{image}\" is no name of an image to the runtime: {reason}"),
             Fault::OtherPlatform => format!("image \"{image}\" is not made for this node's kind of machine"),
-            Fault::NotAnImage => {
-                format!("what registry {registry} has as \"{image}\" is no image that can be run: {detail}")
-            }
-            Fault::Unreachable => {
-                format!("registry {registry} of image \"{image}\" cannot be reached: {detail}")
-            }
-            Fault::Silent => format!("registry {registry} of image \"{image}\" does not answer"),
+            Fault::NotAnImage => format!("\"{image}\" is not an image that can be run: {reason}"),
+            Fault::Incomplete => format!("a part of image \"{image}\" is missing in its registry"),
+            Fault::Unreachable => format!("the registry of image \"{image}\" cannot be reached: {reason}"),
+            Fault::Silent => format!("the registry of image \"{image}\" does not answer"),
             Fault::TooManyRequests => {
-                format!("registry {registry} of image \"{image}\" takes no more requests for now")
+                format!("the registry of image \"{image}\" takes no more requests for now")
             }
-            Fault::RegistryFailed => format!("registry {registry} of image \"{image}\" failed: {detail}"),
+            Fault::RegistryFailed => format!("the registry of image \"{image}\" failed: {reason}"),
             Fault::Untrusted => {
-                format!("no trusted connection to registry {registry} of image \"{image}\": {detail}")
+                format!("no trusted connection to the registry of image \"{image}\": {reason}")
             }
-            Fault::DiskFull => format!("there is no space left on the node for image \"{image}\""),
+            Fault::DiskFull => format!("the node has no space left for image \"{image}\""),
             Fault::RuntimeAway => format!("the runtime went away while it pulled image \"{image}\""),
             Fault::RegistryUnavailable => {
-                format!("registry {registry} of image \"{image}\" is unavailable: {detail}")
+                format!("the registry of image \"{image}\" is unavailable: {reason}")
             }
-            Fault::BadSignature => format!("the signature of image \"{image}\" is not valid: {detail}"),
+            Fault::BadSignature => format!("the signature of image \"{image}\" is not valid: {reason}"),
             Fault::Other => format!("image \"{image}\" cannot be pulled: {detail}"),
         };
         PullFailure { fault, message }
@@ -171,19 +165,23 @@ impl PullFailure {
     }
 }
 
-/// The marks by which a fault is known, in the order of looking: the first that is found in the message counts.
-/// They are words of containerd's resolver (1.6 and 2.x), of Go's network stack and of the distribution
-/// specification; each has its real message in the tests.
+/// The marks by which a fault is known; the first of this list that is found in the message counts. They are words
+/// of containerd's resolver (1.6 and 2.x), of Go's network stack, of CRI and of the distribution specification.
+/// Each holds a space, so that no image's name can hold one.
 const MARKS: &[(&str, Fault)] = &[
-    ("signaturevalidationfailed", Fault::BadSignature),
-    ("registryunavailable", Fault::RegistryUnavailable),
+    ("signaturevalidationfailed: ", Fault::BadSignature),
+    ("registryunavailable: ", Fault::RegistryUnavailable),
     ("no space left on device", Fault::DiskFull),
     ("disk quota exceeded", Fault::DiskFull),
     ("failed to parse image reference", Fault::BadReference),
     ("invalid reference format", Fault::BadReference),
     ("no match for platform", Fault::OtherPlatform),
-    ("toomanyrequests", Fault::TooManyRequests),
-    ("too many requests", Fault::TooManyRequests),
+    ("mismatched image rootfs", Fault::NotAnImage),
+    ("unexpected media type", Fault::NotAnImage),
+    ("could not fetch content descriptor", Fault::Incomplete),
+    ("toomanyrequests: ", Fault::TooManyRequests),
+    ("429 too many requests", Fault::TooManyRequests),
+    ("tls handshake timeout", Fault::Silent),
     ("x509: ", Fault::Untrusted),
     ("tls: ", Fault::Untrusted),
     ("server gave http response to https client", Fault::Untrusted),
@@ -196,9 +194,9 @@ const MARKS: &[(&str, Fault)] = &[
     ("host is down", Fault::Unreachable),
     ("connection reset by peer", Fault::Unreachable),
     ("i/o timeout", Fault::Silent),
-    ("tls handshake timeout", Fault::Silent),
-    ("client.timeout exceeded", Fault::Silent),
     ("deadline exceeded", Fault::Silent),
+    ("timeout exceeded", Fault::Silent),
+    ("timeout awaiting response", Fault::Silent),
     ("context canceled", Fault::Silent),
     ("500 internal server error", Fault::RegistryFailed),
     ("502 bad gateway", Fault::RegistryFailed),
@@ -207,16 +205,14 @@ const MARKS: &[(&str, Fault)] = &[
     ("401 unauthorized", Fault::Denied),
     ("403 forbidden", Fault::Denied),
     ("authorization failed", Fault::Denied),
-    ("insufficient_scope", Fault::Denied),
     ("pull access denied", Fault::Denied),
-    ("no basic auth credentials", Fault::Denied),
-    ("unexpected media type", Fault::NotAnImage),
     ("manifest unknown", Fault::NotFound),
-    ("not found", Fault::NotFound),
+    (" not found", Fault::NotFound),
 ];
 
 fn classify(code: tonic::Code, message: &str) -> Fault {
-    let text = message.to_ascii_lowercase();
+    // What follows the first line is the registry's own text, which may say anything.
+    let text = first_line(message).to_ascii_lowercase();
     if let Some((_, fault)) = MARKS.iter().find(|(mark, _)| text.contains(mark)) {
         return *fault;
     }
@@ -229,24 +225,28 @@ fn classify(code: tonic::Code, message: &str) -> Fault {
     }
 }
 
-/// The part of a runtime's message that says why: every layer puts its own step before a colon, the reason comes last.
-fn innermost(message: &str) -> String {
-    // Steps that containerd names; what follows them is nearer to the cause.
-    const STEPS: &[&str] = &[
-        "failed to do request: ",
-        "failed to resolve image: ",
-        "failed to authorize: ",
-        "failed to extract layer",
-        "failed to copy: ",
-        "desc = ",
-    ];
-    let mut rest = message;
-    for step in STEPS {
-        if let Some((_, after)) = rest.rsplit_once(step) {
+/// The end of a runtime's message: every layer puts its own step and a colon before the reason.
+fn reason(message: &str) -> &str {
+    let line = first_line(message);
+    line.rsplit_once(": ").map_or(line, |(_, reason)| reason)
+}
+
+/// A runtime's message without the steps in front that name the image once more.
+fn detail(message: &str) -> String {
+    let mut rest = first_line(message);
+    for step in [
+        "failed to pull and unpack image \"",
+        "failed to resolve reference \"",
+    ] {
+        if let Some((_, after)) = rest.strip_prefix(step).and_then(|named| named.split_once("\": ")) {
             rest = after;
         }
     }
-    without_queries(rest.trim())
+    without_queries(rest)
+}
+
+fn first_line(message: &str) -> &str {
+    message.trim().lines().next().unwrap_or_default()
 }
 
 /// Leaves out the query of every address: it can carry a token of the registry's.
@@ -276,6 +276,9 @@ pub(crate) fn cause(status: &tonic::Status) -> String {
     if is_local(status) {
         "it cannot be reached".to_owned()
     } else {
-        innermost(status.message())
+        detail(status.message())
     }
 }
+
+#[cfg(test)]
+mod tests;

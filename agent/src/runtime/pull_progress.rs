@@ -1,0 +1,189 @@
+//! How much of an image has arrived, read from containerd's content store: what CRI has no call for.
+//!
+//! Only while somebody watches a pull. The manifest that the pull brought names the layers; a layer is then
+//! either an ingest that grows, or a blob that is there.
+
+use containerd_client::services::v1::content_client::ContentClient;
+use containerd_client::services::v1::{Info, ListContentRequest, ListStatusesRequest, ReadContentRequest};
+use serde::Deserialize;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use super::client::Runtime;
+use crate::pod::image_reference::ImageReference;
+use crate::pod::launch::{LayerProgress, PullProgress};
+
+/// containerd's namespace of CRI's images, and the header that names it.
+const NAMESPACE: &str = "k8s.io";
+const NAMESPACE_HEADER: &str = "containerd-namespace";
+/// A blob's label with the repositories it was fetched from, comma-separated; the host follows, without port.
+const SOURCE_LABEL: &str = "containerd.io/distribution.source.";
+/// Labels that only a manifest has: what it refers to must not be collected before it.
+const CONFIG_LABEL: &str = "containerd.io/gc.ref.content.config";
+/// What containerd calls the ingest of a layer, before its digest.
+const LAYER_INGEST: &str = "layer-";
+/// No manifest is larger than this in any registry; more is not read.
+const MAX_MANIFEST_BYTES: usize = 4 * 1024 * 1024;
+
+/// An image's manifest (OCI and docker's own alike), as far as progress goes.
+#[derive(Deserialize)]
+struct Manifest {
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+struct Descriptor {
+    digest: String,
+    size: u64,
+}
+
+/// How far the pull of an image has come that began at `since`. Without layers while the manifest is on its way,
+/// and on a runtime that is not containerd.
+pub(crate) async fn progress(
+    runtime: &Runtime,
+    image: &ImageReference,
+    since: jiff::Timestamp,
+) -> PullProgress {
+    let layers = layers(runtime.channel(), image, since)
+        .await
+        .unwrap_or_else(|status| {
+            tracing::debug!("no pull progress: {status}");
+            Vec::new()
+        });
+    PullProgress {
+        image: image.to_string(),
+        registry: image.registry().to_owned(),
+        layers,
+    }
+}
+
+async fn layers(
+    channel: Channel,
+    image: &ImageReference,
+    since: jiff::Timestamp,
+) -> Result<Vec<LayerProgress>, Status> {
+    let mut content = ContentClient::new(channel);
+    let blobs = blobs_of(&mut content, image).await?;
+    let manifest = blobs
+        .iter()
+        .filter(|blob| blob.labels.contains_key(CONFIG_LABEL) && touched_at(blob) >= since.as_nanosecond())
+        .max_by_key(|blob| touched_at(blob));
+    let Some(manifest) = manifest else {
+        return Ok(Vec::new());
+    };
+    let Some(manifest) = read_manifest(&mut content, &manifest.digest).await? else {
+        return Ok(Vec::new());
+    };
+    let ingests = in_namespace(ListStatusesRequest {
+        filters: manifest
+            .layers
+            .iter()
+            .map(|layer| format!("ref==\"{LAYER_INGEST}{}\"", layer.digest))
+            .collect(),
+    });
+    let ingests = content.list_statuses(ingests).await?.into_inner().statuses;
+    let progress = manifest.layers.into_iter().map(|layer| {
+        let arriving = ingests
+            .iter()
+            .find(|ingest| ingest.r#ref.strip_prefix(LAYER_INGEST) == Some(&layer.digest));
+        let offset = match arriving {
+            Some(ingest) => u64::try_from(ingest.offset).unwrap_or(0),
+            None if blobs.iter().any(|blob| blob.digest == layer.digest) => layer.size,
+            None => 0,
+        };
+        LayerProgress {
+            digest: layer.digest,
+            offset,
+            total: layer.size,
+        }
+    });
+    Ok(progress.collect())
+}
+
+/// The finished blobs that came from the image's repository.
+async fn blobs_of(content: &mut ContentClient<Channel>, image: &ImageReference) -> Result<Vec<Info>, Status> {
+    let request = in_namespace(ListContentRequest {
+        filters: vec![source_filter(image)],
+    });
+    let mut answers = content.list(request).await?.into_inner();
+    let mut blobs = Vec::new();
+    while let Some(answer) = answers.message().await? {
+        blobs.extend(answer.info);
+    }
+    Ok(blobs)
+}
+
+/// containerd's filter for the blobs of a repository. Of what a repository's name may hold only the dot means
+/// something else in a regular expression.
+fn source_filter(image: &ImageReference) -> String {
+    let repository = image.repository();
+    let (host, path) = repository.split_once('/').unwrap_or((&repository, ""));
+    let host = match host.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => host,
+        _ => host,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let path = path.replace('.', "[.]");
+    format!("labels.\"{SOURCE_LABEL}{host}\"~=\"(^|,){path}(,|$)\"")
+}
+
+/// Reads a blob that should be a manifest; `None` if it is none.
+async fn read_manifest(
+    content: &mut ContentClient<Channel>,
+    digest: &str,
+) -> Result<Option<Manifest>, Status> {
+    let request = in_namespace(ReadContentRequest {
+        digest: digest.to_owned(),
+        ..ReadContentRequest::default()
+    });
+    let mut answers = content.read(request).await?.into_inner();
+    let mut text = Vec::new();
+    while let Some(answer) = answers.message().await? {
+        text.extend(answer.data);
+        if text.len() > MAX_MANIFEST_BYTES {
+            return Ok(None);
+        }
+    }
+    Ok(serde_json::from_slice(&text).ok())
+}
+
+/// When a blob was last fetched or found, in nanoseconds since the epoch: either sets its source label anew.
+fn touched_at(blob: &Info) -> i128 {
+    blob.updated_at.map_or(0, |at| {
+        i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos)
+    })
+}
+
+fn in_namespace<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request
+        .metadata_mut()
+        .insert(NAMESPACE_HEADER, MetadataValue::from_static(NAMESPACE));
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_names_the_host_without_port_and_the_whole_path() {
+        for (image, filter) in [
+            (
+                "busybox",
+                r#"labels."containerd.io/distribution.source.docker.io"~="(^|,)library/busybox(,|$)""#,
+            ),
+            (
+                "127.0.0.1:5000/a.b/c-d:1",
+                r#"labels."containerd.io/distribution.source.127.0.0.1"~="(^|,)a[.]b/c-d(,|$)""#,
+            ),
+            (
+                "[::1]:5000/a:1",
+                r#"labels."containerd.io/distribution.source.::1"~="(^|,)a(,|$)""#,
+            ),
+        ] {
+            assert_eq!(source_filter(&ImageReference::parse(image).unwrap()), filter);
+        }
+    }
+}
