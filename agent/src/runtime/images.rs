@@ -342,6 +342,7 @@ impl Images {
         let (sender, outcome) = watch::channel(None);
         let state = PullState::Pulling {
             outcome: outcome.clone(),
+            since: jiff::Timestamp::now(),
         };
         pulls.insert(key.clone(), state);
         drop(pulls);

@@ -133,7 +133,7 @@ impl PullFailure {
             }
             Fault::BadReference => format!("\"{image}\" is no name of an image to the runtime: {reason}"),
             Fault::OtherPlatform => format!("image \"{image}\" is not made for this node's kind of machine"),
-            Fault::NotAnImage => format!("\"{image}\" is not an image that can be run: {reason}"),
+            Fault::NotAnImage => format!("what the registry has as \"{image}\" is not a container image"),
             Fault::Incomplete => format!("a part of image \"{image}\" is missing in its registry"),
             Fault::Unreachable => format!("the registry of image \"{image}\" cannot be reached: {reason}"),
             Fault::Silent => format!("the registry of image \"{image}\" does not answer"),

@@ -112,12 +112,11 @@ impl Node {
         let socket = folder.path().join("runtime.sock");
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
         let service = ImageServiceServer::new(Service(script.clone()));
-        let server = tonic::transport::Server::builder().add_service(service);
         let incoming = futures_util::stream::unfold(listener, async |listener| {
             let stream = listener.accept().await.map(|(stream, _)| stream);
             Some((stream, listener))
         });
-        tokio::spawn(server.serve_with_incoming(incoming));
+        tokio::spawn(tonic::transport::Server::builder().serve_with_incoming(service, incoming));
         let images = Images::new(
             Runtime::connect_lazy(&socket),
             folder.path().join("auth.json"),
