@@ -348,11 +348,8 @@ impl Images {
         drop(pulls);
         let (images, key, reference) = (self.clone(), key.clone(), reference.clone());
         tokio::spawn(async move {
-            let ended = images
-                .stopping
-                .clone()
-                .run_until_cancelled(images.run_pull(&key, &reference))
-                .await;
+            let pull = Box::pin(images.run_pull(&key, &reference));
+            let ended = images.stopping.run_until_cancelled(pull).await;
             images.note(&key, ended.as_ref(), last_wait);
             sender.send_replace(ended);
         });

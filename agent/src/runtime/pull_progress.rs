@@ -3,8 +3,11 @@
 //! Only while somebody watches a pull. The manifest that the pull brought names the layers; a layer is then
 //! either an ingest that grows, or a blob that is there.
 
+use std::collections::HashMap;
+
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::{Info, ListContentRequest, ListStatusesRequest, ReadContentRequest};
+use prost_types::Timestamp;
 use serde::Deserialize;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
@@ -64,32 +67,50 @@ async fn layers(
     since: jiff::Timestamp,
 ) -> Result<Vec<LayerProgress>, Status> {
     let mut content = ContentClient::new(channel);
-    let blobs = blobs_of(&mut content, image).await?;
-    let manifest = blobs
-        .iter()
-        .filter(|blob| blob.labels.contains_key(CONFIG_LABEL) && touched_at(blob) >= since.as_nanosecond())
-        .max_by_key(|blob| touched_at(blob));
-    let Some(manifest) = manifest else {
+    let manifests = list(&mut content, vec![manifest_filter(image)]).await?;
+    if manifests.is_empty() {
         return Ok(Vec::new());
-    };
-    let Some(manifest) = read_manifest(&mut content, &manifest.digest).await? else {
-        return Ok(Vec::new());
-    };
-    let ingests = in_namespace(ListStatusesRequest {
-        filters: manifest
-            .layers
-            .iter()
-            .map(|layer| format!("ref==\"{LAYER_INGEST}{}\"", layer.digest))
-            .collect(),
+    }
+    let question = in_namespace(ListStatusesRequest {
+        filters: vec![format!("ref~=\"^{LAYER_INGEST}\"")],
     });
-    let ingests = content.list_statuses(ingests).await?.into_inner().statuses;
+    let ingests = content.list_statuses(question).await?.into_inner().statuses;
+    let arriving: HashMap<&str, i64> = ingests
+        .iter()
+        .filter_map(|ingest| Some((ingest.r#ref.strip_prefix(LAYER_INGEST)?, ingest.offset)))
+        .collect();
+    // The one that this pull fetched; or one of an earlier pull, whose layers are arriving now.
+    let current = manifests
+        .iter()
+        .filter(|manifest| {
+            touched_at(manifest) >= since.as_nanosecond()
+                || manifest
+                    .labels
+                    .values()
+                    .any(|digest| arriving.contains_key(digest.as_str()))
+        })
+        .max_by_key(|manifest| touched_at(manifest));
+    let Some(current) = current else {
+        return Ok(Vec::new());
+    };
+    let Some(manifest) = read_manifest(&mut content, &current.digest).await? else {
+        return Ok(Vec::new());
+    };
+    // After the ingests: what ends in between is then among the blobs. No filter at all would fit every blob.
+    let filters: Vec<String> = manifest
+        .layers
+        .iter()
+        .map(|layer| format!("digest==\"{}\"", layer.digest))
+        .collect();
+    let blobs = match filters.is_empty() {
+        true => Vec::new(),
+        false => list(&mut content, filters).await?,
+    };
     let progress = manifest.layers.into_iter().map(|layer| {
-        let arriving = ingests
-            .iter()
-            .find(|ingest| ingest.r#ref.strip_prefix(LAYER_INGEST) == Some(&layer.digest));
-        let offset = match arriving {
-            Some(ingest) => u64::try_from(ingest.offset).unwrap_or(0),
-            None if blobs.iter().any(|blob| blob.digest == layer.digest) => layer.size,
+        let is_there = blobs.iter().any(|blob| blob.digest == layer.digest);
+        let offset = match arriving.get(layer.digest.as_str()) {
+            _ if is_there => layer.size,
+            Some(offset) => u64::try_from(*offset).unwrap_or(0),
             None => 0,
         };
         LayerProgress {
@@ -101,12 +122,10 @@ async fn layers(
     Ok(progress.collect())
 }
 
-/// The finished blobs that came from the image's repository.
-async fn blobs_of(content: &mut ContentClient<Channel>, image: &ImageReference) -> Result<Vec<Info>, Status> {
-    let request = in_namespace(ListContentRequest {
-        filters: vec![source_filter(image)],
-    });
-    let mut answers = content.list(request).await?.into_inner();
+/// The blobs that one of the filters fits.
+async fn list(content: &mut ContentClient<Channel>, filters: Vec<String>) -> Result<Vec<Info>, Status> {
+    let question = in_namespace(ListContentRequest { filters });
+    let mut answers = content.list(question).await?.into_inner();
     let mut blobs = Vec::new();
     while let Some(answer) = answers.message().await? {
         blobs.extend(answer.info);
@@ -114,9 +133,9 @@ async fn blobs_of(content: &mut ContentClient<Channel>, image: &ImageReference) 
     Ok(blobs)
 }
 
-/// containerd's filter for the blobs of a repository. Of what a repository's name may hold only the dot means
-/// something else in a regular expression.
-fn source_filter(image: &ImageReference) -> String {
+/// containerd's filter for the manifests that came from the image's repository. Of what a repository's name may
+/// hold only the dot means something else in a regular expression.
+fn manifest_filter(image: &ImageReference) -> String {
     let repository = image.repository();
     let (host, path) = repository.split_once('/').unwrap_or((&repository, ""));
     let host = match host.rsplit_once(':') {
@@ -125,7 +144,7 @@ fn source_filter(image: &ImageReference) -> String {
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let path = path.replace('.', "[.]");
-    format!("labels.\"{SOURCE_LABEL}{host}\"~=\"(^|,){path}(,|$)\"")
+    format!("labels.\"{SOURCE_LABEL}{host}\"~=\"(^|,){path}(,|$)\",labels.\"{CONFIG_LABEL}\"")
 }
 
 /// Reads a blob that should be a manifest; `None` if it is none.
@@ -148,11 +167,12 @@ async fn read_manifest(
     Ok(serde_json::from_slice(&text).ok())
 }
 
-/// When a blob was last fetched or found, in nanoseconds since the epoch: either sets its source label anew.
+/// When a blob was last fetched or found, in nanoseconds since the epoch: either labels it anew. containerd 1.6
+/// dates no update.
 fn touched_at(blob: &Info) -> i128 {
-    blob.updated_at.map_or(0, |at| {
-        i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos)
-    })
+    let nanoseconds = |at: &Timestamp| i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos);
+    let dates = [&blob.created_at, &blob.updated_at];
+    dates.into_iter().flatten().map(nanoseconds).max().unwrap_or(0)
 }
 
 fn in_namespace<T>(message: T) -> Request<T> {
@@ -172,18 +192,18 @@ mod tests {
         for (image, filter) in [
             (
                 "busybox",
-                r#"labels."containerd.io/distribution.source.docker.io"~="(^|,)library/busybox(,|$)""#,
+                r#"labels."containerd.io/distribution.source.docker.io"~="(^|,)library/busybox(,|$)",labels."containerd.io/gc.ref.content.config""#,
             ),
             (
                 "127.0.0.1:5000/a.b/c-d:1",
-                r#"labels."containerd.io/distribution.source.127.0.0.1"~="(^|,)a[.]b/c-d(,|$)""#,
+                r#"labels."containerd.io/distribution.source.127.0.0.1"~="(^|,)a[.]b/c-d(,|$)",labels."containerd.io/gc.ref.content.config""#,
             ),
             (
                 "[::1]:5000/a:1",
-                r#"labels."containerd.io/distribution.source.::1"~="(^|,)a(,|$)""#,
+                r#"labels."containerd.io/distribution.source.::1"~="(^|,)a(,|$)",labels."containerd.io/gc.ref.content.config""#,
             ),
         ] {
-            assert_eq!(source_filter(&ImageReference::parse(image).unwrap()), filter);
+            assert_eq!(manifest_filter(&ImageReference::parse(image).unwrap()), filter);
         }
     }
 }

@@ -10,10 +10,7 @@ use crate::runtime::log_links::LogLinks;
 
 /// The ids of a pod's dead containers to remove: ours, all but the newest of each name, and of those the ones that
 /// `may_go` lets go because what is to be known of them is on disk.
-pub(crate) fn dead_containers<'a>(
-    pod: &'a ObservedPod,
-    may_go: impl Fn(&ObservedContainer) -> bool,
-) -> Vec<&'a str> {
+pub(crate) fn dead_containers(pod: &ObservedPod, may_go: impl Fn(&ObservedContainer) -> bool) -> Vec<&str> {
     let mut newest: HashMap<&str, &ObservedContainer> = HashMap::new();
     for container in &pod.containers {
         let kept = newest.entry(&container.name).or_insert(container);
