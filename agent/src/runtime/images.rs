@@ -140,6 +140,8 @@ enum PullState {
         outcome: watch::Receiver<Option<PullOutcome>>,
         /// By the clock of the machine, which the runtime dates its blobs by.
         since: jiff::Timestamp,
+        /// How many bytes of each layer, by digest, were ever seen.
+        layers: HashMap<String, u64>,
     },
     /// The last pull failed.
     Failed {
@@ -236,7 +238,16 @@ impl Images {
             Some(PullState::Pulling { since, .. }) => *since,
             _ => return None,
         };
-        Some(pull_progress::progress(&self.runtime, &reference, since).await)
+        let mut progress = pull_progress::progress(&self.runtime, &reference, since).await;
+        if let Some(PullState::Pulling { layers, .. }) = self.lock().get_mut(&key) {
+            // Between an ingest's end and its blob's beginning a layer is neither.
+            for layer in &mut progress.layers {
+                let seen = layers.entry(layer.digest.clone()).or_default();
+                layer.offset = layer.offset.max(*seen);
+                *seen = layer.offset;
+            }
+        }
+        Some(progress)
     }
 
     /// Asks the runtime for an image by name or id.
@@ -343,6 +354,7 @@ impl Images {
         let state = PullState::Pulling {
             outcome: outcome.clone(),
             since: jiff::Timestamp::now(),
+            layers: HashMap::new(),
         };
         pulls.insert(key.clone(), state);
         drop(pulls);
