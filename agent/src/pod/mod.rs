@@ -4,6 +4,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod container_config;
 pub(crate) mod crash_back_off;
+pub(crate) mod decode;
 pub(crate) mod defaults;
 pub(crate) mod dns;
 pub(crate) mod environment;

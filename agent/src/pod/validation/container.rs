@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, Volume};
 
 use super::environment;
 use super::findings::Findings;
-use super::{mounts, names, security};
+use super::{mounts, names, resources, security};
 
 /// The highest number of a port.
 const MAX_PORT: i32 = 65535;
@@ -49,6 +49,9 @@ pub(super) fn check(container: &Container, path: &str, surroundings: &Surroundin
     );
     environment::check(container, path, findings);
     mounts::check(container, path, &surroundings.volumes, findings);
+    if let Some(resources) = &container.resources {
+        resources::check(resources, &format!("{path}.resources"), findings);
+    }
     if let Some(context) = &container.security_context {
         security::container(
             context,

@@ -58,7 +58,7 @@ pub(super) fn check(container: &Container, path: &str, findings: &mut Findings) 
         }
         match (&source.config_map_ref, &source.secret_ref) {
             (Some(config_map), None) => {
-                object_name(&config_map.name, &format!("{path}.configMapRef.name"), findings)
+                object_name(&config_map.name, &format!("{path}.configMapRef.name"), findings);
             }
             (None, Some(secret)) => object_name(&secret.name, &format!("{path}.secretRef.name"), findings),
             _ => findings.invalid(path, "must have one of configMapRef and secretRef"),
@@ -157,7 +157,7 @@ fn field(selector: &ObjectFieldSelector, path: &str, findings: &mut Findings) {
     }
     match subscript(&selector.field_path) {
         Some(("metadata.annotations", key)) => {
-            findings.well_formed(path, &key.to_lowercase(), names::qualified_name)
+            findings.well_formed(path, &key.to_lowercase(), names::qualified_name);
         }
         Some(("metadata.labels", key)) => findings.well_formed(path, key, names::qualified_name),
         Some((field, _)) => findings.invalid(field_path, format!("{field:?} has no entries")),

@@ -74,7 +74,7 @@ impl Findings {
     }
 
     /// Checks that a number lies between two others, both inclusive.
-    pub(super) fn within<N: PartialOrd + Display>(
+    pub(super) fn within<N: PartialOrd + Display + Copy>(
         &mut self,
         field: impl Into<String>,
         value: N,

@@ -8,6 +8,13 @@ mod ephemeral;
 mod findings;
 mod mounts;
 mod names;
+mod network;
+mod pod_spec;
+mod resources;
 mod security;
+mod unsupported;
+mod volumes;
 
 pub(crate) use ephemeral::{ephemeral_change, ephemeral_containers};
+pub(crate) use pod_spec::pod;
+pub(crate) use unsupported::unsupported;
