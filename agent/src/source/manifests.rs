@@ -1,1 +1,83 @@
-//! A folder of manifests.
+//! A folder of manifests, followed: editors' renames, half-written files, a folder that comes later or goes.
+//!
+//! The kernel's events (inotify) say when to look, and a slow re-list is the safety net behind them. What is seen
+//! is one snapshot of the whole folder; of several that nobody has taken yet, only the newest is kept.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::folder_files::FolderFiles;
+use super::folder_watch::FolderWatch;
+pub(crate) use super::manifest_file::{ManifestFile, ManifestPod};
+
+/// How long nothing may have happened before the folder is looked at all the same: events can be lost, and the
+/// target of a link changes without one.
+const RE_LIST: Duration = Duration::from_secs(30);
+
+/// Every file of the folder by its path, as it was last good or bad for longer than a moment. A folder that is
+/// there and cannot be read is an entry of its own, beside the files as they were.
+pub(crate) type Snapshot = BTreeMap<PathBuf, ManifestFile>;
+
+/// The folder as it is followed; it is left alone when this is dropped.
+pub(crate) struct ManifestFolder {
+    snapshots: watch::Receiver<Snapshot>,
+    task: JoinHandle<()>,
+}
+
+impl ManifestFolder {
+    /// Begins to follow the folder, which need not exist. An error means that the kernel gives no events.
+    pub(crate) fn follow(folder: PathBuf) -> Result<ManifestFolder, notify::Error> {
+        let folder = std::path::absolute(&folder).unwrap_or(folder);
+        let watch = FolderWatch::new(folder.clone())?;
+        let (sender, snapshots) = watch::channel(Snapshot::new());
+        let task = tokio::spawn(follow(watch, FolderFiles::new(folder), sender));
+        Ok(ManifestFolder { snapshots, task })
+    }
+
+    /// The next snapshot that differs from the last one taken; the first comes when the folder was read, also when
+    /// it is empty or missing. `None` when there will be no more. Safe to drop and call again.
+    pub(crate) async fn next(&mut self) -> Option<Snapshot> {
+        self.snapshots.changed().await.ok()?;
+        Some(self.snapshots.borrow_and_update().clone())
+    }
+}
+
+impl Drop for ManifestFolder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn follow(mut watch: FolderWatch, mut files: FolderFiles, snapshots: watch::Sender<Snapshot>) {
+    loop {
+        // The watch is in place before the look, so that nothing falls between them.
+        if let Err(error) = watch.renew() {
+            tracing::warn!(%error, "the manifests folder cannot be watched; it is read every {} s", RE_LIST.as_secs());
+        }
+        let activity = watch.activity();
+        let looked = tokio::task::spawn_blocking(move || {
+            let look = files.look(&activity, Instant::now());
+            (files, look)
+        });
+        let Ok((returned, look)) = looked.await else {
+            return; // the process ends
+        };
+        files = returned;
+        if let Some(snapshot) = look.snapshot {
+            snapshots.send_replace(snapshot);
+        }
+        tokio::select! {
+            () = watch.woken() => {}
+            () = tokio::time::sleep(look.again.unwrap_or(RE_LIST)) => {}
+            () = snapshots.closed() => return,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "manifests_tests.rs"]
+mod tests;

@@ -1,3 +1,8 @@
 //! Where pods come from.
+
+mod document_lines;
+mod folder_files;
+mod folder_watch;
 pub(crate) mod kubelet;
+mod manifest_file;
 pub(crate) mod manifests;

@@ -1,0 +1,139 @@
+//! With real files and real events.
+
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn pod(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n")
+}
+
+/// Waits for the snapshot that has exactly these pods.
+async fn wait_for(folder: &mut ManifestFolder, expected: &[&str]) {
+    let names = |snapshot: &Snapshot| -> Vec<String> {
+        let pods = snapshot.values().flatten().flatten();
+        pods.filter_map(|entry| entry.pod.metadata.name.clone()).collect()
+    };
+    let mut last = None;
+    let found = async {
+        loop {
+            let snapshot = folder.next().await.unwrap();
+            if names(&snapshot) == expected {
+                return;
+            }
+            last = Some(snapshot);
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(20), found)
+        .await
+        .is_err()
+    {
+        panic!("no snapshot with {expected:?}; the last was {last:?}");
+    }
+}
+
+fn begin(base: &TempDir, folder: &str) -> (PathBuf, ManifestFolder) {
+    let path = base.path().join(folder);
+    (path.clone(), ManifestFolder::follow(path).unwrap())
+}
+
+fn write(folder: &Path, name: &str) {
+    fs::write(folder.join(format!("{name}.yaml")), pod(name)).unwrap();
+}
+
+#[tokio::test]
+async fn pods_come_change_and_go_with_their_files() {
+    let base = tempfile::tempdir().unwrap();
+    write(base.path(), "a");
+    let (path, mut folder) = begin(&base, "");
+    wait_for(&mut folder, &["a"]).await;
+    write(&path, "b");
+    wait_for(&mut folder, &["a", "b"]).await;
+    fs::write(path.join("b.yaml"), pod("changed")).unwrap();
+    wait_for(&mut folder, &["a", "changed"]).await;
+    fs::remove_file(path.join("a.yaml")).unwrap();
+    wait_for(&mut folder, &["changed"]).await;
+}
+
+#[tokio::test]
+async fn the_folder_may_come_later_with_folders_above_it() {
+    let base = tempfile::tempdir().unwrap();
+    let (path, mut folder) = begin(&base, "etc/debuglet/manifests");
+    wait_for(&mut folder, &[]).await;
+    fs::create_dir_all(&path).unwrap();
+    write(&path, "a");
+    wait_for(&mut folder, &["a"]).await;
+}
+
+#[tokio::test]
+async fn the_folder_may_go_and_come_again() {
+    let base = tempfile::tempdir().unwrap();
+    let (path, mut folder) = begin(&base, "manifests");
+    fs::create_dir(&path).unwrap();
+    write(&path, "a");
+    wait_for(&mut folder, &["a"]).await;
+    fs::remove_dir_all(&path).unwrap();
+    wait_for(&mut folder, &[]).await;
+    fs::create_dir(&path).unwrap();
+    write(&path, "b");
+    wait_for(&mut folder, &["b"]).await;
+    // Another folder in the place of this one, all at once.
+    let other = base.path().join("other");
+    fs::create_dir(&other).unwrap();
+    write(&other, "c");
+    fs::rename(&path, base.path().join("old")).unwrap();
+    fs::rename(&other, &path).unwrap();
+    wait_for(&mut folder, &["c"]).await;
+    write(&path, "d");
+    wait_for(&mut folder, &["c", "d"]).await;
+}
+
+#[tokio::test]
+async fn an_editors_rename_is_one_change() {
+    let base = tempfile::tempdir().unwrap();
+    write(base.path(), "a");
+    let (path, mut folder) = begin(&base, "");
+    wait_for(&mut folder, &["a"]).await;
+    fs::write(path.join(".a.yaml.new"), pod("edited")).unwrap();
+    fs::rename(path.join(".a.yaml.new"), path.join("a.yaml")).unwrap();
+    let next = folder.next().await.unwrap();
+    assert_eq!(next.len(), 1);
+    assert_eq!(
+        next[&path.join("a.yaml")].as_ref().unwrap()[0]
+            .pod
+            .metadata
+            .name
+            .as_deref(),
+        Some("edited")
+    );
+}
+
+#[tokio::test]
+async fn a_file_in_the_middle_of_being_written_is_not_read() {
+    use std::io::Write;
+    let base = tempfile::tempdir().unwrap();
+    let (path, mut folder) = begin(&base, "");
+    wait_for(&mut folder, &[]).await;
+    let mut file = fs::File::create(path.join("a.yaml")).unwrap();
+    file.write_all(pod("first").as_bytes()).unwrap();
+    file.write_all(format!("---\n{}", pod("second")).as_bytes())
+        .unwrap();
+    drop(file);
+    let next = folder.next().await.unwrap();
+    assert_eq!(next[&path.join("a.yaml")].as_ref().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_bad_file_says_why_and_may_become_good() {
+    let base = tempfile::tempdir().unwrap();
+    fs::write(base.path().join("a.yaml"), "kind: [").unwrap();
+    let (path, mut folder) = begin(&base, "");
+    let first = folder.next().await.unwrap();
+    let reason = first[&path.join("a.yaml")].as_ref().unwrap_err();
+    assert!(reason.contains("is not YAML"), "{reason}");
+    write(&path, "a");
+    wait_for(&mut folder, &["a"]).await;
+}
