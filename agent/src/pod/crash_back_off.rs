@@ -1,1 +1,133 @@
-//! (being written)
+//! How long a container that keeps ending waits before it is started again: the kubelet's rule.
+
+use std::collections::BTreeMap;
+
+use super::observed::{Nanoseconds, ObservedContainer};
+
+const SECOND: Nanoseconds = 1_000_000_000;
+/// The first delay (the kubelet's `--container-restart...` base).
+const INITIAL: Nanoseconds = 10 * SECOND;
+/// The longest delay (the kubelet's `MaxContainerBackOff`).
+const LONGEST: Nanoseconds = 300 * SECOND;
+/// A delay that was not renewed for this long is forgotten: the container ran well in between.
+const FORGOTTEN_AFTER: Nanoseconds = 2 * LONGEST;
+
+#[derive(Clone, Copy, Debug)]
+struct Delay {
+    nanoseconds: Nanoseconds,
+    renewed_at: Nanoseconds,
+}
+
+/// The delays of one pod's containers, by name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CrashBackOff {
+    delays: BTreeMap<String, Delay>,
+}
+
+impl CrashBackOff {
+    /// When `container`, which has ended, may be started again; `None`: at once.
+    pub(crate) fn until(&self, container: &ObservedContainer) -> Option<Nanoseconds> {
+        let delay = self.delays.get(&container.name)?;
+        if container.finished_at - delay.renewed_at > FORGOTTEN_AFTER {
+            return None;
+        }
+        Some(container.finished_at + delay.nanoseconds)
+    }
+
+    /// The delay in force for a container, in seconds, for its waiting message.
+    pub(crate) fn seconds(&self, name: &str) -> i64 {
+        self.delays
+            .get(name)
+            .map_or(0, |delay| delay.nanoseconds / SECOND)
+    }
+
+    /// Notes that `container`, which has ended, is started again at `now`.
+    pub(crate) fn restarted(&mut self, container: &ObservedContainer, now: Nanoseconds) {
+        let nanoseconds = match self.delays.get(&container.name) {
+            Some(delay) if container.finished_at - delay.renewed_at <= FORGOTTEN_AFTER => {
+                (delay.nanoseconds * 2).min(LONGEST)
+            }
+            _ => INITIAL,
+        };
+        self.delays.insert(
+            container.name.clone(),
+            Delay {
+                nanoseconds,
+                renewed_at: now,
+            },
+        );
+    }
+
+    /// Makes up the delay of a container that was restarted before this process began, from its attempt,
+    /// so that an agent that is restarted does not hammer a crashing container.
+    pub(crate) fn adopt(&mut self, container: &ObservedContainer) {
+        if container.attempt == 0 || self.delays.contains_key(&container.name) {
+            return;
+        }
+        let doublings = (container.attempt - 1).min(5);
+        let nanoseconds = (INITIAL << doublings).min(LONGEST);
+        self.delays.insert(
+            container.name.clone(),
+            Delay {
+                nanoseconds,
+                renewed_at: container.created_at,
+            },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::observed::ContainerState;
+
+    fn ended(attempt: u32, created_at: Nanoseconds, finished_at: Nanoseconds) -> ObservedContainer {
+        ObservedContainer {
+            id: "c".to_owned(),
+            name: "main".to_owned(),
+            attempt,
+            sandbox_id: "s".to_owned(),
+            ours: true,
+            state: ContainerState::Exited,
+            created_at,
+            started_at: created_at,
+            finished_at,
+            exit_code: 1,
+            reason: "Error".to_owned(),
+            message: String::new(),
+            image: String::new(),
+            image_id: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_first_restart_is_immediate_and_later_ones_wait_10_s_doubling_to_5_min() {
+        let mut back_off = CrashBackOff::default();
+        let mut now = 1_000 * SECOND;
+        let mut waits = Vec::new();
+        for attempt in 0..8 {
+            let container = ended(attempt, now, now + SECOND);
+            let until = back_off.until(&container).unwrap_or(container.finished_at);
+            waits.push((until - container.finished_at) / SECOND);
+            now = until;
+            back_off.restarted(&container, now);
+        }
+        assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
+    }
+
+    #[test]
+    fn a_container_that_ran_for_over_10_min_starts_over() {
+        let mut back_off = CrashBackOff::default();
+        back_off.restarted(&ended(0, 0, SECOND), SECOND);
+        let later = ended(1, SECOND, SECOND + FORGOTTEN_AFTER + SECOND);
+        assert_eq!(back_off.until(&later), None);
+    }
+
+    #[test]
+    fn an_adopted_container_waits_as_its_attempt_says() {
+        let mut back_off = CrashBackOff::default();
+        let container = ended(3, 100 * SECOND, 101 * SECOND);
+        back_off.adopt(&container);
+        assert_eq!(back_off.until(&container), Some(141 * SECOND));
+    }
+}

@@ -1,6 +1,7 @@
 //! How far the launch of one debug container has come: what the API's extension group serves as `Launch`,
 //! and what `debuglet debug` shows while it waits. Kubernetes has no form for it.
 
+use k8s_openapi::api::core::v1::ContainerStateTerminated;
 use serde::{Deserialize, Serialize};
 
 /// The steps of a launch, in the order in which they can come.
@@ -47,6 +48,32 @@ pub(crate) struct Launch {
     /// The image's layers while it is pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pull: Option<PullProgress>,
+}
+
+impl Launch {
+    /// A launch that was just accepted.
+    pub(crate) fn accepted(container: &str) -> Launch {
+        Launch {
+            container: container.to_owned(),
+            stage: Stage::Accepted,
+            reason: String::new(),
+            message: String::new(),
+            permanent: false,
+            exit_code: None,
+            files_at: None,
+            pull: None,
+        }
+    }
+
+    /// Says how it ended.
+    pub(crate) fn end(&mut self, terminated: &ContainerStateTerminated) {
+        self.stage = Stage::Terminated;
+        self.reason = terminated.reason.clone().unwrap_or_default();
+        self.message = terminated.message.clone().unwrap_or_default();
+        self.permanent = false;
+        self.exit_code = Some(terminated.exit_code);
+        self.pull = None;
+    }
 }
 
 /// How much of an image has arrived.

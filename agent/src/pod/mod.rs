@@ -8,6 +8,7 @@ pub(crate) mod decode;
 pub(crate) mod defaults;
 pub(crate) mod dns;
 pub(crate) mod environment;
+pub(crate) mod ephemeral_patch;
 pub(crate) mod etc_hosts;
 pub(crate) mod field_error;
 pub(crate) mod hostname;

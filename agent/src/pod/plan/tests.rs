@@ -1,0 +1,477 @@
+//! The plan of a pod, from a spec in YAML's shape and a few words about what the runtime shows.
+
+use serde_json::json;
+
+use super::*;
+use crate::pod::observed::ObservedSandbox;
+use crate::pod::record::{CreatedContainer, Origin};
+
+const NOW: Nanoseconds = 1_000_000_000_000;
+const SECOND: Nanoseconds = 1_000_000_000;
+const INSTANCE: &str = "instance-1";
+
+struct Scene {
+    pod: Pod,
+    records: Vec<Record>,
+    observed: ObservedPod,
+    removal: Option<i64>,
+    forbidden: Option<&'static str>,
+    crashes: CrashBackOff,
+    held: BTreeMap<String, Held>,
+    pulled: BTreeSet<String>,
+    busy: BTreeSet<String>,
+}
+
+impl Scene {
+    fn of(spec: &serde_json::Value) -> Scene {
+        let pod = json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"}, "spec": spec});
+        Scene {
+            pod: serde_json::from_value(pod).expect("a pod"),
+            records: Vec::new(),
+            observed: ObservedPod::default(),
+            removal: None,
+            forbidden: None,
+            crashes: CrashBackOff::default(),
+            held: BTreeMap::new(),
+            pulled: BTreeSet::new(),
+            busy: BTreeSet::new(),
+        }
+    }
+
+    fn sandbox(mut self, id: &str, attempt: u32, ready: bool) -> Scene {
+        let sandbox = ObservedSandbox {
+            id: id.to_owned(),
+            attempt,
+            ready,
+            created_at: NOW,
+            ips: Vec::new(),
+        };
+        self.observed.sandboxes.push(sandbox);
+        self
+    }
+
+    fn container(
+        mut self,
+        name: &str,
+        attempt: u32,
+        sandbox: &str,
+        state: ContainerState,
+        exit_code: i32,
+    ) -> Scene {
+        self.observed.containers.push(ObservedContainer {
+            id: format!("{name}-{attempt}"),
+            name: name.to_owned(),
+            attempt,
+            sandbox_id: sandbox.to_owned(),
+            ours: true,
+            state,
+            created_at: NOW - 20 * SECOND,
+            started_at: NOW - 20 * SECOND,
+            finished_at: if state == ContainerState::Exited {
+                NOW - SECOND
+            } else {
+                0
+            },
+            exit_code,
+            reason: if exit_code == 0 {
+                "Completed".to_owned()
+            } else {
+                "Error".to_owned()
+            },
+            message: String::new(),
+            image: String::new(),
+            image_id: String::new(),
+        });
+        self
+    }
+
+    fn ephemeral(mut self, name: &str, target: Option<&str>, phase: Phase) -> Scene {
+        let spec = json!({"name": name, "image": "busybox", "targetContainerName": target});
+        let spec = serde_json::from_value(spec).expect("an ephemeral container");
+        self.records.push(Record {
+            spec,
+            origin: Origin::Api,
+            phase,
+        });
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&Situation {
+            pod: &self.pod,
+            records: &self.records,
+            observed: &self.observed,
+            removal: self.removal,
+            forbidden: self.forbidden,
+            runtime_instance: INSTANCE,
+            crashes: &self.crashes,
+            held: &self.held,
+            pulled: &self.pulled,
+            busy: &self.busy,
+            now: NOW,
+        })
+    }
+
+    fn actions(&self) -> Vec<String> {
+        self.plan().actions.iter().map(said).collect()
+    }
+}
+
+fn said(action: &Action) -> String {
+    match action {
+        Action::RunSandbox { attempt } => format!("run sandbox {attempt}"),
+        Action::StopSandbox { id } => format!("stop sandbox {id}"),
+        Action::RemoveSandbox { id } => format!("remove sandbox {id}"),
+        Action::Launch { name, attempt, .. } => format!("launch {name} {attempt}"),
+        Action::Stop {
+            id, grace_seconds, ..
+        } => format!("stop {id} within {grace_seconds} s"),
+        Action::Remove { id, .. } => format!("remove {id}"),
+        Action::RemoveDead { id, .. } => format!("remove dead {id}"),
+        Action::PullEphemeral { name } => format!("pull for {name}"),
+        Action::LaunchEphemeral {
+            name,
+            target_id: None,
+        } => format!("launch {name}"),
+        Action::LaunchEphemeral {
+            name,
+            target_id: Some(id),
+        } => format!("launch {name} into {id}"),
+        Action::Ephemeral { name, step } => {
+            let step = format!("{step:?}");
+            let step = step.split([' ', '(']).next().unwrap_or_default().to_owned();
+            format!("{step} {name}")
+        }
+        Action::Forget => "forget".to_owned(),
+    }
+}
+
+fn created() -> Phase {
+    Phase::Created(CreatedContainer {
+        container_id: "dbg-0".to_owned(),
+        sandbox_id: "s0".to_owned(),
+        runtime_instance: INSTANCE.to_owned(),
+    })
+}
+
+fn ended() -> Phase {
+    Phase::Ended {
+        created: None,
+        terminated: ContainerStateTerminated::default(),
+    }
+}
+
+fn one_container() -> serde_json::Value {
+    json!({"containers": [{"name": "main", "image": "i"}]})
+}
+
+use ContainerState::{Created, Exited, Running};
+
+#[test]
+fn a_new_pod_gets_a_sandbox_and_then_its_containers() {
+    let scene = Scene::of(&one_container());
+    assert_eq!(scene.actions(), ["run sandbox 0"]);
+    assert_eq!(scene.plan().waiting["main"].reason, "ContainerCreating");
+    assert_eq!(scene.sandbox("s0", 0, true).actions(), ["launch main 0"]);
+}
+
+#[test]
+fn init_containers_run_one_after_the_other_before_the_others() {
+    let spec = json!({
+        "initContainers": [{"name": "one", "image": "i"}, {"name": "two", "image": "i"}],
+        "containers": [{"name": "main", "image": "i"}],
+    });
+    let scene = Scene::of(&spec).sandbox("s0", 0, true);
+    assert_eq!(scene.actions(), ["launch one 0"]);
+    assert_eq!(scene.plan().waiting["main"].reason, "PodInitializing");
+    let scene = scene.container("one", 0, "s0", Running, 0);
+    assert!(scene.actions().is_empty());
+    let scene = Scene::of(&spec)
+        .sandbox("s0", 0, true)
+        .container("one", 0, "s0", Exited, 0);
+    assert_eq!(scene.actions(), ["launch two 0"]);
+    let scene = scene.container("two", 0, "s0", Exited, 0);
+    assert_eq!(scene.actions(), ["launch main 0"]);
+}
+
+#[test]
+fn an_init_container_that_fails_is_tried_again_unless_the_policy_is_never() {
+    for (policy, expected) in [
+        ("Always", vec!["launch one 1"]),
+        ("OnFailure", vec!["launch one 1"]),
+        ("Never", vec!["stop sandbox s0"]),
+    ] {
+        let spec = json!({
+            "restartPolicy": policy,
+            "initContainers": [{"name": "one", "image": "i"}],
+            "containers": [{"name": "main", "image": "i"}],
+        });
+        let scene = Scene::of(&spec)
+            .sandbox("s0", 0, true)
+            .container("one", 0, "s0", Exited, 1);
+        assert_eq!(scene.actions(), expected, "{policy}");
+    }
+}
+
+#[test]
+fn a_container_that_ended_is_started_again_as_the_restart_policy_says() {
+    #[rustfmt::skip]
+    let table = [
+        ("Always",    0, vec!["launch main 1"]),
+        ("Always",    1, vec!["launch main 1"]),
+        ("OnFailure", 0, vec!["stop sandbox s0"]),
+        ("OnFailure", 1, vec!["launch main 1"]),
+        ("Never",     1, vec!["stop sandbox s0"]),
+    ];
+    for (policy, exit_code, expected) in table {
+        let mut spec = one_container();
+        spec["restartPolicy"] = json!(policy);
+        let scene = Scene::of(&spec)
+            .sandbox("s0", 0, true)
+            .container("main", 0, "s0", Exited, exit_code);
+        assert_eq!(scene.actions(), expected, "{policy} {exit_code}");
+    }
+}
+
+#[test]
+fn a_container_that_keeps_ending_waits_and_the_plan_says_until_when() {
+    let mut scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 1, "s0", Exited, 1);
+    let before = Scene::of(&one_container()).container("main", 0, "s0", Exited, 1);
+    scene
+        .crashes
+        .restarted(&before.observed.containers[0], NOW - 20 * SECOND);
+    let plan = scene.plan();
+    assert!(plan.actions.is_empty());
+    assert_eq!(plan.waiting["main"].reason, "CrashLoopBackOff");
+    assert_eq!(plan.wake_at, Some(NOW + 9 * SECOND));
+}
+
+#[test]
+fn a_sandbox_that_died_is_followed_by_another_with_all_containers_anew() {
+    let scene = Scene::of(&one_container())
+        .sandbox("s0", 0, false)
+        .container("main", 2, "s0", Exited, 137);
+    assert_eq!(scene.actions(), ["run sandbox 1"]);
+    let scene = scene.sandbox("s1", 1, true);
+    assert_eq!(scene.actions(), ["launch main 3"]);
+}
+
+#[test]
+fn an_ordinary_container_that_was_made_and_not_started_is_made_anew() {
+    let scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 0, "s0", Created, 0);
+    assert_eq!(scene.actions(), ["remove main-0"]);
+}
+
+#[test]
+fn of_the_ended_containers_of_a_name_only_the_newest_stays() {
+    let scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 2, "s0", Running, 0)
+        .container("main", 1, "s0", Exited, 1)
+        .container("main", 0, "s0", Exited, 1);
+    assert_eq!(scene.actions(), ["remove dead main-0"]);
+}
+
+#[test]
+fn an_old_sandbox_goes_once_it_is_empty() {
+    let scene = Scene::of(&one_container())
+        .sandbox("s0", 0, false)
+        .sandbox("s1", 1, true);
+    assert_eq!(
+        scene.container("main", 1, "s1", Running, 0).actions(),
+        ["remove sandbox s0"]
+    );
+}
+
+#[test]
+fn beside_a_kubelet_nothing_ordinary_is_started_and_what_runs_stays() {
+    let mut scene = Scene::of(&one_container());
+    scene.forbidden = Some("a kubelet runs here");
+    assert!(scene.actions().is_empty());
+    assert_eq!(scene.plan().waiting["main"].message, "a kubelet runs here");
+    let scene = scene.sandbox("s0", 0, true).container("main", 0, "s0", Exited, 1);
+    assert!(scene.actions().is_empty());
+    let scene = scene.ephemeral("dbg", None, Phase::Accepted);
+    assert_eq!(
+        scene.actions(),
+        ["launch dbg"],
+        "a debug container is not an ordinary one"
+    );
+}
+
+#[test]
+fn an_ephemeral_container_starts_where_the_others_crash_or_still_wait() {
+    let scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .ephemeral("dbg", None, Phase::Accepted);
+    assert_eq!(scene.actions(), ["launch main 0", "launch dbg"]);
+    let mut scene = scene;
+    scene.busy.insert("main".to_owned());
+    assert_eq!(scene.actions(), ["launch dbg"]);
+}
+
+#[test]
+fn an_ephemeral_container_waits_for_the_sandbox() {
+    let scene = Scene::of(&one_container()).ephemeral("dbg", None, Phase::Accepted);
+    assert_eq!(scene.actions(), ["run sandbox 0"]);
+    assert_eq!(scene.plan().waiting["dbg"].reason, "ContainerCreating");
+}
+
+#[test]
+fn an_ephemeral_container_joins_its_running_target() {
+    let scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 3, "s0", Running, 0)
+        .ephemeral("dbg", Some("main"), Phase::Accepted);
+    assert_eq!(scene.actions(), ["launch dbg into main-3"]);
+}
+
+#[test]
+fn a_target_that_does_not_run_is_waited_for_with_the_image_pulled_meanwhile() {
+    let mut scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 7, "s0", Exited, 1)
+        .ephemeral("dbg", Some("main"), Phase::Accepted);
+    let before = scene.observed.containers[0].clone();
+    scene.crashes.restarted(&before, NOW - SECOND);
+    let plan = scene.plan();
+    assert_eq!(
+        plan.actions.iter().map(said).collect::<Vec<_>>(),
+        ["pull for dbg"]
+    );
+    let waiting = &plan.waiting["dbg"];
+    assert_eq!(waiting.reason, "CreateContainerError");
+    assert_eq!(
+        waiting.message,
+        "target container \"main\" does not run: it ended at 00:16:39 UTC with exit code 1 (Error, restart 7); \
+         it is to start again at 00:16:49 UTC"
+    );
+    scene.pulled.insert("dbg".to_owned());
+    assert!(scene.actions().is_empty());
+}
+
+#[test]
+fn under_a_shared_or_host_pid_namespace_a_target_is_not_waited_for() {
+    for field in ["shareProcessNamespace", "hostPID"] {
+        let mut spec = one_container();
+        spec[field] = json!(true);
+        let scene = Scene::of(&spec)
+            .sandbox("s0", 0, true)
+            .container("main", 0, "s0", Exited, 1)
+            .ephemeral("dbg", Some("main"), Phase::Accepted);
+        assert!(scene.actions().contains(&"launch dbg".to_owned()), "{field}");
+    }
+}
+
+#[test]
+fn a_finished_pod_keeps_its_sandbox_while_somebody_debugs_it() {
+    let mut spec = one_container();
+    spec["restartPolicy"] = json!("Never");
+    let finished = || {
+        Scene::of(&spec)
+            .sandbox("s0", 0, true)
+            .container("main", 0, "s0", Exited, 0)
+    };
+    let debugged = finished()
+        .container("dbg", 0, "s0", Running, 0)
+        .ephemeral("dbg", None, created());
+    assert!(debugged.actions().is_empty());
+    let done = finished()
+        .container("dbg", 0, "s0", Exited, 0)
+        .ephemeral("dbg", None, ended());
+    assert_eq!(done.actions(), ["stop sandbox s0"]);
+}
+
+#[test]
+fn a_finished_pod_without_a_sandbox_says_so_to_a_debug_container_for_good() {
+    let mut spec = one_container();
+    spec["restartPolicy"] = json!("Never");
+    let scene = Scene::of(&spec)
+        .sandbox("s0", 0, false)
+        .container("main", 0, "s0", Exited, 0)
+        .ephemeral("dbg", None, Phase::Accepted);
+    let plan = scene.plan();
+    assert!(plan.actions.is_empty());
+    assert_eq!(plan.waiting["dbg"].reason, "PodFinished");
+    assert!(plan.permanent.contains("dbg"));
+}
+
+#[test]
+fn a_step_that_failed_is_not_tried_before_its_time_and_says_why() {
+    let mut scene = Scene::of(&one_container()).sandbox("s0", 0, true);
+    let waiting = Waiting {
+        reason: "ErrImagePull".to_owned(),
+        message: "no".to_owned(),
+    };
+    let held = Held {
+        waiting,
+        retry_at: Some(NOW + SECOND),
+        permanent: true,
+    };
+    scene.held.insert("main".to_owned(), held);
+    let plan = scene.plan();
+    assert!(plan.actions.is_empty());
+    assert_eq!(plan.waiting["main"].reason, "ErrImagePull");
+    assert_eq!(plan.wake_at, Some(NOW + SECOND));
+    scene.held.get_mut("main").expect("held").retry_at = Some(NOW);
+    assert_eq!(scene.actions(), ["launch main 0"]);
+}
+
+#[test]
+fn a_removed_pod_goes_in_order_containers_records_sandboxes_files() {
+    let mut scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 0, "s0", Running, 0)
+        .container("dbg", 0, "s0", Running, 0)
+        .ephemeral("dbg", None, created())
+        .ephemeral("late", None, Phase::Accepted);
+    scene.removal = Some(5);
+    assert_eq!(
+        scene.actions(),
+        ["stop main-0 within 5 s", "stop dbg-0 within 5 s", "EndAs late"],
+        "all stop at once, and what never started ends"
+    );
+    for container in &mut scene.observed.containers {
+        container.state = Exited;
+    }
+    scene.records[1].phase = ended();
+    assert_eq!(scene.actions(), ["End dbg"]);
+    scene.records[0].phase = ended();
+    assert_eq!(scene.actions(), ["stop sandbox s0"]);
+    scene.observed.sandboxes[0].ready = false;
+    assert_eq!(scene.actions(), ["remove sandbox s0"]);
+    scene.observed = ObservedPod::default();
+    assert_eq!(scene.actions(), ["forget"]);
+}
+
+#[test]
+fn a_removed_pod_waits_for_the_step_that_is_under_way() {
+    let mut scene =
+        Scene::of(&one_container())
+            .sandbox("s0", 0, true)
+            .ephemeral("dbg", None, Phase::Accepted);
+    scene.removal = Some(0);
+    scene.busy.insert("dbg".to_owned());
+    assert!(scene.actions().is_empty());
+}
+
+#[test]
+fn a_debug_container_that_ends_with_its_target_says_so() {
+    let mut scene = Scene::of(&one_container())
+        .container("main", 0, "s0", Exited, 3)
+        .container("dbg", 0, "s0", Exited, 137)
+        .ephemeral("dbg", Some("main"), created());
+    let said = |scene: &Scene| {
+        target_took_it_along(&scene.records[0], &scene.observed.containers[1], &scene.observed)
+    };
+    assert_eq!(
+        said(&scene).as_deref(),
+        Some("It shared the processes of its target \"main\", and ended with it (Error, exit code 3).")
+    );
+    scene.observed.containers[0].finished_at -= 60 * SECOND;
+    assert_eq!(said(&scene), None, "the target ended long before");
+}
