@@ -13,17 +13,7 @@ use crate::pod::decode;
 /// The largest manifest that is read, in bytes: as much as etcd, and so an API server, would take twice over.
 pub(crate) const MAX_SIZE: u64 = 3 * 1024 * 1024;
 
-/// One pod of a manifest.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ManifestPod {
-    /// The pod as it is written, without defaults.
-    pub(crate) pod: Pod,
-    /// The document it was read from: what its identity is derived from.
-    pub(crate) document: Value,
-}
-
-/// What one file of the folder holds, or why it cannot be read, in one line.
-pub(crate) type ManifestFile = Result<Vec<ManifestPod>, String>;
+pub(crate) use crate::store::manifests::{ManifestFile, ManifestPod};
 
 /// Reads a file and what is in it.
 pub(crate) fn read(path: &Path) -> ManifestFile {

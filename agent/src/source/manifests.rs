@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::folder_files::FolderFiles;
 use super::folder_watch::FolderWatch;
-pub(crate) use super::manifest_file::{ManifestFile, ManifestPod};
+use super::manifest_file::ManifestFile;
 
 /// How long nothing may have happened before the folder is looked at all the same: events can be lost, and the
 /// target of a link changes without one.

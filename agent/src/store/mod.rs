@@ -1,5 +1,331 @@
 //! The pods of this node: what every source says of them merged, what the workers report, the history that
-//! watches read, and (in `disk`) what must outlive the process.
+//! watches read, and (in [`disk`]) what must outlive the process.
+//!
+//! Three sides use it: sources say which pods there are ([`manifests`]), the API reads pods and adds ephemeral
+//! containers ([`accept`]), and a pod's worker reads what is wanted and reports what is ([`progress`]).
 
+pub(crate) mod accept;
 pub(crate) mod changes;
+pub(crate) mod disk;
 pub(crate) mod events;
+pub(crate) mod manifests;
+pub(crate) mod node_report;
+pub(crate) mod progress;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+
+use crate::pod::identity::PodKey;
+use crate::pod::launch::Launch;
+use crate::pod::record::{Phase, Record};
+use changes::{Change, ChangeKind, Gone, History};
+use disk::Disk;
+use events::{Events, Happening};
+use node_report::NodeReport;
+
+/// Says on a served pod where it came from.
+pub(crate) const SOURCE_ANNOTATION: &str = "debuglet.io/source";
+/// Says on a served pod of the manifests folder which file it stands in.
+pub(crate) const MANIFEST_ANNOTATION: &str = "debuglet.io/manifest";
+
+/// The pods of this node. Shared by all; nothing in it waits while it is locked.
+#[derive(Debug)]
+pub(crate) struct Store {
+    node_name: String,
+    disk: Disk,
+    inner: Mutex<Inner>,
+    versions: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// By UID.
+    pods: BTreeMap<String, Entry>,
+    /// UIDs that were used by pods that are gone, and since when.
+    tombstones: BTreeMap<String, Timestamp>,
+    /// Records whose pod could not be read at start, until a source names the pod again.
+    orphans: BTreeMap<String, Vec<Record>>,
+    history: History,
+    events: Events,
+    report: NodeReport,
+}
+
+/// What a pod is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// It runs.
+    Running,
+    /// It goes, with this grace in seconds.
+    Removed { grace_seconds: i64, since: Timestamp },
+    /// It was never started: it needs what is not supported, or is not valid.
+    Refused { reason: String, message: String },
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: PodKey,
+    /// As accepted, with defaults, without ephemeral containers.
+    pod: Arc<Pod>,
+    manifest: PathBuf,
+    wanted: Wanted,
+    /// In the order in which they were accepted.
+    records: Vec<Record>,
+    status: PodStatus,
+    launches: BTreeMap<String, Launch>,
+    /// The ephemeral containers whose name somebody else's container has.
+    foreign: BTreeSet<String>,
+    served: Arc<Pod>,
+    /// Wakes the pod's worker; wakes that come together are one.
+    wake: Arc<Notify>,
+    /// Held while the pod's files are written, in threads that may block: writes of one pod never overtake
+    /// each other.
+    writing: Arc<Mutex<()>>,
+}
+
+impl Entry {
+    /// What the API shows of the pod.
+    fn serve(&self, version: u64) -> Arc<Pod> {
+        let mut pod = Pod::clone(&self.pod);
+        let metadata = &mut pod.metadata;
+        metadata.resource_version = Some(version.to_string());
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(SOURCE_ANNOTATION.to_owned(), "manifest".to_owned());
+        annotations.insert(
+            MANIFEST_ANNOTATION.to_owned(),
+            self.manifest.display().to_string(),
+        );
+        if let Wanted::Removed { grace_seconds, since } = &self.wanted {
+            let deadline = since.as_second().saturating_add(*grace_seconds);
+            metadata.deletion_timestamp = Timestamp::from_second(deadline).ok().map(Time);
+            metadata.deletion_grace_period_seconds = Some(*grace_seconds);
+        }
+        if !self.records.is_empty() {
+            let containers = self.records.iter().map(|record| record.spec.clone()).collect();
+            pod.spec.get_or_insert_default().ephemeral_containers = Some(containers);
+        }
+        pod.status = Some(self.status.clone());
+        Arc::new(pod)
+    }
+}
+
+impl Store {
+    /// A store on the state folder that `disk` holds, with everything that was kept there. Returns, beside it,
+    /// what could not be read back, in words.
+    pub(crate) fn load(node_name: &str, disk: Disk) -> Result<(Arc<Store>, Vec<String>), disk::DiskError> {
+        let mut inner = Inner {
+            pods: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+            // Microseconds since the epoch: versions grow over a restart as long as the clock does.
+            history: History::starting_at(Timestamp::now().as_microsecond().unsigned_abs()),
+            events: Events::default(),
+            report: NodeReport {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                node_name: node_name.to_owned(),
+                ..NodeReport::default()
+            },
+        };
+        let mut problems = Vec::new();
+        for loaded in disk.load()? {
+            problems.extend(loaded.problems);
+            match loaded.kept {
+                Some(kept) if kept.gone_since.is_none() => {
+                    inner.insert(kept.pod, kept.manifest, Wanted::Running, loaded.records);
+                }
+                Some(kept) => {
+                    inner
+                        .tombstones
+                        .insert(loaded.uid, kept.gone_since.unwrap_or(Timestamp::UNIX_EPOCH));
+                }
+                None => {
+                    inner.orphans.insert(loaded.uid, loaded.records);
+                }
+            }
+        }
+        let versions = watch::Sender::new(inner.history.version());
+        let store = Store {
+            node_name: node_name.to_owned(),
+            disk,
+            inner: Mutex::new(inner),
+            versions,
+        };
+        store.expire_tombstones();
+        Ok((Arc::new(store), problems))
+    }
+
+    /// The node's name.
+    pub(crate) fn node_name(&self) -> &str {
+        &self.node_name
+    }
+
+    /// The folder in which everything of one pod lies.
+    pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.disk.pod_dir(uid)
+    }
+
+    /// The pod of this name, as served: of two, the newest that is not on its way out.
+    pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.lock()
+            .by_name(namespace, name)
+            .map(|entry| Arc::clone(&entry.served))
+    }
+
+    /// All pods by namespace and name, and the version at which they are this.
+    pub(crate) fn pods(&self) -> (u64, Vec<Arc<Pod>>) {
+        let inner = self.lock();
+        let mut entries: Vec<&Entry> = inner.pods.values().collect();
+        entries.sort_by(|one, other| one.key.cmp(&other.key));
+        let pods = entries
+            .into_iter()
+            .map(|entry| Arc::clone(&entry.served))
+            .collect();
+        (inner.history.version(), pods)
+    }
+
+    /// All changes after `version`.
+    pub(crate) fn changes_since(&self, version: u64) -> Result<Vec<Change>, Gone> {
+        self.lock().history.since(version)
+    }
+
+    /// The newest version; it also wakes when a launch has moved on.
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.versions.subscribe()
+    }
+
+    /// All events, and the version at which they are these.
+    pub(crate) fn events(&self) -> (u64, Vec<Arc<Event>>) {
+        let inner = self.lock();
+        (inner.history.version(), inner.events.all())
+    }
+
+    /// How far the launch of an ephemeral container has come.
+    pub(crate) fn launch(&self, namespace: &str, pod: &str, container: &str) -> Option<Launch> {
+        self.lock()
+            .by_name(namespace, pod)?
+            .launches
+            .get(container)
+            .cloned()
+    }
+
+    /// What the node has and lacks.
+    pub(crate) fn node_report(&self) -> NodeReport {
+        self.lock().report.clone()
+    }
+
+    /// Changes the node report.
+    pub(crate) fn report_node(&self, change: impl FnOnce(&mut NodeReport)) {
+        change(&mut self.lock().report);
+    }
+
+    /// Records an event of the pod with this UID; nothing where the pod is gone.
+    pub(crate) fn record_event(&self, uid: &str, happening: Happening) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(entry) = inner.pods.get(uid) else { return };
+        inner.events.record(
+            &entry.pod.metadata,
+            happening,
+            &self.node_name,
+            Timestamp::now(),
+            inner.history.version(),
+        );
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing that runs under the lock can leave it half done.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes everyone who waits for a new version, or for a launch to move on.
+    fn announce(&self, version: u64) {
+        self.versions.send_replace(version);
+    }
+}
+
+impl Inner {
+    fn by_name(&self, namespace: &str, name: &str) -> Option<&Entry> {
+        self.pods
+            .values()
+            .filter(|entry| entry.key.namespace == namespace && entry.key.name == name)
+            .max_by_key(|entry| {
+                let stays = !matches!(entry.wanted, Wanted::Removed { .. });
+                (
+                    stays,
+                    entry.pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+                )
+            })
+    }
+
+    /// Adds a pod; its UID is in its metadata.
+    fn insert(&mut self, pod: Pod, manifest: PathBuf, wanted: Wanted, records: Vec<Record>) {
+        let metadata = &pod.metadata;
+        let key = PodKey {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        };
+        let (phase, reason, message) = match &wanted {
+            Wanted::Refused { reason, message } => ("Failed", Some(reason.clone()), Some(message.clone())),
+            _ => ("Pending", None, None),
+        };
+        let status = PodStatus {
+            phase: Some(phase.to_owned()),
+            reason,
+            message,
+            ..PodStatus::default()
+        };
+        let launches = records
+            .iter()
+            .map(|record| (record.spec.name.clone(), first_launch(record)))
+            .collect();
+        let uid = key.uid.clone();
+        let entry = Entry {
+            key,
+            pod: Arc::new(pod),
+            manifest,
+            wanted,
+            records,
+            status,
+            launches,
+            foreign: BTreeSet::new(),
+            served: Arc::default(),
+            wake: Arc::new(Notify::new()),
+            writing: Arc::default(),
+        };
+        self.pods.insert(uid.clone(), entry);
+        self.publish(&uid, ChangeKind::Added);
+    }
+
+    /// Gives the pod a new version, and everyone who watches its new state; its worker looks at it anew.
+    fn publish(&mut self, uid: &str, kind: ChangeKind) -> u64 {
+        let Some(entry) = self.pods.get_mut(uid) else {
+            return self.history.version();
+        };
+        let version = self.history.next_version();
+        let served = entry.serve(version);
+        let previous = std::mem::replace(&mut entry.served, served);
+        let previous = (kind != ChangeKind::Added).then_some(previous);
+        self.history.push(Change {
+            version,
+            kind,
+            pod: Arc::clone(&entry.served),
+            previous,
+        });
+        version
+    }
+}
+
+/// Where a launch stands before its worker has said anything.
+fn first_launch(record: &Record) -> Launch {
+    let mut launch = Launch::accepted(&record.spec.name);
+    if let Phase::Ended { terminated, .. } = &record.phase {
+        launch.end(terminated);
+    }
+    launch
+}

@@ -1,0 +1,230 @@
+//! What the API writes: new ephemeral containers, and stops. Nothing is answered before it is on disk.
+
+use std::sync::{Arc, PoisonError};
+
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
+
+use super::changes::ChangeKind;
+use super::disk::DiskError;
+use super::{Entry, Inner, Store, Wanted, first_launch};
+use crate::pod::field_error::FieldError;
+use crate::pod::launch::Launch;
+use crate::pod::record::{Origin, Phase, Record};
+use crate::pod::{defaults, validation};
+
+/// Why ephemeral containers were not accepted. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AcceptError {
+    /// There is no such pod.
+    #[error("there is no such pod")]
+    NoSuchPod,
+    /// The pod is on its way out.
+    #[error("the pod is being removed")]
+    Terminating,
+    /// The pod was never started.
+    #[error("the pod was refused: {message}")]
+    Refused {
+        /// Why.
+        message: String,
+    },
+    /// The list breaks a rule.
+    #[error("the ephemeral containers are not valid")]
+    Invalid(Vec<FieldError>),
+    /// It could not be made durable.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The agent is shutting down.
+    #[error("the agent is shutting down")]
+    ShuttingDown,
+}
+
+/// Why a debug container was not stopped. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StopError {
+    /// There is no such pod.
+    #[error("there is no such pod")]
+    NoSuchPod,
+    /// The pod has no container of this name.
+    #[error("the pod has no container of this name")]
+    NoSuchContainer,
+    /// It is an ordinary container: its pod's manifest rules over it.
+    #[error("it is not a debug container")]
+    NotEphemeral,
+    /// Somebody else made the container.
+    #[error("debuglet did not make the container")]
+    NotOurs,
+    /// It could not be made durable.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The agent is shutting down.
+    #[error("the agent is shutting down")]
+    ShuttingDown,
+}
+
+impl Store {
+    /// Accepts `wanted` as the whole list of a pod's ephemeral containers: the ones it has, unchanged, and
+    /// new ones, which get their defaults. On return the list would survive a power cut; answers the pod as it
+    /// is served then.
+    pub(crate) async fn accept(
+        self: &Arc<Self>,
+        namespace: &str,
+        name: &str,
+        wanted: Vec<EphemeralContainer>,
+    ) -> Result<Arc<Pod>, AcceptError> {
+        let store = Arc::clone(self);
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        tokio::task::spawn_blocking(move || store.accept_blocking(&namespace, &name, wanted))
+            .await
+            .map_err(|_| AcceptError::ShuttingDown)?
+    }
+
+    fn accept_blocking(
+        &self,
+        namespace: &str,
+        name: &str,
+        mut wanted: Vec<EphemeralContainer>,
+    ) -> Result<Arc<Pod>, AcceptError> {
+        wanted.iter_mut().for_each(defaults::ephemeral_container);
+        let (uid, writing) = {
+            let inner = self.lock();
+            let entry = inner.by_name(namespace, name).ok_or(AcceptError::NoSuchPod)?;
+            (entry.key.uid.clone(), Arc::clone(&entry.writing))
+        };
+        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = {
+            let inner = self.lock();
+            let entry = inner.pods.get(&uid).ok_or(AcceptError::NoSuchPod)?;
+            new_records(entry, &wanted)?
+        };
+        self.keep(&uid, new.clone())?;
+        let mut inner = self.lock();
+        let version = inner.add(&uid, new.into_iter().map(|(_, record)| record).collect());
+        let served = inner
+            .pods
+            .get(&uid)
+            .map(|entry| Arc::clone(&entry.served))
+            .ok_or(AcceptError::NoSuchPod)?;
+        drop(inner);
+        self.announce(version);
+        Ok(served)
+    }
+
+    /// Writes new records with their places in the list. All or none: where one fails, the ones before it go
+    /// again, so that what was answered with an error is not launched after a restart.
+    pub(super) fn keep(&self, uid: &str, new: Vec<(usize, Record)>) -> Result<(), DiskError> {
+        let mut kept: Vec<String> = Vec::new();
+        for (order, record) in new {
+            if let Err(error) = self.disk.write_record(uid, order, &record) {
+                self.disk.drop_record(uid, &record.spec.name);
+                for name in kept {
+                    self.disk.drop_record(uid, &name);
+                }
+                return Err(error);
+            }
+            kept.push(record.spec.name);
+        }
+        Ok(())
+    }
+
+    /// Accepts that an ephemeral container is to end, whether it runs or still waits. Durable on return;
+    /// stopping one that has ended, or is being stopped, changes nothing.
+    pub(crate) async fn stop(
+        self: &Arc<Self>,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+    ) -> Result<Launch, StopError> {
+        let uid = {
+            let inner = self.lock();
+            let entry = inner.by_name(namespace, pod).ok_or(StopError::NoSuchPod)?;
+            if !entry.records.iter().any(|record| record.spec.name == container) {
+                return Err(not_ephemeral(&entry.pod, container));
+            }
+            if entry.foreign.contains(container) {
+                return Err(StopError::NotOurs);
+            }
+            entry.key.uid.clone()
+        };
+        self.advance(&uid, container, |phase| match phase {
+            Phase::Accepted => Some(Phase::Stopping { created: None }),
+            Phase::Created(created) => Some(Phase::Stopping {
+                created: Some(created.clone()),
+            }),
+            Phase::Stopping { .. } | Phase::Ended { .. } => None,
+        })
+        .await
+        .map_err(|error| match error {
+            super::progress::AdvanceError::Disk(error) => StopError::Disk(error),
+            super::progress::AdvanceError::Gone => StopError::NoSuchContainer,
+            super::progress::AdvanceError::ShuttingDown => StopError::ShuttingDown,
+        })?;
+        self.launch(namespace, pod, container)
+            .ok_or(StopError::NoSuchContainer)
+    }
+}
+
+impl Inner {
+    /// Adds records that are on disk, and wakes the pod's worker.
+    pub(super) fn add(&mut self, uid: &str, records: Vec<Record>) -> u64 {
+        if let Some(entry) = self.pods.get_mut(uid) {
+            if records.is_empty() {
+                return self.history.version();
+            }
+            for record in records {
+                entry
+                    .launches
+                    .insert(record.spec.name.clone(), first_launch(&record));
+                entry.records.push(record);
+            }
+            entry.wake.notify_one();
+        }
+        self.publish(uid, ChangeKind::Modified)
+    }
+}
+
+/// The records that `wanted` adds to the pod's, with their places in the list.
+fn new_records(entry: &Entry, wanted: &[EphemeralContainer]) -> Result<Vec<(usize, Record)>, AcceptError> {
+    match &entry.wanted {
+        Wanted::Running => {}
+        Wanted::Removed { .. } => return Err(AcceptError::Terminating),
+        Wanted::Refused { message, .. } => {
+            return Err(AcceptError::Refused {
+                message: message.clone(),
+            });
+        }
+    }
+    let accepted: Vec<EphemeralContainer> = entry.records.iter().map(|record| record.spec.clone()).collect();
+    let mut errors = validation::ephemeral_containers(&entry.pod, wanted);
+    errors.extend(validation::ephemeral_change(&accepted, wanted));
+    if !errors.is_empty() {
+        return Err(AcceptError::Invalid(errors));
+    }
+    let new = wanted
+        .iter()
+        .filter(|wanted| !accepted.iter().any(|accepted| accepted.name == wanted.name));
+    Ok(new
+        .enumerate()
+        .map(|(index, spec)| {
+            let record = Record {
+                spec: spec.clone(),
+                origin: Origin::Api,
+                phase: Phase::Accepted,
+            };
+            (entry.records.len() + index, record)
+        })
+        .collect())
+}
+
+fn not_ephemeral(pod: &Pod, container: &str) -> StopError {
+    let spec = pod.spec.as_ref();
+    let ordinary = spec.into_iter().flat_map(|spec| {
+        spec.containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten())
+    });
+    if ordinary.into_iter().any(|ordinary| ordinary.name == container) {
+        StopError::NotEphemeral
+    } else {
+        StopError::NoSuchContainer
+    }
+}

@@ -1,0 +1,397 @@
+//! What must outlive the process, as files under `state_dir`:
+//!
+//! ```text
+//! lock                          held by the agent that runs on this folder
+//! pods/UID/pod.json             the pod as accepted, and since when it is gone, if it is
+//! pods/UID/ephemeral/NAME.json  the record of one ephemeral container
+//! ```
+//!
+//! A write is done when it would survive a power cut: a new file beside the old one, synced, renamed over it,
+//! the folder synced. Every function here blocks.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::pod::record::{CreatedContainer, Origin, Phase, Record};
+
+/// Why something could not be kept, or read back.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiskError {
+    /// A file operation failed.
+    #[error("cannot {step} {path}: {source}")]
+    Io {
+        /// What was tried: `write`, `read`, ...
+        step: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Another agent has the folder.
+    #[error(
+        "another debuglet agent runs on {path} already; give this one a state_dir of its own, or stop the other"
+    )]
+    InUse {
+        /// The state folder.
+        path: PathBuf,
+    },
+    /// What is to be kept cannot be written as JSON.
+    #[error("cannot encode {path}: {source}")]
+    Encode {
+        /// The file it was meant for.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+}
+
+fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError {
+    let path = path.to_path_buf();
+    move |source| DiskError::Io { step, path, source }
+}
+
+/// A pod as it was accepted: what runs on even where its manifest has become unreadable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct KeptPod {
+    /// The pod, with defaults, without its ephemeral containers.
+    pub(crate) pod: Pod,
+    /// The manifest that it came from.
+    pub(crate) manifest: PathBuf,
+    /// Since when nothing of it is left in the runtime: a tombstone, which keeps its name in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gone_since: Option<Timestamp>,
+}
+
+/// What was found of one pod at start.
+#[derive(Debug)]
+pub(crate) struct LoadedPod {
+    /// The name of its folder.
+    pub(crate) uid: String,
+    /// The pod; none where its file is missing or cannot be read.
+    pub(crate) kept: Option<KeptPod>,
+    /// Its ephemeral containers, in the order in which they were accepted.
+    pub(crate) records: Vec<Record>,
+    /// What could not be read, in words.
+    pub(crate) problems: Vec<String>,
+}
+
+/// A record as it lies on disk: with its place in the list.
+#[derive(Serialize, Deserialize)]
+struct KeptRecord {
+    order: usize,
+    #[serde(flatten)]
+    record: Record,
+}
+
+/// The state folder, locked against other agents for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    root: PathBuf,
+    _lock: nix::fcntl::Flock<File>,
+}
+
+impl Disk {
+    /// Makes the folder where it is missing, and takes its lock.
+    pub(crate) fn open(root: &Path) -> Result<Disk, DiskError> {
+        fs::create_dir_all(root.join("pods")).map_err(io_error("create", root))?;
+        // Specs hold environment variables: they are root's business alone.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(root, private).map_err(io_error("protect", root))?;
+        let path = root.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(io_error("open", &path))?;
+        match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Disk {
+                root: root.to_path_buf(),
+                _lock: lock,
+            }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(DiskError::InUse {
+                path: root.to_path_buf(),
+            }),
+            Err((_, errno)) => Err(io_error("lock", &path)(errno.into())),
+        }
+    }
+
+    /// The folder of one pod.
+    pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.root.join("pods").join(uid)
+    }
+
+    /// Keeps a pod.
+    pub(crate) fn write_pod(&self, uid: &str, kept: &KeptPod) -> Result<(), DiskError> {
+        let dir = self.pod_dir(uid);
+        create_durably(&dir)?;
+        write_durably(&dir, "pod.json", kept)
+    }
+
+    /// Keeps the record of one ephemeral container, the `order`th of its pod.
+    pub(crate) fn write_record(&self, uid: &str, order: usize, record: &Record) -> Result<(), DiskError> {
+        let dir = self.pod_dir(uid).join("ephemeral");
+        create_durably(&self.pod_dir(uid))?;
+        create_durably(&dir)?;
+        let name = format!("{}.json", record.spec.name);
+        write_durably(
+            &dir,
+            &name,
+            &KeptRecord {
+                order,
+                record: record.clone(),
+            },
+        )
+    }
+
+    /// Takes back a record that was not accepted after all.
+    pub(crate) fn drop_record(&self, uid: &str, name: &str) {
+        // Where this fails too, the record is there after a restart: nothing better can be done on such a disk.
+        let _ = fs::remove_file(self.pod_dir(uid).join("ephemeral").join(format!("{name}.json")));
+    }
+
+    /// Forgets a pod altogether.
+    pub(crate) fn remove_pod(&self, uid: &str) -> Result<(), DiskError> {
+        let dir = self.pod_dir(uid);
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &dir)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads everything back. What cannot be read is set aside and named, and a record that cannot be read
+    /// counts as *created*: its container may have run.
+    pub(crate) fn load(&self) -> Result<Vec<LoadedPod>, DiskError> {
+        let pods = self.root.join("pods");
+        let mut loaded = Vec::new();
+        for entry in fs::read_dir(&pods).map_err(io_error("list", &pods))? {
+            let entry = entry.map_err(io_error("list", &pods))?;
+            let Ok(uid) = entry.file_name().into_string() else {
+                continue;
+            };
+            loaded.push(load_pod(uid, &entry.path())?);
+        }
+        loaded.sort_by(|one, other| one.uid.cmp(&other.uid));
+        Ok(loaded)
+    }
+}
+
+fn load_pod(uid: String, dir: &Path) -> Result<LoadedPod, DiskError> {
+    let mut problems = Vec::new();
+    let kept = match read::<KeptPod>(&dir.join("pod.json")) {
+        Ok(kept) => kept,
+        Err(problem) => {
+            problems.push(set_aside(&dir.join("pod.json"), &problem));
+            None
+        }
+    };
+    let mut records = Vec::new();
+    let folder = dir.join("ephemeral");
+    match fs::read_dir(&folder) {
+        Ok(entries) => {
+            for entry in entries {
+                let path = entry.map_err(io_error("list", &folder))?.path();
+                let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+                    continue;
+                };
+                if let Some(name) = name.strip_suffix(".json") {
+                    records.push(load_record(name, &path, &mut problems));
+                } else if let Some(name) = name.strip_suffix(".json.unreadable")
+                    && !folder.join(format!("{name}.json")).exists()
+                {
+                    records.push(fail_closed(name));
+                }
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io_error("list", &folder)(error)),
+    }
+    records.sort_by_key(|kept: &KeptRecord| kept.order);
+    Ok(LoadedPod {
+        uid,
+        kept,
+        records: records.into_iter().map(|kept| kept.record).collect(),
+        problems,
+    })
+}
+
+fn load_record(name: &str, path: &Path, problems: &mut Vec<String>) -> KeptRecord {
+    match read::<KeptRecord>(path) {
+        Ok(Some(kept)) if kept.record.spec.name == name => kept,
+        Ok(Some(_)) => {
+            problems.push(set_aside(path, "it holds the record of another name"));
+            fail_closed(name)
+        }
+        Ok(None) => fail_closed(name),
+        Err(problem) => {
+            problems.push(set_aside(path, &problem));
+            fail_closed(name)
+        }
+    }
+}
+
+/// A record that cannot be read counts as *created*, by a runtime that is not the one that runs now.
+fn fail_closed(name: &str) -> KeptRecord {
+    let spec = k8s_openapi::api::core::v1::EphemeralContainer {
+        name: name.to_owned(),
+        ..Default::default()
+    };
+    let created = CreatedContainer {
+        container_id: String::new(),
+        sandbox_id: String::new(),
+        runtime_instance: String::new(),
+    };
+    KeptRecord {
+        order: usize::MAX,
+        record: Record {
+            spec,
+            origin: Origin::Api,
+            phase: Phase::Created(created),
+        },
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| error.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Renames a file that cannot be read, so that a person can look at it, and says so.
+fn set_aside(path: &Path, problem: &str) -> String {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".unreadable");
+    match fs::rename(path, &aside) {
+        Ok(()) => format!(
+            "{} cannot be read ({problem}); it was set aside as {}",
+            path.display(),
+            Path::new(&aside).display()
+        ),
+        Err(error) => format!(
+            "{} cannot be read ({problem}), nor be set aside ({error})",
+            path.display()
+        ),
+    }
+}
+
+fn create_durably(dir: &Path) -> Result<(), DiskError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).map_err(io_error("create", dir))?;
+    match dir.parent() {
+        Some(parent) => sync_dir(parent),
+        None => Ok(()),
+    }
+}
+
+fn write_durably(dir: &Path, name: &str, content: &impl Serialize) -> Result<(), DiskError> {
+    let path = dir.join(name);
+    let bytes = serde_json::to_vec(content).map_err(|source| DiskError::Encode {
+        path: path.clone(),
+        source,
+    })?;
+    let beside = dir.join(format!("{name}.new"));
+    let mut file = File::create(&beside).map_err(io_error("write", &beside))?;
+    let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        // A full disk must not be filled further by what nobody will read.
+        let _ = fs::remove_file(&beside);
+        return Err(io_error("write", &path)(error));
+    }
+    fs::rename(&beside, &path).map_err(io_error("write", &path))?;
+    sync_dir(dir)
+}
+
+fn sync_dir(dir: &Path) -> Result<(), DiskError> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io_error("sync", dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::EphemeralContainer;
+
+    use super::*;
+
+    fn record(name: &str) -> Record {
+        let spec = EphemeralContainer {
+            name: name.to_owned(),
+            image: Some("i".to_owned()),
+            ..Default::default()
+        };
+        Record {
+            spec,
+            origin: Origin::Api,
+            phase: Phase::Accepted,
+        }
+    }
+
+    #[test]
+    fn records_come_back_in_the_order_in_which_they_were_accepted() {
+        let dir = tempfile::tempdir().expect("folder");
+        let disk = Disk::open(dir.path()).expect("open");
+        for (order, name) in ["zebra", "ape", "mouse"].iter().enumerate() {
+            disk.write_record("u1", order, &record(name)).expect("write");
+        }
+        let loaded = disk.load().expect("load");
+        let names: Vec<_> = loaded[0]
+            .records
+            .iter()
+            .map(|record| record.spec.name.as_str())
+            .collect();
+        assert_eq!(names, ["zebra", "ape", "mouse"]);
+        assert!(loaded[0].problems.is_empty());
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_counts_as_created_and_is_set_aside_and_named() {
+        let dir = tempfile::tempdir().expect("folder");
+        let disk = Disk::open(dir.path()).expect("open");
+        disk.write_record("u1", 0, &record("dbg")).expect("write");
+        let file = disk.pod_dir("u1").join("ephemeral/dbg.json");
+        fs::write(&file, "{ torn").expect("tear");
+        // A second start must not forget what the first one set aside.
+        for start in 1..=2 {
+            let loaded = disk.load().expect("load");
+            assert_eq!(loaded[0].records.len(), 1, "start {start}");
+            assert_eq!(loaded[0].records[0].spec.name, "dbg");
+            assert!(
+                matches!(loaded[0].records[0].phase, Phase::Created(_)),
+                "start {start}"
+            );
+            assert_eq!(loaded[0].problems.len(), if start == 1 { 1 } else { 0 });
+        }
+        assert!(file.with_extension("json.unreadable").exists());
+    }
+
+    #[test]
+    fn a_write_that_was_cut_before_its_rename_leaves_the_old_record() {
+        let dir = tempfile::tempdir().expect("folder");
+        let disk = Disk::open(dir.path()).expect("open");
+        disk.write_record("u1", 0, &record("dbg")).expect("write");
+        fs::write(disk.pod_dir("u1").join("ephemeral/dbg.json.new"), "{ half").expect("cut");
+        let loaded = disk.load().expect("load");
+        assert_eq!(loaded[0].records, [record("dbg")]);
+    }
+
+    #[test]
+    fn two_agents_cannot_run_on_one_state_folder() {
+        let dir = tempfile::tempdir().expect("folder");
+        let first = Disk::open(dir.path()).expect("open");
+        assert!(matches!(Disk::open(dir.path()), Err(DiskError::InUse { .. })));
+        drop(first);
+        Disk::open(dir.path()).expect("free again");
+    }
+}

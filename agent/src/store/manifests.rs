@@ -1,0 +1,417 @@
+//! What the manifests folder says, merged into the store: which pods are new, which go, which stay as they
+//! are, and which ephemeral containers were added.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use super::changes::ChangeKind;
+use super::disk::{DiskError, KeptPod};
+use super::events::{Happening, Severity};
+use super::node_report::ManifestProblem;
+use super::{Store, Wanted};
+use crate::pod::field_error::FieldError;
+use crate::pod::identity::ManifestIdentity;
+use crate::pod::plan::grace;
+use crate::pod::record::{CreatedContainer, Origin, Phase, Record};
+use crate::pod::{defaults, validation};
+
+/// One pod of a manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ManifestPod {
+    /// The pod as it is written, without defaults.
+    pub(crate) pod: Pod,
+    /// The document it was read from: what its identity is derived from.
+    pub(crate) document: serde_json::Value,
+}
+
+/// What one file of the folder holds, or why it cannot be read, in one line.
+pub(crate) type ManifestFile = Result<Vec<ManifestPod>, String>;
+
+/// Where a first look for logs of an earlier life goes: `log_dir/NAMESPACE_NAME_UID/CONTAINER/`.
+#[derive(Clone, Debug)]
+pub(crate) struct LogDir(pub(crate) PathBuf);
+
+impl Store {
+    /// Makes the pods of the folder what `files` say: every file that is there now, by path.
+    ///
+    /// What is wrong is reported (node report, events) and changes nothing else: the last good version of a
+    /// pod goes on running. Durable on return. An error means that the disk refused something; what it did
+    /// take is in force, and the next call tries again.
+    pub(crate) async fn apply_manifests(
+        self: &Arc<Self>,
+        files: BTreeMap<PathBuf, ManifestFile>,
+        log_dir: LogDir,
+    ) -> Result<(), DiskError> {
+        let store = Arc::clone(self);
+        let applied =
+            tokio::task::spawn_blocking(move || Application::new(&store, log_dir).apply(&files)).await;
+        // The thread is only lost when the process ends.
+        applied.unwrap_or(Ok(()))
+    }
+}
+
+/// One pass over the folder.
+struct Application<'a> {
+    store: &'a Store,
+    log_dir: LogDir,
+    problems: Vec<ManifestProblem>,
+    /// The UIDs of the pods that stay.
+    keep: BTreeSet<String>,
+    /// Which file has taken which `namespace/name`.
+    taken: BTreeMap<(String, String), String>,
+}
+
+impl<'a> Application<'a> {
+    fn new(store: &'a Store, log_dir: LogDir) -> Application<'a> {
+        Application {
+            store,
+            log_dir,
+            problems: Vec::new(),
+            keep: BTreeSet::new(),
+            taken: BTreeMap::new(),
+        }
+    }
+
+    fn apply(mut self, files: &BTreeMap<PathBuf, ManifestFile>) -> Result<(), DiskError> {
+        let mut outcome = Ok(());
+        // First the files that cannot be read: what runs from them keeps its names.
+        for (path, file) in files {
+            if let Err(reason) = file {
+                self.problem(path, "", reason.clone());
+                self.keep_all_of(path);
+            }
+        }
+        for (path, file) in files {
+            for pod in file.iter().flatten() {
+                if let Err(error) = self.apply_pod(path, pod) {
+                    self.problem(path, "", error.to_string());
+                    self.keep_all_of(path);
+                    outcome = Err(error);
+                }
+            }
+        }
+        self.remove_the_rest();
+        self.store
+            .report_node(|report| report.manifests.problems = self.problems);
+        outcome
+    }
+
+    fn keep_all_of(&mut self, path: &Path) {
+        let inner = self.store.lock();
+        for (uid, entry) in &inner.pods {
+            if entry.manifest == path && !matches!(entry.wanted, Wanted::Removed { .. }) {
+                self.keep.insert(uid.clone());
+                let name = (entry.key.namespace.clone(), entry.key.name.clone());
+                self.taken.entry(name).or_insert_with(|| file_name(path));
+            }
+        }
+    }
+
+    fn apply_pod(&mut self, path: &Path, manifest: &ManifestPod) -> Result<(), DiskError> {
+        let mut pod = manifest.pod.clone();
+        defaults::pod(&mut pod);
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let shown = format!("{namespace}/{name}");
+        if let Some(first) = self.taken.get(&(namespace.clone(), name.clone())) {
+            let message = format!("there is a pod of this name in {first} already; that one counts");
+            self.problem(path, &shown, message);
+            return Ok(());
+        }
+        self.taken
+            .insert((namespace.clone(), name.clone()), file_name(path));
+
+        let ephemeral = pod
+            .spec
+            .as_mut()
+            .and_then(|spec| spec.ephemeral_containers.take())
+            .unwrap_or_default();
+        let mut errors = validation::pod(&pod);
+        if errors.is_empty() {
+            errors = validation::unsupported(&pod);
+        }
+        if !errors.is_empty() {
+            self.refuse(path, pod, manifest, &errors);
+            return Ok(());
+        }
+        let uid = self.uid(path, &namespace, &name, manifest);
+        let known = self
+            .store
+            .lock()
+            .pods
+            .get(&uid)
+            .is_some_and(|entry| entry.wanted == Wanted::Running);
+        if !known {
+            self.add(path, pod, &uid)?;
+        }
+        self.keep.insert(uid.clone());
+        self.add_ephemeral(path, &shown, &uid, ephemeral)
+    }
+
+    /// The UID of this pod: the first incarnation that is not used up.
+    fn uid(&self, path: &Path, namespace: &str, name: &str, manifest: &ManifestPod) -> String {
+        let file = file_name(path);
+        let identity = ManifestIdentity {
+            file: &file,
+            namespace,
+            name,
+            document: &manifest.document,
+        };
+        let inner = self.store.lock();
+        let used_up = |uid: &str| {
+            inner.tombstones.contains_key(uid)
+                || inner
+                    .pods
+                    .get(uid)
+                    .is_some_and(|entry| matches!(entry.wanted, Wanted::Removed { .. }))
+        };
+        let mut incarnation = 0;
+        loop {
+            let uid = identity.uid(&self.store.node_name, incarnation);
+            if !used_up(&uid) {
+                return uid;
+            }
+            incarnation += 1;
+        }
+    }
+
+    fn add(&mut self, path: &Path, mut pod: Pod, uid: &str) -> Result<(), DiskError> {
+        pod.metadata.uid = Some(uid.to_owned());
+        pod.metadata.creation_timestamp = Some(Time(Timestamp::now()));
+        let kept = KeptPod {
+            pod: pod.clone(),
+            manifest: path.to_path_buf(),
+            gone_since: None,
+        };
+        self.store.disk.write_pod(uid, &kept)?;
+        let mut inner = self.store.lock();
+        let records = inner.orphans.remove(uid).unwrap_or_default();
+        inner.insert(pod, path.to_path_buf(), Wanted::Running, records);
+        let version = inner.history.version();
+        drop(inner);
+        self.store.announce(version);
+        Ok(())
+    }
+
+    /// A pod that is not valid, or needs what is not supported, and has no good version, is shown as failed.
+    fn refuse(&mut self, path: &Path, mut pod: Pod, manifest: &ManifestPod, errors: &[FieldError]) {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let message = all.join("; ");
+        self.problem(path, &format!("{namespace}/{name}"), message.clone());
+        let mut inner = self.store.lock();
+        let good = inner
+            .by_name(&namespace, &name)
+            .filter(|entry| entry.wanted == Wanted::Running);
+        if let Some(entry) = good {
+            self.keep.insert(entry.key.uid.clone());
+            return;
+        }
+        let file = file_name(path);
+        let identity = ManifestIdentity {
+            file: &file,
+            namespace: &namespace,
+            name: &name,
+            document: &manifest.document,
+        };
+        let uid = identity.uid(&self.store.node_name, 0);
+        self.keep.insert(uid.clone());
+        if inner.pods.contains_key(&uid) {
+            return;
+        }
+        pod.metadata.uid = Some(uid.clone());
+        pod.metadata.creation_timestamp = Some(Time(Timestamp::now()));
+        let wanted = Wanted::Refused {
+            reason: "NotSupported".to_owned(),
+            message: message.clone(),
+        };
+        inner.insert(pod, path.to_path_buf(), wanted, Vec::new());
+        let version = inner.history.version();
+        drop(inner);
+        self.store.announce(version);
+        tracing::warn!(pod = %format!("{namespace}/{name}"), manifest = %file, "the pod is refused: {message}");
+        self.store.record_event(
+            &uid,
+            warning("FailedValidation", format!("the pod is refused: {message}"), None),
+        );
+    }
+
+    /// Accepts what is new among the manifest's ephemeral containers. What is not valid is left out; what was
+    /// accepted stays as it was accepted. Either is reported.
+    fn add_ephemeral(
+        &mut self,
+        path: &Path,
+        shown: &str,
+        uid: &str,
+        mut wanted: Vec<EphemeralContainer>,
+    ) -> Result<(), DiskError> {
+        wanted.iter_mut().for_each(defaults::ephemeral_container);
+        let Some((pod, writing)) = self
+            .store
+            .lock()
+            .pods
+            .get(uid)
+            .map(|entry| (Arc::clone(&entry.pod), Arc::clone(&entry.writing)))
+        else {
+            return Ok(());
+        };
+        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = self.store.view(uid).map(|view| view.records).unwrap_or_default();
+        let mut specs: Vec<EphemeralContainer> = records.iter().map(|record| record.spec.clone()).collect();
+        let mut seen = BTreeSet::new();
+        let mut new = Vec::new();
+        for spec in wanted {
+            let name = spec.name.clone();
+            if !seen.insert(name.clone()) {
+                self.ephemeral_problem(path, shown, uid, &name, "it is listed twice; the first counts");
+                continue;
+            }
+            if let Some(accepted) = specs.iter().find(|accepted| accepted.name == name) {
+                if *accepted != spec {
+                    let message =
+                        "it was changed after it was accepted, which is not possible; it stays as accepted";
+                    self.ephemeral_problem(path, shown, uid, &name, message);
+                }
+                continue;
+            }
+            specs.push(spec.clone());
+            let index = specs.len() - 1;
+            let prefix = format!("spec.ephemeralContainers[{index}]");
+            let errors: Vec<String> = validation::ephemeral_containers(&pod, &specs)
+                .into_iter()
+                .filter(|error| error.field.starts_with(&prefix))
+                .map(|error| {
+                    format!(
+                        "{}: {}",
+                        error.field.trim_start_matches(&prefix).trim_start_matches('.'),
+                        error.message
+                    )
+                })
+                .collect();
+            if errors.is_empty() {
+                let phase = self.first_phase(&pod, &name);
+                new.push((
+                    index,
+                    Record {
+                        spec,
+                        origin: Origin::Manifest,
+                        phase,
+                    },
+                ));
+            } else {
+                specs.pop();
+                let message = format!("it is left out: {}", errors.join("; "));
+                self.ephemeral_problem(path, shown, uid, &name, &message);
+            }
+        }
+        for record in records {
+            if record.origin == Origin::Manifest && !seen.contains(&record.spec.name) {
+                let message =
+                    "it was removed from the manifest after it was accepted, which is not possible; it stays";
+                self.ephemeral_problem(path, shown, uid, &record.spec.name, message);
+            }
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.store.keep(uid, new.clone())?;
+        let version = self
+            .store
+            .lock()
+            .add(uid, new.into_iter().map(|(_, record)| record).collect());
+        self.store.announce(version);
+        Ok(())
+    }
+
+    /// A manifest is not ours to write, so it may name a container that ran before our state was lost: a log
+    /// of it tells.
+    fn first_phase(&self, pod: &Pod, container: &str) -> Phase {
+        let metadata = &pod.metadata;
+        let folder = format!(
+            "{}_{}_{}",
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default(),
+            metadata.uid.as_deref().unwrap_or_default()
+        );
+        let logs = std::fs::read_dir(self.log_dir.0.join(folder).join(container));
+        if logs.is_ok_and(|mut logs| logs.next().is_some()) {
+            return Phase::Created(CreatedContainer {
+                container_id: String::new(),
+                sandbox_id: String::new(),
+                runtime_instance: String::new(),
+            });
+        }
+        Phase::Accepted
+    }
+
+    fn remove_the_rest(&mut self) {
+        let mut inner = self.store.lock();
+        let rest: Vec<String> = inner
+            .pods
+            .iter()
+            .filter(|(uid, entry)| {
+                !matches!(entry.wanted, Wanted::Removed { .. }) && !self.keep.contains(uid.as_str())
+            })
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in rest {
+            let Some(entry) = inner.pods.get_mut(&uid) else {
+                continue;
+            };
+            if matches!(entry.wanted, Wanted::Refused { .. }) {
+                inner.publish(&uid, ChangeKind::Deleted);
+                inner.pods.remove(&uid);
+                continue;
+            }
+            entry.wanted = Wanted::Removed {
+                grace_seconds: grace(&entry.pod),
+                since: Timestamp::now(),
+            };
+            entry.wake.notify_one();
+            inner.publish(&uid, ChangeKind::Modified);
+        }
+        let version = inner.history.version();
+        drop(inner);
+        self.store.announce(version);
+    }
+
+    fn ephemeral_problem(&mut self, path: &Path, shown: &str, uid: &str, container: &str, message: &str) {
+        let message = format!("ephemeral container {container:?}: {message}");
+        self.problem(path, shown, message.clone());
+        let field_path = Some(format!("spec.ephemeralContainers{{{container}}}"));
+        self.store
+            .record_event(uid, warning("FailedValidation", message, field_path));
+    }
+
+    fn problem(&mut self, path: &Path, pod: &str, message: String) {
+        let file = file_name(path);
+        tracing::warn!(manifest = %file, pod, "{message}");
+        self.problems.push(ManifestProblem {
+            file,
+            pod: pod.to_owned(),
+            message,
+        });
+    }
+}
+
+fn warning(reason: &'static str, message: String, field_path: Option<String>) -> Happening {
+    Happening {
+        severity: Severity::Warning,
+        reason,
+        message,
+        field_path,
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(
+        || path.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}

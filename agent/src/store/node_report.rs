@@ -1,0 +1,67 @@
+//! What the node has and lacks, as `debuglet ps` shows it and the extension group serves it.
+
+use serde::{Deserialize, Serialize};
+
+/// The node as the agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct NodeReport {
+    /// debuglet's own version.
+    pub(crate) version: String,
+    /// The node's name.
+    pub(crate) node_name: String,
+    /// The container runtime.
+    pub(crate) runtime: RuntimeReport,
+    /// Whether a kubelet runs here.
+    pub(crate) kubelet: KubeletReport,
+    /// The manifests folder.
+    pub(crate) manifests: ManifestsReport,
+}
+
+/// The container runtime.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct RuntimeReport {
+    /// The address it is asked at: `unix:///...`.
+    pub(crate) endpoint: String,
+    /// What it calls itself.
+    pub(crate) name: String,
+    /// Its version.
+    pub(crate) version: String,
+    /// Whether it answers.
+    pub(crate) ready: bool,
+    /// Why not, if it does not.
+    pub(crate) message: String,
+}
+
+/// Whether a kubelet runs here: then no pods of our own are started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct KubeletReport {
+    /// Whether one was found.
+    pub(crate) running: bool,
+    /// By what.
+    pub(crate) evidence: String,
+}
+
+/// The manifests folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ManifestsReport {
+    /// Where it is.
+    pub(crate) path: String,
+    /// What is wrong with what lies in it.
+    pub(crate) problems: Vec<ManifestProblem>,
+}
+
+/// Something in the manifests folder that is not done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ManifestProblem {
+    /// The file, without its folder.
+    pub(crate) file: String,
+    /// `namespace/name` of the pod, where the trouble is one pod's.
+    pub(crate) pod: String,
+    /// What is wrong, in one line.
+    pub(crate) message: String,
+}

@@ -1,0 +1,239 @@
+//! The worker's side: what is wanted of a pod, how its launches advance on disk, what it reports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
+
+use super::changes::ChangeKind;
+use super::disk::{DiskError, KeptPod};
+use super::{Store, Wanted};
+use crate::pod::launch::Launch;
+use crate::pod::record::{Phase, Record};
+
+/// How long the records of a pod that is gone are kept.
+const TOMBSTONE_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How many pods that are gone are remembered; the oldest make room.
+const TOMBSTONES: usize = 1000;
+
+/// Why a record did not advance. It is as it was.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdvanceError {
+    /// The pod or the record is not there any more.
+    #[error("the record is gone")]
+    Gone,
+    /// It could not be made durable.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The agent is shutting down.
+    #[error("the agent is shutting down")]
+    ShuttingDown,
+}
+
+/// What a worker is to do for its pod.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// The pod, with defaults, without ephemeral containers.
+    pub(crate) pod: Arc<Pod>,
+    /// Its ephemeral containers, in the order in which they were accepted.
+    pub(crate) records: Vec<Record>,
+    /// Whether it is to go, with the grace of its containers in seconds.
+    pub(crate) removal: Option<i64>,
+    /// The status as last reported.
+    pub(crate) status: PodStatus,
+}
+
+/// What a worker has to say of its pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    /// The pod's status.
+    pub(crate) status: PodStatus,
+    /// How far the launches of its ephemeral containers have come, by name.
+    pub(crate) launches: BTreeMap<String, Launch>,
+    /// The ephemeral containers whose name somebody else's container has.
+    pub(crate) foreign: BTreeSet<String>,
+}
+
+impl Store {
+    /// The pods that need a worker, and what wakes it. A pod whose name an older one still has waits for that
+    /// one's end.
+    pub(crate) fn workable(&self) -> Vec<(String, Arc<Notify>)> {
+        let inner = self.lock();
+        let blocked = |uid: &str| {
+            let Some(entry) = inner.pods.get(uid) else {
+                return true;
+            };
+            !matches!(entry.wanted, Wanted::Removed { .. })
+                && inner.pods.values().any(|other| {
+                    matches!(other.wanted, Wanted::Removed { .. })
+                        && other.key.namespace == entry.key.namespace
+                        && other.key.name == entry.key.name
+                })
+        };
+        inner
+            .pods
+            .iter()
+            .filter(|(uid, entry)| !matches!(entry.wanted, Wanted::Refused { .. }) && !blocked(uid))
+            .map(|(uid, entry)| (uid.clone(), Arc::clone(&entry.wake)))
+            .collect()
+    }
+
+    /// What is wanted of the pod; `None` once it is gone.
+    pub(crate) fn view(&self, uid: &str) -> Option<View> {
+        let inner = self.lock();
+        let entry = inner.pods.get(uid)?;
+        let removal = match entry.wanted {
+            Wanted::Removed { grace_seconds, .. } => Some(grace_seconds),
+            _ => None,
+        };
+        Some(View {
+            pod: Arc::clone(&entry.pod),
+            records: entry.records.clone(),
+            removal,
+            status: entry.status.clone(),
+        })
+    }
+
+    /// Moves the record of an ephemeral container on: `next` sees the phase it is in and gives the one to
+    /// write, or `None` to leave it. Durable on return; answers the phase that holds then. Writes of one pod
+    /// come one after the other, so a stop and a launch cannot overtake each other.
+    pub(crate) async fn advance(
+        self: &Arc<Self>,
+        uid: &str,
+        container: &str,
+        next: impl FnOnce(&Phase) -> Option<Phase> + Send + 'static,
+    ) -> Result<Phase, AdvanceError> {
+        let store = Arc::clone(self);
+        let (uid, container) = (uid.to_owned(), container.to_owned());
+        tokio::task::spawn_blocking(move || store.advance_blocking(&uid, &container, next))
+            .await
+            .map_err(|_| AdvanceError::ShuttingDown)?
+    }
+
+    fn advance_blocking(
+        &self,
+        uid: &str,
+        container: &str,
+        next: impl FnOnce(&Phase) -> Option<Phase>,
+    ) -> Result<Phase, AdvanceError> {
+        let writing = self
+            .lock()
+            .pods
+            .get(uid)
+            .map(|entry| Arc::clone(&entry.writing))
+            .ok_or(AdvanceError::Gone)?;
+        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (order, mut record) = {
+            let inner = self.lock();
+            let records = &inner.pods.get(uid).ok_or(AdvanceError::Gone)?.records;
+            let order = records
+                .iter()
+                .position(|record| record.spec.name == container)
+                .ok_or(AdvanceError::Gone)?;
+            (order, records[order].clone())
+        };
+        let Some(phase) = next(&record.phase) else {
+            return Ok(record.phase);
+        };
+        record.phase = phase.clone();
+        self.disk.write_record(uid, order, &record)?;
+        let mut inner = self.lock();
+        let entry = inner.pods.get_mut(uid).ok_or(AdvanceError::Gone)?;
+        if let (Phase::Ended { terminated, .. }, Some(launch)) = (&phase, entry.launches.get_mut(container)) {
+            launch.end(terminated);
+        }
+        if let Some(kept) = entry.records.get_mut(order) {
+            *kept = record;
+        }
+        entry.wake.notify_one();
+        let version = inner.history.version();
+        drop(inner);
+        self.announce(version);
+        Ok(phase)
+    }
+
+    /// Takes what a worker has to say; watches see it where it says something new.
+    pub(crate) fn report(&self, uid: &str, report: Report) {
+        let mut inner = self.lock();
+        let Some(entry) = inner.pods.get_mut(uid) else {
+            return;
+        };
+        entry.foreign = report.foreign;
+        // One that was accepted since the worker looked is not in the report, and stays.
+        let mut launches_moved = false;
+        for (name, launch) in report.launches {
+            launches_moved |= entry.launches.get(&name) != Some(&launch);
+            entry.launches.insert(name, launch);
+        }
+        let version = if entry.status == report.status {
+            inner.history.version()
+        } else {
+            entry.status = report.status;
+            inner.publish(uid, ChangeKind::Modified)
+        };
+        drop(inner);
+        if launches_moved || *self.versions.borrow() != version {
+            self.announce(version);
+        }
+    }
+
+    /// Buries a pod of which nothing is left in the runtime: its records stay on disk as a tombstone.
+    pub(crate) async fn forget(self: &Arc<Self>, uid: &str) -> Result<(), AdvanceError> {
+        let store = Arc::clone(self);
+        let uid = uid.to_owned();
+        tokio::task::spawn_blocking(move || store.forget_blocking(&uid))
+            .await
+            .map_err(|_| AdvanceError::ShuttingDown)?
+    }
+
+    fn forget_blocking(&self, uid: &str) -> Result<(), AdvanceError> {
+        let now = Timestamp::now();
+        let kept = {
+            let inner = self.lock();
+            let entry = inner.pods.get(uid).ok_or(AdvanceError::Gone)?;
+            KeptPod {
+                pod: Pod::clone(&entry.pod),
+                manifest: entry.manifest.clone(),
+                gone_since: Some(now),
+            }
+        };
+        self.disk.write_pod(uid, &kept)?;
+        let version = {
+            let mut inner = self.lock();
+            let version = inner.publish(uid, ChangeKind::Deleted);
+            inner.pods.remove(uid);
+            inner.tombstones.insert(uid.to_owned(), now);
+            version
+        };
+        self.announce(version);
+        self.expire_tombstones();
+        Ok(())
+    }
+
+    /// Removes the tombstones that are too old, or too many.
+    pub(super) fn expire_tombstones(&self) {
+        let expired: Vec<String> = {
+            let inner = self.lock();
+            let mut by_age: Vec<(&Timestamp, &String)> =
+                inner.tombstones.iter().map(|(uid, since)| (since, uid)).collect();
+            by_age.sort();
+            let excess = by_age.len().saturating_sub(TOMBSTONES);
+            let now = Timestamp::now();
+            let old = by_age.iter().enumerate().filter(|(index, (since, _))| {
+                *index < excess || now.duration_since(**since) > TOMBSTONE_LIFE
+            });
+            old.map(|(_, (_, uid))| (*uid).clone()).collect()
+        };
+        for uid in expired {
+            if let Err(error) = self.disk.remove_pod(&uid) {
+                tracing::warn!(
+                    pod_uid = uid,
+                    "cannot remove the records of a pod that is long gone: {error}"
+                );
+            }
+            self.lock().tombstones.remove(&uid);
+        }
+    }
+}
