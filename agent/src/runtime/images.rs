@@ -163,6 +163,12 @@ pub(crate) struct Images {
     stopping: CancellationToken,
 }
 
+impl std::fmt::Debug for Images {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Images").finish_non_exhaustive()
+    }
+}
+
 impl Images {
     /// The images of `runtime`; what it pulls is noted in `pulled`.
     pub(crate) fn new(

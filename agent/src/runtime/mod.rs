@@ -2,11 +2,14 @@
 
 pub(crate) mod cgroup_driver;
 pub(crate) mod client;
+pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod images;
 pub(crate) mod instance;
 pub(crate) mod log_links;
 pub(crate) mod logs;
+pub(crate) mod node_facts;
+pub(crate) mod observe;
 pub(crate) mod pull_error;
 pub(crate) mod pull_progress;
 pub(crate) mod pulled_images;

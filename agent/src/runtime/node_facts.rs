@@ -1,0 +1,144 @@
+//! Reads the facts of this machine that end up in pods (`pod::node::Node`).
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::Path;
+
+use debuglet_proto::v1::StatusRequest;
+
+use super::client::Runtime;
+use crate::pod::dns::parse_resolv_conf;
+use crate::pod::node::Node;
+
+/// An address of the documentation block (RFC 5737): asking for the way to it sends nothing, and tells which of
+/// our addresses leads outside.
+const ELSEWHERE: &str = "192.0.2.1:9";
+
+impl Runtime {
+    /// The facts of the node of this name. What cannot be read is left as if there were none of it.
+    pub(crate) async fn node_facts(&self, name: &str) -> Node {
+        let request = StatusRequest { verbose: false };
+        let status = self
+            .runtime()
+            .status(request)
+            .await
+            .map(tonic::Response::into_inner)
+            .unwrap_or_default();
+        let recursive_read_only = status
+            .runtime_handlers
+            .iter()
+            .filter(|handler| handler.name.is_empty())
+            .any(|handler| {
+                handler
+                    .features
+                    .is_some_and(|features| features.recursive_read_only_mounts)
+            });
+        let name = name.to_owned();
+        let read = tokio::task::spawn_blocking(move || read_facts(name, recursive_read_only)).await;
+        read.unwrap_or_default()
+    }
+}
+
+fn read_facts(name: String, recursive_read_only: bool) -> Node {
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as i64);
+    let storage =
+        nix::sys::statvfs::statvfs("/").map_or(0, |fs| fs.blocks() as i64 * fs.fragment_size() as i64);
+    Node {
+        name,
+        ips: own_addresses(),
+        cpu_milli: processors * 1000,
+        memory_bytes: memory_bytes(&text("/proc/meminfo")),
+        ephemeral_storage_bytes: storage,
+        hugepage_sizes: hugepage_sizes(Path::new("/sys/kernel/mm/hugepages")),
+        cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        recursive_read_only,
+        thermal_paths: thermal_paths(Path::new("/sys/devices/system/cpu")),
+        resolv_conf: parse_resolv_conf(&text("/etc/resolv.conf")),
+        hosts: text("/etc/hosts"),
+    }
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn own_addresses() -> Vec<String> {
+    let way_out = || {
+        let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+        socket.connect(ELSEWHERE).ok()?;
+        Some(socket.local_addr().ok()?.ip().to_string())
+    };
+    // A node without a way out still has an address that its own processes reach.
+    vec![way_out().unwrap_or_else(|| "127.0.0.1".to_owned())]
+}
+
+/// `MemTotal` of `/proc/meminfo`, which counts in KiB.
+fn memory_bytes(meminfo: &str) -> i64 {
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib: i64 = total
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0);
+    kib * 1024
+}
+
+/// The sizes of huge pages, largest last, in the hugetlb cgroup's words: `hugepages-2048kB` is `2MB`.
+fn hugepage_sizes(folder: &Path) -> Vec<String> {
+    let mut sizes: Vec<u64> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?
+                .strip_prefix("hugepages-")?
+                .strip_suffix("kB")?
+                .parse()
+                .ok()
+        })
+        .collect();
+    sizes.sort_unstable();
+    sizes.into_iter().map(hugepage_name).collect()
+}
+
+fn hugepage_name(kib: u64) -> String {
+    match kib {
+        kib if kib % (1024 * 1024) == 0 => format!("{}GB", kib / (1024 * 1024)),
+        kib if kib % 1024 == 0 => format!("{}MB", kib / 1024),
+        kib => format!("{kib}KB"),
+    }
+}
+
+fn thermal_paths(folder: &Path) -> Vec<String> {
+    let mut paths: Vec<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("thermal_throttle"))
+        .filter(|path| path.exists())
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_the_total_in_bytes() {
+        assert_eq!(
+            memory_bytes("MemTotal:       24105000 kB\nMemFree: 1 kB\n"),
+            24_105_000 * 1024
+        );
+        assert_eq!(memory_bytes("nothing"), 0);
+    }
+
+    #[test]
+    fn huge_pages_are_named_as_the_cgroup_names_them() {
+        for (kib, expected) in [(64, "64KB"), (2048, "2MB"), (1_048_576, "1GB")] {
+            assert_eq!(hugepage_name(kib), expected);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Everything of one pod that the runtime lists, in the words of the rules (`pod::observed`).
+
+use std::collections::HashMap;
+
+use debuglet_proto::v1::{
+    ContainerFilter, ContainerState as CriState, ContainerStatus, ContainerStatusRequest,
+    ListContainersRequest, ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStatus,
+    PodSandboxStatusRequest,
+};
+
+use super::client::Runtime;
+use super::error::RuntimeError;
+use crate::pod::labels;
+use crate::pod::observed::{ContainerState, ObservedContainer, ObservedPod, ObservedSandbox};
+
+impl Runtime {
+    /// What the runtime shows of the pod with this UID. `known` are containers whose last look showed them
+    /// exited: nothing of them changes any more, so they are not asked for again.
+    pub(crate) async fn observe_pod(
+        &self,
+        uid: &str,
+        known: &HashMap<String, ObservedContainer>,
+    ) -> Result<ObservedPod, RuntimeError> {
+        let of_pod = HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
+        let filter = PodSandboxFilter {
+            label_selector: of_pod.clone(),
+            ..PodSandboxFilter::default()
+        };
+        let sandboxes = self
+            .runtime()
+            .list_pod_sandbox(ListPodSandboxRequest { filter: Some(filter) })
+            .await
+            .map_err(|status| RuntimeError::new("list the sandboxes of pod", uid, &status))?
+            .into_inner()
+            .items;
+        let filter = ContainerFilter {
+            label_selector: of_pod,
+            ..ContainerFilter::default()
+        };
+        let containers = self
+            .runtime()
+            .list_containers(ListContainersRequest { filter: Some(filter) })
+            .await
+            .map_err(|status| RuntimeError::new("list the containers of pod", uid, &status))?
+            .into_inner()
+            .containers;
+
+        let mut observed = ObservedPod::default();
+        for sandbox in sandboxes {
+            observed
+                .sandboxes
+                .extend(self.observe_sandbox(&sandbox.id).await?);
+        }
+        for container in containers {
+            match known.get(&container.id) {
+                Some(exited) => observed.containers.push(exited.clone()),
+                None => observed.containers.extend(
+                    self.observe_container(&container.id, &container.pod_sandbox_id)
+                        .await?,
+                ),
+            }
+        }
+        observed
+            .sandboxes
+            .sort_by_key(|sandbox| std::cmp::Reverse(sandbox.attempt));
+        observed.containers.sort_by(|one, other| {
+            (&one.name, other.attempt, other.created_at).cmp(&(&other.name, one.attempt, one.created_at))
+        });
+        Ok(observed)
+    }
+
+    /// The UID of the pod that a container says it belongs to; `None` if it is gone, or says nothing.
+    pub(crate) async fn uid_of_container(&self, id: &str) -> Result<Option<String>, RuntimeError> {
+        let request = ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: false,
+        };
+        match self.runtime().container_status(request).await {
+            Ok(answer) => Ok(answer
+                .into_inner()
+                .status
+                .and_then(|mut status| status.labels.remove(labels::POD_UID))),
+            Err(status) => none_if_gone(RuntimeError::new("read the status of container", id, &status)),
+        }
+    }
+
+    async fn observe_sandbox(&self, id: &str) -> Result<Option<ObservedSandbox>, RuntimeError> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: false,
+        };
+        match self.runtime().pod_sandbox_status(request).await {
+            Ok(answer) => Ok(answer.into_inner().status.map(observed_sandbox)),
+            Err(status) => none_if_gone(RuntimeError::new("read the status of sandbox", id, &status)),
+        }
+    }
+
+    /// What the runtime shows of one container; `None` if it is gone.
+    pub(crate) async fn observe_container(
+        &self,
+        id: &str,
+        sandbox_id: &str,
+    ) -> Result<Option<ObservedContainer>, RuntimeError> {
+        let request = ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: false,
+        };
+        match self.runtime().container_status(request).await {
+            Ok(answer) => Ok(answer
+                .into_inner()
+                .status
+                .map(|status| observed_container(status, sandbox_id))),
+            Err(status) => none_if_gone(RuntimeError::new("read the status of container", id, &status)),
+        }
+    }
+}
+
+/// What was listed a moment ago may be gone by now: then it is as if it had not been listed.
+fn none_if_gone<T>(error: RuntimeError) -> Result<Option<T>, RuntimeError> {
+    if error.is_not_found() {
+        Ok(None)
+    } else {
+        Err(error)
+    }
+}
+
+fn observed_sandbox(status: PodSandboxStatus) -> ObservedSandbox {
+    let ready = status.state() == PodSandboxState::SandboxReady;
+    let network = status.network.unwrap_or_default();
+    let addresses = std::iter::once(network.ip).chain(network.additional_ips.into_iter().map(|ip| ip.ip));
+    ObservedSandbox {
+        id: status.id,
+        attempt: status.metadata.unwrap_or_default().attempt,
+        ready,
+        created_at: status.created_at,
+        ips: addresses.filter(|ip| !ip.is_empty()).collect(),
+    }
+}
+
+fn observed_container(status: ContainerStatus, sandbox_id: &str) -> ObservedContainer {
+    let state = match status.state() {
+        CriState::ContainerCreated => ContainerState::Created,
+        CriState::ContainerRunning => ContainerState::Running,
+        CriState::ContainerExited => ContainerState::Exited,
+        CriState::ContainerUnknown => ContainerState::Unknown,
+    };
+    let metadata = status.metadata.unwrap_or_default();
+    ObservedContainer {
+        id: status.id,
+        name: metadata.name,
+        attempt: metadata.attempt,
+        sandbox_id: sandbox_id.to_owned(),
+        ours: status
+            .labels
+            .get(labels::ORIGIN)
+            .is_some_and(|origin| origin == labels::ORIGIN_DEBUGLET),
+        state,
+        created_at: status.created_at,
+        started_at: status.started_at,
+        finished_at: status.finished_at,
+        exit_code: status.exit_code,
+        reason: status.reason,
+        message: status.message,
+        image: status.image.unwrap_or_default().image,
+        image_id: status.image_ref,
+    }
+}
