@@ -1,5 +1,138 @@
-//! One task per pod: observe, plan, act, report.
+//! One task per pod: observe, plan, act, report. Events wake it; it does not poll.
 
+pub(crate) mod context;
+mod ending;
+mod files;
 pub(crate) mod garbage;
 pub(crate) mod image_garbage;
+mod launch;
+mod pod_worker;
+mod report;
+mod sandbox;
+mod signals;
+mod step;
+mod target;
 pub(crate) mod volumes;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime::events::{ContainerEventKind, RuntimeEvent};
+use context::Context;
+use pod_worker::PodWorker;
+use signals::Signals;
+
+/// How often every pod is looked at even if nothing happens: the net under the events.
+const RELIST: Duration = Duration::from_secs(300);
+/// How many workers may end before the first of them is taken note of; they wait for that.
+const EVENTS_AT_ONCE: usize = 64;
+
+/// The workers of all pods.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    context: Arc<Context>,
+    signals: Arc<Signals>,
+    tasks: JoinSet<String>,
+    working: BTreeSet<String>,
+}
+
+impl Workers {
+    /// No workers yet.
+    pub(crate) fn new(context: Arc<Context>) -> Workers {
+        Workers {
+            context,
+            signals: Arc::default(),
+            tasks: JoinSet::new(),
+            working: BTreeSet::new(),
+        }
+    }
+
+    /// Gives every pod a worker and wakes it, until `shutdown`; then lets each finish the step it is at.
+    pub(crate) async fn run(
+        mut self,
+        mut events: tokio::sync::mpsc::Receiver<RuntimeEvent>,
+        shutdown: CancellationToken,
+    ) {
+        let mut versions = self.context.store.versions();
+        let mut launching = self.context.forbidden.clone();
+        let mut relist = tokio::time::interval(RELIST);
+        relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut arrived = Vec::with_capacity(EVENTS_AT_ONCE);
+        loop {
+            self.start_missing(&shutdown);
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                changed = versions.changed() => if changed.is_err() { break },
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.ended(ended),
+                count = events.recv_many(&mut arrived, EVENTS_AT_ONCE) => {
+                    if count == 0 { break }
+                    for event in arrived.drain(..) {
+                        self.route(&event).await;
+                    }
+                }
+                // A kubelet came or went: every plan may change.
+                changed = launching.changed() => {
+                    if changed.is_err() { break }
+                    self.signals.wake_all();
+                }
+                _ = relist.tick() => self.signals.relist(),
+            }
+        }
+        while let Some(ended) = self.tasks.join_next().await {
+            self.ended(ended);
+        }
+    }
+
+    fn start_missing(&mut self, shutdown: &CancellationToken) {
+        for (uid, wake) in self.context.store.workable() {
+            if self.working.insert(uid.clone()) {
+                let signal = self.signals.of_pod(&uid, wake);
+                let worker = PodWorker::new(
+                    Arc::clone(&self.context),
+                    uid.clone(),
+                    signal,
+                    Arc::clone(&self.signals),
+                    shutdown.clone(),
+                );
+                self.tasks.spawn(async move {
+                    worker.run().await;
+                    uid
+                });
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
+        match ended {
+            Ok(uid) => {
+                self.signals.forget(&uid);
+                self.working.remove(&uid);
+            }
+            // A worker that panicked is a defect: its pod is left alone rather than treated on half-known state.
+            Err(error) => {
+                tracing::error!("a pod's worker has failed; its pod is not looked after any more: {error}")
+            }
+        }
+    }
+
+    async fn route(&self, event: &RuntimeEvent) {
+        let RuntimeEvent::Container { id, kind } = event else {
+            self.signals.relist();
+            return;
+        };
+        if *kind == ContainerEventKind::ExecExited
+            || self.signals.event(id, *kind)
+            || *kind != ContainerEventKind::Started
+        {
+            return;
+        }
+        // Somebody started a container that we have not seen: it may be in a pod of ours.
+        if let Ok(Some(uid)) = self.context.runtime.uid_of_container(id).await {
+            self.signals.dirty(&uid);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What every worker needs of the node.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use crate::pod::cgroup::CgroupDriver;
+use crate::pod::node::Node;
+use crate::runtime::client::Runtime;
+use crate::runtime::images::Images;
+use crate::store::Store;
+use crate::store::events::{Happening, Severity};
+
+/// What every worker needs of the node.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// The pods.
+    pub(crate) store: Arc<Store>,
+    /// The runtime.
+    pub(crate) runtime: Runtime,
+    /// Its images.
+    pub(crate) images: Arc<Images>,
+    /// The facts of this machine.
+    pub(crate) node: Node,
+    /// Who manages the cgroup tree.
+    pub(crate) cgroup_driver: CgroupDriver,
+    /// The folder of all pods' logs.
+    pub(crate) log_dir: PathBuf,
+    /// Why no sandbox and no ordinary container may be started now, if so: a kubelet runs here.
+    pub(crate) forbidden: tokio::sync::watch::Receiver<Option<String>>,
+}
+
+impl Context {
+    /// Records an event on a container of a pod.
+    pub(crate) fn tell(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        severity: Severity,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
+        let field_path = container.map(|name| field_path(pod, name));
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        self.store.record_event(
+            uid,
+            Happening {
+                severity,
+                reason,
+                message: message.into(),
+                field_path,
+            },
+        );
+    }
+}
+
+/// A container in an event's `involvedObject.fieldPath`.
+fn field_path(pod: &Pod, container: &str) -> String {
+    let spec = pod.spec.as_ref();
+    let is_in =
+        |list: Option<&Vec<Container>>| list.is_some_and(|list| list.iter().any(|one| one.name == container));
+    let list = if is_in(spec.map(|spec| &spec.containers)) {
+        "containers"
+    } else if is_in(spec.and_then(|spec| spec.init_containers.as_ref())) {
+        "initContainers"
+    } else {
+        "ephemeralContainers"
+    };
+    format!("spec.{list}{{{container}}}")
+}

@@ -1,0 +1,208 @@
+//! The end of a container: its last words, and for an ephemeral one the record that says how it ended, for ever.
+
+use std::sync::Arc;
+
+use debuglet_proto::v1::{RemoveContainerRequest, StopContainerRequest};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+
+use super::context::Context;
+use super::files;
+use super::launch::{disk_failed, record_created, start};
+use super::step::{Outcome, RETRY_AFTER};
+use crate::pod::container_config::log_path;
+use crate::pod::observed::{ObservedContainer, ObservedPod};
+use crate::pod::plan::ephemeral::EphemeralStep;
+use crate::pod::plan::{containers_have_their_own_processes, target_took_it_along};
+use crate::pod::record::{Phase, Record};
+use crate::pod::sandbox_config::log_folder;
+use crate::pod::status;
+use crate::pod::termination_message as message;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::log_links::LogLinks;
+use crate::runtime::logs;
+use crate::store::progress::AdvanceError;
+
+/// Stops a container within `grace_seconds`.
+pub(crate) async fn stop(context: &Context, id: &str, grace_seconds: i64) -> Outcome {
+    let request = StopContainerRequest {
+        container_id: id.to_owned(),
+        timeout: grace_seconds.max(0),
+    };
+    match context.runtime.runtime().stop_container(request).await {
+        Ok(_) => Outcome::Done,
+        Err(status) => done_if_gone(&RuntimeError::new("stop container", id, &status)),
+    }
+}
+
+/// Removes a container that does not run.
+pub(crate) async fn remove(context: &Context, id: &str) -> Outcome {
+    let request = RemoveContainerRequest {
+        container_id: id.to_owned(),
+    };
+    match context.runtime.runtime().remove_container(request).await {
+        Ok(_) => Outcome::Done,
+        Err(status) => done_if_gone(&RuntimeError::new("remove container", id, &status)),
+    }
+}
+
+/// Removes an ended container of which another has taken the place, with its log.
+pub(crate) async fn remove_dead(context: &Context, pod: &Pod, name: &str, id: &str, attempt: u32) -> Outcome {
+    if let Outcome::Failed(held) = remove(context, id).await {
+        return Outcome::Failed(held);
+    }
+    let metadata = &pod.metadata;
+    let log = context
+        .log_dir
+        .join(log_folder(pod))
+        .join(log_path(name, attempt));
+    let unlinked = LogLinks::beside(&context.log_dir).remove(
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+        name,
+        id,
+    );
+    if let Err(error) = unlinked.and_then(|()| std::fs::remove_file(&log))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!("cannot remove the log {}: {error}", log.display());
+    }
+    Outcome::Done
+}
+
+fn done_if_gone(error: &RuntimeError) -> Outcome {
+    if error.is_not_found() {
+        return Outcome::Done;
+    }
+    tracing::warn!("{error}");
+    Outcome::failed("ContainerStopping", error.to_string(), RETRY_AFTER)
+}
+
+/// Takes one of the steps of an ephemeral container that is not a launch. `observed` is what the plan saw.
+pub(crate) async fn ephemeral(
+    context: &Context,
+    pod: &Pod,
+    record: &Record,
+    step: EphemeralStep,
+    observed: &ObservedPod,
+    grace_seconds: i64,
+) -> Outcome {
+    let name = record.spec.name.as_str();
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let found = observed.newest(name);
+    let sandbox_id = found.map(|found| found.sandbox_id.clone()).unwrap_or_default();
+    match step {
+        EphemeralStep::Nothing | EphemeralStep::Foreign | EphemeralStep::Launch => Outcome::Done,
+        EphemeralStep::Start {
+            container_id,
+            unrecorded,
+        } => {
+            if unrecorded {
+                match record_created(context, &uid, name, &container_id, &sandbox_id).await {
+                    Ok(Phase::Created(_)) => {}
+                    Ok(_) => return Outcome::Done,
+                    Err(error) => return disk_failed(&error),
+                }
+            }
+            match start(context, pod, name, &container_id, &sandbox_id).await {
+                Ok(_) => Outcome::Done,
+                Err(outcome) => outcome,
+            }
+        }
+        EphemeralStep::Adopt { container_id } => {
+            written(record_created(context, &uid, name, &container_id, &sandbox_id).await)
+        }
+        EphemeralStep::Discard { container_id } => {
+            let back = |phase: &Phase| matches!(phase, Phase::Created(_)).then_some(Phase::Accepted);
+            if let Err(error) = context.store.advance(&uid, name, back).await {
+                return disk_failed(&error);
+            }
+            remove(context, &container_id).await
+        }
+        EphemeralStep::Stop { container_id } => stop(context, &container_id, grace_seconds).await,
+        EphemeralStep::Remove { container_id } => remove(context, &container_id).await,
+        EphemeralStep::End { .. } => {
+            let Some(found) = found else { return Outcome::Done };
+            let mut terminated = status::containers::terminated(found);
+            if containers_have_their_own_processes(pod)
+                && let Some(why) = target_took_it_along(record, found, observed)
+            {
+                let said = terminated.message.take().unwrap_or_default();
+                terminated.message = Some(message::joined(&why, &said));
+            }
+            end(context, &uid, name, terminated).await
+        }
+        EphemeralStep::EndAs(terminated) => end(context, &uid, name, terminated).await,
+    }
+}
+
+async fn end(context: &Context, uid: &str, name: &str, terminated: ContainerStateTerminated) -> Outcome {
+    let ended = move |phase: &Phase| match phase {
+        Phase::Ended { .. } => None,
+        Phase::Accepted => Some(Phase::Ended {
+            created: None,
+            terminated,
+        }),
+        Phase::Created(created) => Some(Phase::Ended {
+            created: Some(created.clone()),
+            terminated,
+        }),
+        Phase::Stopping { created } => Some(Phase::Ended {
+            created: created.clone(),
+            terminated,
+        }),
+    };
+    let store = Arc::clone(&context.store);
+    written(store.advance(uid, name, ended).await)
+}
+
+fn written(advanced: Result<Phase, AdvanceError>) -> Outcome {
+    match advanced {
+        Ok(_) => Outcome::Done,
+        Err(error) => disk_failed(&error),
+    }
+}
+
+/// The message of a container that has ended: the runtime's words, and what the container left behind.
+pub(crate) async fn last_words(
+    context: &Context,
+    pod: &Pod,
+    container: &ObservedContainer,
+    policy: &str,
+) -> String {
+    let pod_dir = context
+        .store
+        .pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
+    let file = files::termination_log(&pod_dir, &container.name, container.attempt);
+    let content = tokio::task::spawn_blocking(move || read_end(&file, message::MAX_BYTES))
+        .await
+        .unwrap_or_default();
+    let mut left = message::from_file(&content);
+    if message::falls_back_to_log(policy, container.exit_code, &container.reason, content.is_empty()) {
+        let log = context
+            .log_dir
+            .join(log_folder(pod))
+            .join(log_path(&container.name, container.attempt));
+        left = logs::termination_message(&log).await.unwrap_or_default();
+    }
+    let containers = pod.spec.as_ref().map_or(1, |spec| {
+        spec.containers.len()
+            + spec.init_containers.as_ref().map_or(0, Vec::len)
+            + spec.ephemeral_containers.as_ref().map_or(0, Vec::len)
+    });
+    message::cut(&mut left, message::share(containers));
+    message::joined(&container.message, &left)
+}
+
+/// The last `bytes` of a file; nothing where it cannot be read, as when its pod was never here.
+fn read_end(file: &std::path::Path, bytes: usize) -> Vec<u8> {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(file)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes as u64)))?;
+        let mut content = Vec::new();
+        file.take(bytes as u64).read_to_end(&mut content)?;
+        Ok(content)
+    };
+    read().unwrap_or_default()
+}

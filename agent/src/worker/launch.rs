@@ -1,0 +1,398 @@
+//! The launch of one container: its image, its configuration, create, start.
+//!
+//! For an ephemeral container the disk goes along, step by step: *accepted* before anything is done,
+//! *created* between create and start. CreateContainer and StartContainer are never cut short.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use debuglet_proto::v1::{CreateContainerRequest, PodSandboxConfig, StartContainerRequest};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::files::{self, ContainerFiles};
+use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
+use crate::pod::container_config::{ContainerContext, Image, container_config, log_path};
+use crate::pod::etc_hosts::etc_hosts;
+use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
+use crate::pod::plan::Held;
+use crate::pod::record::{CreatedContainer, Phase};
+use crate::pod::sandbox_config::{SandboxContext, log_folder, sandbox_config};
+use crate::pod::security_context::ImageUser;
+use crate::pod::status::Waiting;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::images::{ImageEvent, ImageRequest, PullPolicy, ResolvedImage};
+use crate::runtime::instance::instance;
+use crate::runtime::log_links::LogLinks;
+use crate::runtime::pull_error::ImageError;
+use crate::store::events::Severity;
+use crate::store::progress::AdvanceError;
+
+/// One launch: which container, of which pod, into which sandbox.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    /// What the node offers.
+    pub(crate) context: Arc<Context>,
+    /// The pod with all its containers, the ephemeral ones included.
+    pub(crate) pod: Pod,
+    /// The container; an ephemeral one in the form of an ordinary one.
+    pub(crate) container: Container,
+    /// Whether it is an ephemeral one.
+    pub(crate) ephemeral: bool,
+    /// `metadata.attempt`.
+    pub(crate) attempt: u32,
+    /// The pod's ready sandbox.
+    pub(crate) sandbox: ObservedSandbox,
+    /// The container whose PID namespace it joins.
+    pub(crate) target_id: Option<String>,
+    /// Where the pod's volumes are on the host.
+    pub(crate) volumes: BTreeMap<String, PathBuf>,
+    /// Ends the wait for the image: the pod goes, or the agent stops.
+    pub(crate) cancel: CancellationToken,
+    /// Called when a pull begins.
+    pub(crate) pulling: Arc<PullingFlag>,
+}
+
+/// Whether a pull is under way for a container, for its pod's worker to show.
+#[derive(Debug)]
+pub(crate) struct PullingFlag {
+    pulling: std::sync::atomic::AtomicBool,
+    wake: Arc<tokio::sync::Notify>,
+}
+
+impl PullingFlag {
+    /// No pull yet; `wake` wakes the worker when one begins.
+    pub(crate) fn new(wake: Arc<tokio::sync::Notify>) -> Arc<PullingFlag> {
+        Arc::new(PullingFlag {
+            pulling: std::sync::atomic::AtomicBool::new(false),
+            wake,
+        })
+    }
+
+    /// Whether a pull is under way.
+    pub(crate) fn is_up(&self) -> bool {
+        self.pulling.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn set(&self, pulling: bool) {
+        if self.pulling.swap(pulling, std::sync::atomic::Ordering::Relaxed) != pulling {
+            self.wake.notify_one();
+        }
+    }
+}
+
+impl Launch {
+    /// Gets the image and nothing else.
+    pub(crate) async fn pull(self) -> Outcome {
+        match self.image().await {
+            Ok(_) => Outcome::Pulled,
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Gets the image, creates the container, starts it.
+    pub(crate) async fn run(self) -> Outcome {
+        let image = match self.image().await {
+            Ok(image) => image,
+            Err(outcome) => return outcome,
+        };
+        let container_id = match self.create(&image).await {
+            Ok(container_id) => container_id,
+            Err(outcome) => return outcome,
+        };
+        if self.ephemeral {
+            match record_created(
+                &self.context,
+                self.uid(),
+                &self.container.name,
+                &container_id,
+                &self.sandbox.id,
+            )
+            .await
+            {
+                Ok(Phase::Created(_)) => {}
+                // It was stopped meanwhile: the container is not started, and the next plan removes it.
+                Ok(_) => return Outcome::Done,
+                Err(error) => return disk_failed(&error),
+            }
+        }
+        let started = start(
+            &self.context,
+            &self.pod,
+            &self.container.name,
+            &container_id,
+            &self.sandbox.id,
+        )
+        .await;
+        match started {
+            Ok(Some(container)) => Outcome::Seen(Box::new(container)),
+            Ok(None) => Outcome::Done,
+            Err(outcome) => outcome,
+        }
+    }
+
+    fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    async fn image(&self) -> Result<ResolvedImage, Outcome> {
+        let request = ImageRequest {
+            image: self.container.image.clone().unwrap_or_default(),
+            policy: PullPolicy::parse(self.container.image_pull_policy.as_deref().unwrap_or_default()),
+            runtime_handler: String::new(),
+        };
+        let tell = |event: ImageEvent| {
+            if event.reason == "Pulling" {
+                self.pulling.set(true);
+            }
+            let severity = if event.warning {
+                Severity::Warning
+            } else {
+                Severity::Normal
+            };
+            self.context.tell(
+                &self.pod,
+                Some(&self.container.name),
+                severity,
+                event.reason,
+                event.message,
+            );
+        };
+        let ensured = self
+            .cancel
+            .run_until_cancelled(self.context.images.ensure(&request, &tell))
+            .await;
+        self.pulling.set(false);
+        match ensured {
+            Some(Ok(image)) => Ok(image),
+            Some(Err(error)) => Err(self.image_failed(&error)),
+            None => Err(Outcome::Done),
+        }
+    }
+
+    fn image_failed(&self, error: &ImageError) -> Outcome {
+        let reason = error.reason.as_str();
+        if reason != "ImagePullBackOff" {
+            let message = format!("Error: {reason}");
+            self.context.tell(
+                &self.pod,
+                Some(&self.container.name),
+                Severity::Warning,
+                "Failed",
+                message,
+            );
+        }
+        let waiting = Waiting {
+            reason: reason.to_owned(),
+            message: error.message.clone(),
+        };
+        Outcome::Failed(Held {
+            waiting,
+            retry_at: error.retry_at,
+            permanent: error.permanent,
+        })
+    }
+
+    async fn create(&self, image: &ResolvedImage) -> Result<String, Outcome> {
+        let files = self.prepare_files().await?;
+        let context = &self.context;
+        let image_of_config = Image {
+            id: image.id.clone(),
+            user: ImageUser {
+                uid: image.uid,
+                name: image.username.clone(),
+            },
+        };
+        let config = container_config(&ContainerContext {
+            pod: &self.pod,
+            container: &self.container,
+            attempt: self.attempt,
+            image: &image_of_config,
+            pod_ips: &self.sandbox.ips,
+            node: &context.node,
+            target: self.target_id.as_deref(),
+            volumes: &self.volumes,
+            etc_hosts: &files.etc_hosts,
+            termination_log: &files.termination_log,
+        })
+        .map_err(|error| {
+            self.warn(format!("Error: {error}"));
+            Outcome::failed_for_good("CreateContainerConfigError", error.to_string())
+        })?;
+        let sandbox_config = self.sandbox_config()?;
+        let request = CreateContainerRequest {
+            pod_sandbox_id: self.sandbox.id.clone(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config),
+        };
+        match context.runtime.runtime().create_container(request).await {
+            Ok(answer) => {
+                let message = format!("Created container {}", self.container.name);
+                context.tell(
+                    &self.pod,
+                    Some(&self.container.name),
+                    Severity::Normal,
+                    "Created",
+                    message,
+                );
+                let container_id = answer.into_inner().container_id;
+                self.link_log(&container_id);
+                Ok(container_id)
+            }
+            Err(status) => {
+                let error = RuntimeError::new("create container", &self.container.name, &status);
+                self.warn(format!("Error: {error}"));
+                Err(Outcome::failed(
+                    "CreateContainerError",
+                    error.to_string(),
+                    RETRY_AFTER,
+                ))
+            }
+        }
+    }
+
+    async fn prepare_files(&self) -> Result<ContainerFiles, Outcome> {
+        let context = &self.context;
+        let hosts = etc_hosts(&self.pod, &self.sandbox.ips, &context.node.hosts)
+            .map_err(|error| Outcome::failed_for_good("CreateContainerConfigError", error.to_string()))?;
+        let pod_dir = context.store.pod_dir(self.uid());
+        let log_folder = context.log_dir.join(log_folder(&self.pod));
+        let (name, attempt) = (self.container.name.clone(), self.attempt);
+        let prepared = tokio::task::spawn_blocking(move || {
+            files::prepare(&pod_dir, &log_folder, &name, attempt, &hosts)
+        })
+        .await;
+        match prepared {
+            Ok(Ok(files)) => Ok(files),
+            Ok(Err(error)) => {
+                self.warn(format!("Error: {error}"));
+                Err(Outcome::failed(
+                    "CreateContainerConfigError",
+                    error.to_string(),
+                    RETRY_SLOWLY,
+                ))
+            }
+            Err(_) => Err(Outcome::Done),
+        }
+    }
+
+    fn sandbox_config(&self) -> Result<PodSandboxConfig, Outcome> {
+        sandbox_config(&SandboxContext {
+            pod: &self.pod,
+            attempt: self.sandbox.attempt,
+            node: &self.context.node,
+            cgroup_driver: self.context.cgroup_driver,
+            log_dir: &self.context.log_dir,
+        })
+        .map_err(|error| Outcome::failed_for_good("CreateContainerConfigError", error.to_string()))
+    }
+
+    /// Log shippers follow this link; a container runs as well without it.
+    fn link_log(&self, container_id: &str) {
+        let metadata = &self.pod.metadata;
+        let folder = self.context.log_dir.join(log_folder(&self.pod));
+        let linked = LogLinks::beside(&self.context.log_dir).create(
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default(),
+            &self.container.name,
+            container_id,
+            &folder.join(log_path(&self.container.name, self.attempt)),
+        );
+        if let Err(error) = linked {
+            tracing::warn!(
+                container = self.container.name,
+                "cannot link the log for log shippers: {error}"
+            );
+        }
+    }
+
+    fn warn(&self, message: String) {
+        self.context.tell(
+            &self.pod,
+            Some(&self.container.name),
+            Severity::Warning,
+            "Failed",
+            message,
+        );
+    }
+}
+
+/// Writes *created*, unless the launch was stopped meanwhile; answers the phase that holds then.
+pub(crate) async fn record_created(
+    context: &Context,
+    uid: &str,
+    name: &str,
+    container_id: &str,
+    sandbox_id: &str,
+) -> Result<Phase, AdvanceError> {
+    let created = CreatedContainer {
+        container_id: container_id.to_owned(),
+        sandbox_id: sandbox_id.to_owned(),
+        runtime_instance: instance(context.runtime.socket()).await,
+    };
+    context
+        .store
+        .advance(uid, name, |phase| {
+            matches!(phase, Phase::Accepted).then_some(Phase::Created(created))
+        })
+        .await
+}
+
+/// Starts a container and looks at what came of it; `None` if it is gone.
+pub(crate) async fn start(
+    context: &Context,
+    pod: &Pod,
+    name: &str,
+    container_id: &str,
+    sandbox_id: &str,
+) -> Result<Option<ObservedContainer>, Outcome> {
+    let request = StartContainerRequest {
+        container_id: container_id.to_owned(),
+    };
+    let started = context.runtime.runtime().start_container(request).await;
+    let seen = context.runtime.observe_container(container_id, sandbox_id).await;
+    match started {
+        Ok(_) => {
+            context.tell(
+                pod,
+                Some(name),
+                Severity::Normal,
+                "Started",
+                format!("Started container {name}"),
+            );
+            seen.map_err(|error| Outcome::failed("RunContainerError", error.to_string(), RETRY_AFTER))
+        }
+        Err(status) => {
+            let error = RuntimeError::new("start container", name, &status);
+            context.tell(
+                pod,
+                Some(name),
+                Severity::Warning,
+                "Failed",
+                format!("Error: {error}"),
+            );
+            match seen {
+                // The runtime has settled it: what it says is what is reported.
+                Ok(Some(container)) if container.state != ContainerState::Created => Ok(Some(container)),
+                _ => Err(Outcome::failed(
+                    "RunContainerError",
+                    error.to_string(),
+                    RETRY_AFTER,
+                )),
+            }
+        }
+    }
+}
+
+/// A record that could not be written: nothing goes on until it can be.
+pub(crate) fn disk_failed(error: &AdvanceError) -> Outcome {
+    match error {
+        AdvanceError::Disk(error) => {
+            tracing::error!("{error}");
+            Outcome::failed("CreateContainerError", error.to_string(), RETRY_SLOWLY)
+        }
+        AdvanceError::Gone | AdvanceError::ShuttingDown => Outcome::Done,
+    }
+}

@@ -1,0 +1,495 @@
+//! The worker of one pod: it looks, plans, begins the steps of the plan, reports, and waits for whatever comes
+//! first: a change of what is wanted, news from the runtime, the end of a step, a time in the plan.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::launch::{Launch, PullingFlag};
+use super::signals::{Signal, Signals};
+use super::step::{Outcome, RETRY_AFTER, now};
+use super::{ending, report, sandbox, target};
+use crate::pod::crash_back_off::CrashBackOff;
+use crate::pod::defaults;
+use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
+use crate::pod::plan::ephemeral::EphemeralStep;
+use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation};
+use crate::pod::record::Record;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::instance::instance;
+use crate::store::events::Severity;
+use crate::store::progress::View;
+
+/// How long after the end of a process the runtime is asked again whether it has noticed; doubles.
+const SETTLE_FIRST: Duration = Duration::from_millis(2);
+/// The longest of these waits.
+const SETTLE_LONGEST: Duration = Duration::from_millis(250);
+/// How often it is asked before the slow re-list has to do.
+const SETTLE_TRIES: u32 = 20;
+
+/// The worker of one pod.
+#[derive(Debug)]
+pub(super) struct PodWorker {
+    context: Arc<Context>,
+    uid: String,
+    signal: Arc<Signal>,
+    signals: Arc<Signals>,
+    observed: ObservedPod,
+    /// Containers that were seen exited, with their last words: nothing of them changes any more.
+    exited: HashMap<String, ObservedContainer>,
+    /// Containers whose process has ended though the runtime has not said so yet.
+    settling: BTreeSet<String>,
+    settle_tries: u32,
+    /// Whether the runtime is to be looked at before the next plan.
+    dirty: bool,
+    crashes: CrashBackOff,
+    held: BTreeMap<String, Held>,
+    /// The containers whose image is there, by name.
+    pulled: BTreeSet<String>,
+    /// Where the targets' files are, by ephemeral container.
+    files_at: BTreeMap<String, String>,
+    steps: JoinSet<(String, Outcome)>,
+    busy: BTreeMap<String, Arc<PullingFlag>>,
+    /// Ends the waits for images: set when the pod goes or the agent stops.
+    cancel: CancellationToken,
+    /// The agent stops: ends every other wait, but never a create or a start.
+    shutdown: CancellationToken,
+}
+
+impl PodWorker {
+    pub(super) fn new(
+        context: Arc<Context>,
+        uid: String,
+        signal: Arc<Signal>,
+        signals: Arc<Signals>,
+        shutdown: CancellationToken,
+    ) -> PodWorker {
+        PodWorker {
+            context,
+            uid,
+            signal,
+            signals,
+            observed: ObservedPod::default(),
+            exited: HashMap::new(),
+            settling: BTreeSet::new(),
+            settle_tries: 0,
+            dirty: true,
+            crashes: CrashBackOff::default(),
+            held: BTreeMap::new(),
+            pulled: BTreeSet::new(),
+            files_at: BTreeMap::new(),
+            steps: JoinSet::new(),
+            busy: BTreeMap::new(),
+            cancel: shutdown.child_token(),
+            shutdown,
+        }
+    }
+
+    /// Works until the pod is gone or the agent stops; then lets the steps under way come to their end.
+    pub(super) async fn run(mut self) {
+        while let Some(wake_in) = self.turn().await {
+            tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                () = self.signal.wake.notified() => {}
+                Some(ended) = self.steps.join_next(), if !self.steps.is_empty() => self.ended(ended),
+                () = tokio::time::sleep(wake_in.unwrap_or(Duration::MAX)), if wake_in.is_some() => {}
+            }
+            while let Some(ended) = self.steps.try_join_next() {
+                self.ended(ended);
+            }
+        }
+        while self.steps.join_next().await.is_some() {}
+    }
+
+    /// One turn: look, plan, report, begin. Answers after how long the next one is due at the latest, if that
+    /// is known; `None` once the pod is gone.
+    async fn turn(&mut self) -> Option<Option<Duration>> {
+        let view = self.context.store.view(&self.uid)?;
+        if view.removal.is_some() {
+            self.cancel.cancel();
+        }
+        let seen = self.signal.take();
+        self.dirty |= seen.dirty;
+        if !seen.exited.is_empty() {
+            self.settling.extend(seen.exited);
+            self.settle_tries = 0;
+        }
+        let mut wake_in = None;
+        if self.dirty {
+            match self.look(&view).await {
+                Ok(()) => self.dirty = false,
+                Err(error) => {
+                    tracing::warn!(pod = sandbox::pod_name(&view.pod), "{error}");
+                    return Some(Some(to_duration(RETRY_AFTER)));
+                }
+            }
+            wake_in = self.settle();
+        }
+        self.find_targets(&view.records).await;
+        let runtime_instance = instance(self.context.runtime.socket()).await;
+        let forbidden = self.context.forbidden.borrow().clone();
+        let busy: BTreeSet<String> = self.busy.keys().cloned().collect();
+        let now = now();
+        let plan = plan::plan(&Situation {
+            pod: &view.pod,
+            records: &view.records,
+            observed: &self.observed,
+            removal: view.removal,
+            forbidden: forbidden.as_deref(),
+            runtime_instance: &runtime_instance,
+            crashes: &self.crashes,
+            held: &self.held,
+            pulled: &self.pulled,
+            busy: &busy,
+            now,
+        });
+        self.report(&view, &plan, &busy);
+        if let Some(at) = plan.wake_at {
+            let due = to_duration(at - now);
+            wake_in = Some(wake_in.map_or(due, |earlier: Duration| earlier.min(due)));
+        }
+        for action in plan.actions {
+            self.begin(&view, action);
+        }
+        Some(wake_in)
+    }
+
+    /// Looks at the pod in the runtime, and reads the last words of what has ended since.
+    async fn look(&mut self, view: &View) -> Result<(), RuntimeError> {
+        self.observed = self.context.runtime.observe_pod(&self.uid, &self.exited).await?;
+        let full = full_pod(view);
+        for container in &mut self.observed.containers {
+            if container.state == ContainerState::Exited
+                && container.ours
+                && !self.exited.contains_key(&container.id)
+            {
+                let policy = policy_of(&full, &container.name);
+                container.message = ending::last_words(&self.context, &full, container, &policy).await;
+                self.exited.insert(container.id.clone(), container.clone());
+                self.crashes.adopt(container);
+            }
+        }
+        let observed = &self.observed;
+        self.exited
+            .retain(|id, _| observed.containers.iter().any(|container| container.id == *id));
+        self.own();
+        Ok(())
+    }
+
+    /// Says which ids are this pod's, so that their events come here.
+    fn own(&self) {
+        let sandboxes = self.observed.sandboxes.iter().map(|sandbox| sandbox.id.as_str());
+        let containers = self
+            .observed
+            .containers
+            .iter()
+            .map(|container| container.id.as_str());
+        self.signals.own(&self.uid, sandboxes.chain(containers));
+    }
+
+    /// The runtime's event comes before its status: until that says EXITED, look again soon.
+    fn settle(&mut self) -> Option<Duration> {
+        let observed = &self.observed;
+        let alive = |id: &String| {
+            let container = observed.containers.iter().find(|container| container.id == *id);
+            let sandbox = observed.sandboxes.iter().find(|sandbox| sandbox.id == *id);
+            container.is_some_and(|container| container.state == ContainerState::Running)
+                || sandbox.is_some_and(|sandbox| sandbox.ready)
+        };
+        self.settling.retain(alive);
+        if self.settling.is_empty() || self.settle_tries == SETTLE_TRIES {
+            self.settling.clear();
+            return None;
+        }
+        let wait = (SETTLE_FIRST * 2_u32.saturating_pow(self.settle_tries)).min(SETTLE_LONGEST);
+        self.settle_tries += 1;
+        self.dirty = true;
+        Some(wait)
+    }
+
+    fn report(&self, view: &View, plan: &Plan, busy: &BTreeSet<String>) {
+        let pulling = self
+            .busy
+            .iter()
+            .filter(|(_, flag)| flag.is_up())
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let report = report::report(&report::Facts {
+            node: &self.context.node,
+            view,
+            pod: &full_pod(view),
+            observed: &self.observed,
+            plan,
+            pulling: &pulling,
+            starting: busy,
+            files_at: &self.files_at,
+        });
+        self.context.store.report(&self.uid, report);
+    }
+
+    /// Works out where the targets' files are, once per debug container.
+    async fn find_targets(&mut self, records: &[Record]) {
+        for record in records {
+            let name = &record.spec.name;
+            let running = |name: &str| {
+                self.observed
+                    .newest(name)
+                    .filter(|container| container.state == ContainerState::Running)
+            };
+            let target = record.spec.target_container_name.as_deref().and_then(running);
+            let (Some(target), Some(_), false) = (target, running(name), self.files_at.contains_key(name))
+            else {
+                continue;
+            };
+            if let Some(path) = target::files_at(&self.context.runtime, &target.id).await {
+                self.files_at.insert(name.clone(), path);
+            }
+        }
+    }
+
+    /// Begins one step; the worker goes on meanwhile, and plans nothing else for the same name.
+    fn begin(&mut self, view: &View, action: Action) {
+        let context = Arc::clone(&self.context);
+        let pod = Arc::clone(&view.pod);
+        match action {
+            Action::RunSandbox { attempt } => {
+                let dead: Vec<String> = self
+                    .observed
+                    .sandboxes
+                    .iter()
+                    .map(|sandbox| sandbox.id.clone())
+                    .collect();
+                self.spawn_wait(SANDBOX, async move {
+                    sandbox::run(&context, &pod, attempt, &dead).await
+                });
+            }
+            Action::StopSandbox { id } => {
+                self.spawn_wait(SANDBOX, async move { sandbox::stop(&context, &id).await })
+            }
+            Action::RemoveSandbox { id } => {
+                self.spawn_wait(SANDBOX, async move { sandbox::remove(&context, &id).await });
+            }
+            Action::Forget => self.spawn(SANDBOX, async move { sandbox::forget(&context, &pod).await }),
+            Action::Launch { name, attempt, after } => {
+                if let Some(after) = after {
+                    self.crashes.restarted(&after, now());
+                    let message = format!("Back-off restarting failed container {name}");
+                    if self.crashes.seconds(&name) > 10 {
+                        context.tell(&pod, Some(&name), Severity::Warning, "BackOff", message);
+                    }
+                }
+                let container = pod.spec.iter().flat_map(|spec| {
+                    spec.containers
+                        .iter()
+                        .chain(spec.init_containers.iter().flatten())
+                });
+                if let Some(container) = container
+                    .into_iter()
+                    .find(|container| container.name == name)
+                    .cloned()
+                {
+                    self.launch(view, container, false, attempt, None, false);
+                }
+            }
+            Action::LaunchEphemeral { name, target_id } => {
+                self.launch_ephemeral(view, &name, target_id, false)
+            }
+            Action::PullEphemeral { name } => self.launch_ephemeral(view, &name, None, true),
+            Action::Stop {
+                name,
+                id,
+                grace_seconds,
+            } => {
+                let message = format!("Stopping container {name}");
+                context.tell(&pod, Some(&name), Severity::Normal, "Killing", message);
+                self.spawn_wait(
+                    &name,
+                    async move { ending::stop(&context, &id, grace_seconds).await },
+                );
+            }
+            Action::Remove { name, id } => {
+                self.spawn_wait(&name, async move { ending::remove(&context, &id).await })
+            }
+            Action::RemoveDead { name, id, attempt } => {
+                let key = id.clone();
+                self.spawn_wait(&key, async move {
+                    ending::remove_dead(&context, &pod, &name, &id, attempt).await
+                });
+            }
+            Action::Ephemeral { name, step } => {
+                let Some(record) = view
+                    .records
+                    .iter()
+                    .find(|record| record.spec.name == name)
+                    .cloned()
+                else {
+                    return;
+                };
+                let grace = view.removal.unwrap_or_else(|| plan::grace(&view.pod));
+                let (full, observed) = (full_pod(view), self.observed.clone());
+                // A stop is a wait; every other step writes a record or starts a container, and comes to its end.
+                let waits = matches!(step, EphemeralStep::Stop { .. });
+                let step =
+                    async move { ending::ephemeral(&context, &full, &record, step, &observed, grace).await };
+                if waits {
+                    self.spawn_wait(&name, step)
+                } else {
+                    self.spawn(&name, step)
+                }
+            }
+        }
+    }
+
+    fn launch_ephemeral(&mut self, view: &View, name: &str, target_id: Option<String>, only_pull: bool) {
+        if let Some(record) = view.records.iter().find(|record| record.spec.name == name) {
+            self.launch(
+                view,
+                defaults::as_container(&record.spec),
+                true,
+                0,
+                target_id,
+                only_pull,
+            );
+        }
+    }
+
+    fn launch(
+        &mut self,
+        view: &View,
+        container: Container,
+        ephemeral: bool,
+        attempt: u32,
+        target_id: Option<String>,
+        only_pull: bool,
+    ) {
+        let Some(sandbox) = self.observed.ready_sandbox().cloned() else {
+            return;
+        };
+        let name = container.name.clone();
+        let pulling = PullingFlag::new(Arc::clone(&self.signal.wake));
+        let (context, cancel) = (Arc::clone(&self.context), self.cancel.clone());
+        let pod = full_pod(view);
+        let flag = Arc::clone(&pulling);
+        self.spawn(&name, async move {
+            let volumes = match sandbox::prepare_volumes(&context, &pod).await {
+                Ok(volumes) => volumes,
+                Err(outcome) => return outcome,
+            };
+            let launch = Launch {
+                context,
+                pod,
+                container,
+                ephemeral,
+                attempt,
+                sandbox,
+                target_id,
+                volumes,
+                cancel,
+                pulling: flag,
+            };
+            if only_pull {
+                launch.pull().await
+            } else {
+                launch.run().await
+            }
+        });
+        self.busy.insert(name, pulling);
+    }
+
+    fn spawn(&mut self, name: &str, step: impl Future<Output = Outcome> + Send + 'static) {
+        let flag = PullingFlag::new(Arc::clone(&self.signal.wake));
+        self.busy.insert(name.to_owned(), flag);
+        let name = name.to_owned();
+        self.steps.spawn(async move { (name, step.await) });
+    }
+
+    /// Like `spawn`, for a step that may be cut short when the agent stops: the runtime takes it back, or goes on
+    /// by itself, or is asked again by the next agent.
+    fn spawn_wait(&mut self, name: &str, step: impl Future<Output = Outcome> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.spawn(name, async move {
+            shutdown.run_until_cancelled(step).await.unwrap_or(Outcome::Done)
+        });
+    }
+
+    fn ended(&mut self, ended: Result<(String, Outcome), tokio::task::JoinError>) {
+        let (name, outcome) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // A step that panicked is a defect; its name stays busy, so that nothing is done twice.
+                tracing::error!(pod_uid = self.uid, "a step has failed: {error}");
+                return;
+            }
+        };
+        self.busy.remove(&name);
+        self.held.remove(&name);
+        match outcome {
+            Outcome::Done => self.dirty = true,
+            Outcome::Pulled => {
+                self.pulled.insert(name);
+            }
+            Outcome::Seen(container) => {
+                self.pulled.insert(name);
+                self.see(*container);
+            }
+            Outcome::Failed(held) => {
+                self.held.insert(name, held);
+                self.dirty = true;
+            }
+            Outcome::Forgotten => {}
+        }
+    }
+
+    /// Takes in what a launch saw of its container, without looking at the whole pod again.
+    fn see(&mut self, container: ObservedContainer) {
+        if container.state == ContainerState::Exited {
+            self.dirty = true;
+            return;
+        }
+        self.observed.containers.retain(|known| known.id != container.id);
+        self.observed.containers.push(container);
+        self.own();
+    }
+}
+
+/// The pod with its ephemeral containers.
+fn full_pod(view: &View) -> Pod {
+    let mut pod = Pod::clone(&view.pod);
+    if !view.records.is_empty() {
+        let containers = view.records.iter().map(|record| record.spec.clone()).collect();
+        pod.spec.get_or_insert_default().ephemeral_containers = Some(containers);
+    }
+    pod
+}
+
+fn policy_of(pod: &Pod, name: &str) -> String {
+    let Some(spec) = &pod.spec else {
+        return String::new();
+    };
+    let ordinary = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    let mut policies = ordinary
+        .map(|container| (&container.name, &container.termination_message_policy))
+        .chain(
+            spec.ephemeral_containers
+                .iter()
+                .flatten()
+                .map(|one| (&one.name, &one.termination_message_policy)),
+        );
+    policies
+        .find(|(of, _)| *of == name)
+        .and_then(|(_, policy)| policy.clone())
+        .unwrap_or_default()
+}
+
+fn to_duration(nanoseconds: Nanoseconds) -> Duration {
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
+}

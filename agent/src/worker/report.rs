@@ -1,0 +1,131 @@
+//! What a worker reports: the pod's status, and how far each launch has come.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::pod::launch::{Launch, Stage};
+use crate::pod::node::Node;
+use crate::pod::observed::{ContainerState, ObservedContainer, ObservedPod};
+use crate::pod::plan::Plan;
+use crate::pod::record::{Phase, Record};
+use crate::pod::status::{self, StatusContext, Waiting};
+use crate::store::progress::{Report, View};
+
+/// What a report is made from.
+#[derive(Debug)]
+pub(super) struct Facts<'a> {
+    /// The node.
+    pub(super) node: &'a Node,
+    /// What is wanted of the pod, and its last status.
+    pub(super) view: &'a View,
+    /// The pod with its ephemeral containers.
+    pub(super) pod: &'a Pod,
+    /// What the runtime shows.
+    pub(super) observed: &'a ObservedPod,
+    /// What is to be done, and what is waited for.
+    pub(super) plan: &'a Plan,
+    /// The containers whose image is on its way.
+    pub(super) pulling: &'a BTreeSet<&'a str>,
+    /// The containers with a step under way.
+    pub(super) starting: &'a BTreeSet<String>,
+    /// Where the targets' files are, by ephemeral container.
+    pub(super) files_at: &'a BTreeMap<String, String>,
+}
+
+/// Makes the report.
+pub(super) fn report(facts: &Facts<'_>) -> Report {
+    let now = Timestamp::now();
+    let ended: BTreeMap<String, ContainerStateTerminated> = facts
+        .view
+        .records
+        .iter()
+        .filter_map(|record| match &record.phase {
+            Phase::Ended { terminated, .. } => Some((record.spec.name.clone(), terminated.clone())),
+            _ => None,
+        })
+        .collect();
+    let created = facts
+        .pod
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map_or(now, |time| time.0);
+    let status = status::pod_status(&StatusContext {
+        pod: facts.pod,
+        observed: facts.observed,
+        waiting: &facts.plan.waiting,
+        ended: &ended,
+        previous: Some(&facts.view.status),
+        node: facts.node,
+        start_time: created,
+        now,
+    });
+    let launches = facts
+        .view
+        .records
+        .iter()
+        .map(|record| (record.spec.name.clone(), launch(facts, record)))
+        .collect();
+    let foreign = facts
+        .view
+        .records
+        .iter()
+        .map(|record| &record.spec.name)
+        .filter(|name| facts.observed.newest(name).is_some_and(|found| !found.ours))
+        .cloned()
+        .collect();
+    Report {
+        status,
+        launches,
+        foreign,
+    }
+}
+
+fn launch(facts: &Facts<'_>, record: &Record) -> Launch {
+    let name = record.spec.name.as_str();
+    let mut launch = Launch::accepted(name);
+    if let Phase::Ended { terminated, .. } = &record.phase {
+        launch.end(terminated);
+        return launch;
+    }
+    match facts.observed.newest(name) {
+        Some(found) if found.state == ContainerState::Running => {
+            launch.stage = Stage::Running;
+            launch.files_at = facts.files_at.get(name).cloned();
+            return launch;
+        }
+        // Somebody else's: there is no record of its end to wait for.
+        Some(found) if found.state == ContainerState::Exited && !found.ours => {
+            launch.end(&status::containers::terminated(found));
+            return launch;
+        }
+        found => launch.stage = stage(facts, name, found),
+    }
+    if let Some(Waiting { reason, message }) = facts.plan.waiting.get(name)
+        && launch.stage == Stage::Waiting
+    {
+        launch.reason.clone_from(reason);
+        launch.message.clone_from(message);
+        launch.permanent = facts.plan.permanent.contains(name);
+    }
+    launch
+}
+
+fn stage(facts: &Facts<'_>, name: &str, found: Option<&ObservedContainer>) -> Stage {
+    let obstacle = facts
+        .plan
+        .waiting
+        .get(name)
+        .is_some_and(|waiting| waiting.reason != "ContainerCreating" || !waiting.message.is_empty());
+    if facts.pulling.contains(name) {
+        Stage::Pulling
+    } else if obstacle {
+        Stage::Waiting
+    } else if found.is_some() || facts.starting.contains(name) {
+        Stage::Creating
+    } else {
+        Stage::Accepted
+    }
+}

@@ -1,0 +1,154 @@
+//! The pod's sandbox: volumes and network before anything runs, and the end of both.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use debuglet_proto::v1::{RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest};
+use k8s_openapi::api::core::v1::Pod;
+
+use super::context::Context;
+use super::garbage::{self, GonePod};
+use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
+use super::volumes;
+use crate::pod::sandbox_config::{SandboxContext, log_folder, sandbox_config};
+use crate::runtime::error::RuntimeError;
+use crate::store::events::Severity;
+use crate::store::progress::AdvanceError;
+
+/// Mounts and makes what the pod's volumes need; finds what is there already.
+pub(crate) async fn prepare_volumes(
+    context: &Context,
+    pod: &Pod,
+) -> Result<BTreeMap<String, PathBuf>, Outcome> {
+    let pod_dir = context
+        .store
+        .pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
+    volumes::prepare(pod, &pod_dir).await.map_err(|error| {
+        context.tell(pod, None, Severity::Warning, "FailedMount", error.to_string());
+        Outcome::failed("ContainerCreating", error.to_string(), RETRY_SLOWLY)
+    })
+}
+
+/// Runs a sandbox of this attempt. `dead` are the ids of earlier ones: what is left of them is ended first.
+pub(crate) async fn run(context: &Context, pod: &Pod, attempt: u32, dead: &[String]) -> Outcome {
+    if let Err(outcome) = prepare_volumes(context, pod).await {
+        return outcome;
+    }
+    for id in dead {
+        if let Outcome::Failed(held) = stop(context, id).await {
+            return Outcome::Failed(held);
+        }
+    }
+    let config = sandbox_config(&SandboxContext {
+        pod,
+        attempt,
+        node: &context.node,
+        cgroup_driver: context.cgroup_driver,
+        log_dir: &context.log_dir,
+    });
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            context.tell(
+                pod,
+                None,
+                Severity::Warning,
+                "FailedCreatePodSandBox",
+                error.to_string(),
+            );
+            return Outcome::failed_for_good("ContainerCreating", error.to_string());
+        }
+    };
+    let logs = context.log_dir.join(log_folder(pod));
+    if let Err(error) = tokio::fs::create_dir_all(&logs).await {
+        let message = format!("cannot create the log folder {}: {error}", logs.display());
+        context.tell(
+            pod,
+            None,
+            Severity::Warning,
+            "FailedCreatePodSandBox",
+            message.clone(),
+        );
+        return Outcome::failed("ContainerCreating", message, RETRY_SLOWLY);
+    }
+    let request = RunPodSandboxRequest {
+        config: Some(config),
+        runtime_handler: String::new(),
+    };
+    match context.runtime.runtime().run_pod_sandbox(request).await {
+        Ok(_) => Outcome::Done,
+        Err(status) => {
+            let error = RuntimeError::new("run the sandbox of", pod_name(pod), &status);
+            context.tell(
+                pod,
+                None,
+                Severity::Warning,
+                "FailedCreatePodSandBox",
+                error.to_string(),
+            );
+            Outcome::failed("ContainerCreating", error.to_string(), RETRY_AFTER)
+        }
+    }
+}
+
+/// Stops a sandbox and everything in it; one that is gone is stopped.
+pub(crate) async fn stop(context: &Context, id: &str) -> Outcome {
+    let request = StopPodSandboxRequest {
+        pod_sandbox_id: id.to_owned(),
+    };
+    match context.runtime.runtime().stop_pod_sandbox(request).await {
+        Ok(_) => Outcome::Done,
+        Err(status) => done_if_gone(&RuntimeError::new("stop sandbox", id, &status)),
+    }
+}
+
+/// Removes a sandbox and its containers; one that is gone is removed.
+pub(crate) async fn remove(context: &Context, id: &str) -> Outcome {
+    let request = RemovePodSandboxRequest {
+        pod_sandbox_id: id.to_owned(),
+    };
+    match context.runtime.runtime().remove_pod_sandbox(request).await {
+        Ok(_) => Outcome::Done,
+        Err(status) => done_if_gone(&RuntimeError::new("remove sandbox", id, &status)),
+    }
+}
+
+/// Cleans up after a pod of which nothing is left in the runtime: its volumes, its logs, its place in the store.
+pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    if let Err(error) = volumes::tear_down(&context.store.pod_dir(uid)).await {
+        tracing::warn!(pod = pod_name(pod), "{error}");
+        return Outcome::failed("Terminating", error.to_string(), RETRY_SLOWLY);
+    }
+    let metadata = &pod.metadata;
+    let gone = GonePod {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: uid.to_owned(),
+    };
+    if let Err(error) = garbage::remove_logs(&context.log_dir, &[gone]) {
+        tracing::warn!(pod = pod_name(pod), "cannot remove its logs: {error}");
+    }
+    match std::sync::Arc::clone(&context.store).forget(uid).await {
+        Ok(()) | Err(AdvanceError::Gone) => Outcome::Forgotten,
+        Err(error) => Outcome::failed("Terminating", error.to_string(), RETRY_SLOWLY),
+    }
+}
+
+fn done_if_gone(error: &RuntimeError) -> Outcome {
+    if error.is_not_found() {
+        return Outcome::Done;
+    }
+    tracing::warn!("{error}");
+    Outcome::failed("Terminating", error.to_string(), RETRY_AFTER)
+}
+
+/// `namespace/name`.
+pub(crate) fn pod_name(pod: &Pod) -> String {
+    let metadata = &pod.metadata;
+    format!(
+        "{}/{}",
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default()
+    )
+}

@@ -1,0 +1,122 @@
+//! What wakes the workers, and what they find when they wake: a pod that is to be looked at anew, containers
+//! that have ended.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::runtime::events::ContainerEventKind;
+
+/// What came for one pod since its worker last looked. Signals that come together are one.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Whether the runtime has something new of the pod.
+    pub(crate) dirty: bool,
+    /// The containers whose process has ended, by id: the runtime may need a moment until it says so.
+    pub(crate) exited: BTreeSet<String>,
+}
+
+/// The signals of one pod.
+#[derive(Debug)]
+pub(crate) struct Signal {
+    /// Wakes the pod's worker.
+    pub(crate) wake: Arc<Notify>,
+    seen: Mutex<Seen>,
+}
+
+impl Signal {
+    /// Takes what has come.
+    pub(crate) fn take(&self) -> Seen {
+        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn mark(&self, exited: Option<&str>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.dirty = true;
+        seen.exited.extend(exited.map(str::to_owned));
+        drop(seen);
+        self.wake.notify_one();
+    }
+}
+
+/// The signals of all pods, and which container or sandbox is whose.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    pods: BTreeMap<String, Arc<Signal>>,
+    /// The pod's UID by the id of each of its containers and sandboxes.
+    owners: HashMap<String, String>,
+}
+
+impl Signals {
+    /// The signals of a pod; its worker finds everything new.
+    pub(crate) fn of_pod(&self, uid: &str, wake: Arc<Notify>) -> Arc<Signal> {
+        let signal = Arc::new(Signal {
+            wake,
+            seen: Mutex::new(Seen {
+                dirty: true,
+                exited: BTreeSet::new(),
+            }),
+        });
+        self.lock().pods.insert(uid.to_owned(), Arc::clone(&signal));
+        signal
+    }
+
+    /// Forgets a pod whose worker has ended.
+    pub(crate) fn forget(&self, uid: &str) {
+        let mut inner = self.lock();
+        inner.pods.remove(uid);
+        inner.owners.retain(|_, owner| owner != uid);
+    }
+
+    /// Says which containers and sandboxes are the pod's, so that their events find it.
+    pub(crate) fn own<'a>(&self, uid: &str, ids: impl Iterator<Item = &'a str>) {
+        let mut inner = self.lock();
+        let ids: BTreeSet<&str> = ids.collect();
+        inner
+            .owners
+            .retain(|id, owner| owner != uid || ids.contains(id.as_str()));
+        for id in ids {
+            inner.owners.insert(id.to_owned(), uid.to_owned());
+        }
+    }
+
+    /// Brings an event to its pod; false where nobody knows whose it is.
+    pub(crate) fn event(&self, id: &str, kind: ContainerEventKind) -> bool {
+        let inner = self.lock();
+        let Some(signal) = inner.owners.get(id).and_then(|uid| inner.pods.get(uid)) else {
+            return false;
+        };
+        signal.mark((kind == ContainerEventKind::Exited).then_some(id));
+        true
+    }
+
+    /// Has one pod looked at anew.
+    pub(crate) fn dirty(&self, uid: &str) {
+        if let Some(signal) = self.lock().pods.get(uid) {
+            signal.mark(None);
+        }
+    }
+
+    /// Has every pod looked at anew.
+    pub(crate) fn relist(&self) {
+        self.lock().pods.values().for_each(|signal| signal.mark(None));
+    }
+
+    /// Has every pod planned anew.
+    pub(crate) fn wake_all(&self) {
+        self.lock()
+            .pods
+            .values()
+            .for_each(|signal| signal.wake.notify_one());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
