@@ -1,0 +1,265 @@
+//! What went wrong, as a `metav1.Status`: the one place where errors get their code, reason and words.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+
+use crate::pod::ephemeral_patch::PatchError;
+use crate::pod::field_error::{Cause, FieldError};
+use crate::store::accept::{AcceptError, StopError};
+use crate::store::changes::Gone;
+
+/// The answer to a request that was not done. Boxed, because it is far larger than most answers beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Failure(Box<Status>);
+
+impl Failure {
+    fn new(code: StatusCode, reason: &str, message: impl Into<String>) -> Failure {
+        Failure(Box::new(Status {
+            code: Some(i32::from(code.as_u16())),
+            message: Some(message.into()),
+            reason: Some(reason.to_owned()),
+            status: Some("Failure".to_owned()),
+            ..Status::default()
+        }))
+    }
+
+    /// Says which object it is about; `kind` is a kind, or a resource where Kubernetes says that.
+    fn about(mut self, kind: &str, name: &str) -> Failure {
+        let details = self.0.details.get_or_insert_default();
+        details.kind = Some(kind.to_owned());
+        details.name = Some(name.to_owned());
+        self
+    }
+
+    /// 400: the request makes no sense.
+    pub(crate) fn bad_request(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    /// 403: this peer may do nothing here.
+    pub(crate) fn forbidden(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::FORBIDDEN, "Forbidden", message)
+    }
+
+    /// 404: nothing is served under this path.
+    pub(crate) fn no_such_path(path: &str) -> Failure {
+        Failure::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            format!("nothing is served at {path}"),
+        )
+    }
+
+    /// 404: there is no such object; `resource` is `pods`, `events`, `launches`.
+    pub(crate) fn not_found(resource: &str, name: &str, message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::NOT_FOUND, "NotFound", message).about(resource, name)
+    }
+
+    /// 404: there is no such pod.
+    pub(crate) fn no_such_pod(namespace: &str, name: &str) -> Failure {
+        Failure::not_found(
+            "pods",
+            name,
+            format!("there is no pod {name:?} in namespace {namespace:?}"),
+        )
+    }
+
+    /// 404: the pod has no container of this name.
+    pub(crate) fn no_such_container(namespace: &str, pod: &str, container: &str) -> Failure {
+        Failure::not_found(
+            "containers",
+            container,
+            format!("{namespace}/{pod} has no container {container:?}"),
+        )
+    }
+
+    /// 405: the object is there, but this cannot be done with it.
+    pub(crate) fn method_not_allowed(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+    }
+
+    /// 408: the body did not arrive in time.
+    pub(crate) fn request_timeout(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::REQUEST_TIMEOUT, "Timeout", message)
+    }
+
+    /// 409: the object is not what the client thinks, or not in a state for this; `resource` is `pods`, ...
+    pub(crate) fn conflict(resource: &str, name: &str, message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::CONFLICT, "Conflict", message).about(resource, name)
+    }
+
+    /// 410: the version asked for is not known any more; list again.
+    pub(crate) fn expired(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::GONE, "Expired", message)
+    }
+
+    /// 413: the body is larger than `limit` bytes.
+    pub(crate) fn too_large(limit: usize) -> Failure {
+        Failure::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            format!("the request is larger than {limit} bytes"),
+        )
+    }
+
+    /// 415: the body is in a form that is not read here.
+    pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Failure {
+        Failure::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            message,
+        )
+    }
+
+    /// 422: fields of the object are wrong.
+    pub(crate) fn invalid(kind: &str, name: &str, errors: &[FieldError]) -> Failure {
+        let sentences: Vec<String> = errors.iter().map(FieldError::to_string).collect();
+        let message = format!("{kind} {name:?} is invalid: {}", sentences.join("; "));
+        let mut failure =
+            Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind, name);
+        failure.0.details.get_or_insert_default().causes = Some(
+            errors
+                .iter()
+                .map(|error| StatusCause {
+                    field: Some(error.field.clone()),
+                    message: Some(error.message.clone()),
+                    reason: Some(error.cause.reason().to_owned()),
+                })
+                .collect(),
+        );
+        failure
+    }
+
+    /// 422: a patch that can be applied, but leaves an object that cannot be read.
+    pub(crate) fn invalid_patch(message: impl Into<String>) -> Failure {
+        Failure::invalid("Pod", "", &[FieldError::new("patch", Cause::Invalid, message)])
+    }
+
+    /// 500: it is our fault, or the node's.
+    pub(crate) fn internal(message: impl Into<String>) -> Failure {
+        let failure = Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message);
+        tracing::error!(message = failure.0.message.as_deref(), "a request failed");
+        failure
+    }
+
+    /// 503: not now; try again in `seconds`.
+    pub(crate) fn unavailable(message: impl Into<String>, seconds: i32) -> Failure {
+        let mut failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message);
+        failure.0.details = Some(StatusDetails {
+            retry_after_seconds: Some(seconds),
+            ..StatusDetails::default()
+        });
+        failure
+    }
+
+    /// Why ephemeral containers of a pod were not accepted.
+    pub(crate) fn not_accepted(namespace: &str, name: &str, error: AcceptError) -> Failure {
+        match error {
+            AcceptError::NoSuchPod => Failure::no_such_pod(namespace, name),
+            AcceptError::Terminating => Failure::conflict(
+                "pods",
+                name,
+                format!("{namespace}/{name} is being removed: nothing can be added to it"),
+            ),
+            AcceptError::Refused { message } => Failure::conflict(
+                "pods",
+                name,
+                format!("{namespace}/{name} does not run, so nothing can be added to it: {message}"),
+            ),
+            AcceptError::Invalid(errors) => Failure::invalid("Pod", name, &errors),
+            AcceptError::Disk(error) => Failure::internal(format!(
+                "the ephemeral containers of {namespace}/{name} were not kept: {error}"
+            )),
+            AcceptError::ShuttingDown => Failure::shutting_down(),
+        }
+    }
+
+    /// Why a debug container was not stopped.
+    pub(crate) fn not_stopped(namespace: &str, pod: &str, container: &str, error: StopError) -> Failure {
+        match error {
+            StopError::NoSuchPod => Failure::no_such_pod(namespace, pod),
+            StopError::NoSuchContainer => Failure::no_such_container(namespace, pod, container),
+            StopError::NotEphemeral => Failure::conflict(
+                "containers",
+                container,
+                format!(
+                    "{container:?} in {namespace}/{pod} is not a debug container: its pod's manifest rules over it"
+                ),
+            ),
+            StopError::NotOurs => Failure::conflict(
+                "containers",
+                container,
+                format!(
+                    "{container:?} in {namespace}/{pod} was not started by debuglet, which does not touch it"
+                ),
+            ),
+            StopError::Disk(error) => Failure::internal(format!(
+                "that {container:?} in {namespace}/{pod} is to stop was not kept: {error}"
+            )),
+            StopError::ShuttingDown => Failure::shutting_down(),
+        }
+    }
+
+    fn shutting_down() -> Failure {
+        Failure::unavailable("the agent is shutting down", 1)
+    }
+
+    /// The object, for the `ERROR` line of a watch.
+    pub(crate) fn status(&self) -> &Status {
+        &self.0
+    }
+}
+
+impl From<Gone> for Failure {
+    fn from(gone: Gone) -> Failure {
+        Failure::expired(gone.to_string())
+    }
+}
+
+impl From<PatchError> for Failure {
+    fn from(error: PatchError) -> Failure {
+        match error {
+            PatchError::Malformed { .. } => Failure::bad_request(error.to_string()),
+            PatchError::DoesNotApply { .. } => {
+                Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", error.to_string())
+            }
+            PatchError::TooLarge { limit } => Failure::too_large(limit),
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let code = self.0.code.and_then(|code| u16::try_from(code).ok());
+        let code = code.and_then(|code| StatusCode::from_u16(code).ok());
+        (code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(self.0)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invalid_object_names_every_field_in_its_causes_and_in_its_message() {
+        let errors = [
+            FieldError::new("spec.a", Cause::Forbidden, "may not be set"),
+            FieldError::new("spec.b", Cause::Required, "is needed"),
+        ];
+        let status = serde_json::to_value(Failure::invalid("Pod", "web", &errors).status()).expect("JSON");
+        assert_eq!(
+            status,
+            serde_json::json!({
+                "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": 422,
+                "reason": "Invalid",
+                "message": "Pod \"web\" is invalid: spec.a: may not be set; spec.b: is needed",
+                "details": {"kind": "Pod", "name": "web", "causes": [
+                    {"field": "spec.a", "message": "may not be set", "reason": "FieldValueForbidden"},
+                    {"field": "spec.b", "message": "is needed", "reason": "FieldValueRequired"},
+                ]},
+            })
+        );
+    }
+}

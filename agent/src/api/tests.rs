@@ -1,0 +1,1 @@
+//! Requests over the real socket, answered from a real store.
