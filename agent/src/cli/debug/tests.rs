@@ -1,0 +1,119 @@
+use super::*;
+use clap::Parser;
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+fn pod() -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"namespace": "shop", "name": "cart-x2lqp"},
+        "spec": {"containers": [{"name": "cart"}, {"name": "envoy"}],
+                 "ephemeralContainers": [{"name": "old", "image": "b"}]},
+    }))
+    .unwrap()
+}
+
+fn launch(value: Value) -> Launch {
+    serde_json::from_value(value).unwrap()
+}
+
+/// What a run with these flags says of a launch that has ended.
+fn ended(flags: &[&str], launch: Launch) -> Result<Launch, Failure> {
+    let arguments = Line::try_parse_from([&["debug", "cart-x2lqp", "--image=b"], flags].concat())
+        .unwrap()
+        .arguments;
+    let client = Client::new("/nowhere".into());
+    let run = DebugRun {
+        client: &client,
+        namespace: "shop",
+        pod: "cart-x2lqp",
+        container: "debugger-c4kzt",
+        arguments: &arguments,
+    };
+    run.ended_already(launch)
+}
+
+#[test]
+fn an_unknown_target_is_answered_with_what_the_pod_has() {
+    assert_eq!(check_target(&pod(), Some("envoy")), Ok(()));
+    assert_eq!(check_target(&pod(), None), Ok(()));
+    assert_eq!(
+        check_target(&pod(), Some("carts")).unwrap_err().lines(),
+        "debuglet: shop/cart-x2lqp has no container \"carts\" to target; it has: cart, envoy\n"
+    );
+}
+
+#[test]
+fn a_name_that_the_pod_has_already_is_refused() {
+    assert!(container_name(&pod(), None).unwrap().starts_with("debugger-"));
+    assert_eq!(container_name(&pod(), Some("new")), Ok("new".into()));
+    for taken in ["old", "cart"] {
+        assert!(
+            container_name(&pod(), Some(taken))
+                .unwrap_err()
+                .message
+                .ends_with("already")
+        );
+    }
+}
+
+#[test]
+fn a_container_that_ended_at_once_has_run() {
+    let exited = launch(
+        json!({"container": "debugger-c4kzt", "stage": "Terminated", "reason": "Error", "exitCode": 3}),
+    );
+    assert_eq!(exit_code(&ended(&[], exited).unwrap()), 3);
+}
+
+#[test]
+fn a_command_that_cannot_start_is_a_failure_with_its_exit_code_where_attached() {
+    let broken = launch(
+        json!({"container": "debugger-c4kzt", "stage": "Terminated", "reason": "StartError",
+                               "message": "exec: \"nosuch\": not found in $PATH.", "exitCode": 128}),
+    );
+    let failure = ended(&["-i"], broken.clone()).unwrap_err();
+    assert_eq!(
+        failure.lines(),
+        "debuglet: cannot start debugger-c4kzt in shop/cart-x2lqp: exec: \"nosuch\": not found in $PATH (StartError)\n"
+    );
+    assert_eq!(failure.exit_code, 128);
+    assert_eq!(ended(&[], broken).unwrap_err().exit_code, 1);
+}
+
+#[test]
+fn an_exit_code_is_what_a_process_can_have() {
+    for (code, expected) in [
+        (Some(0), 0),
+        (Some(3), 3),
+        (Some(255), 255),
+        (Some(-1), 255),
+        (None, 1),
+    ] {
+        let mut launch = launch(json!({"container": "c", "stage": "Terminated"}));
+        launch.exit_code = code;
+        assert_eq!(exit_code(&launch), expected);
+    }
+}
+
+#[test]
+fn an_end_that_was_not_the_containers_own_doing_is_told() {
+    for (reason, message, words) in [
+        ("Completed", "", ""),
+        ("Completed", "written by the container", ""),
+        ("Error", "", ""),
+        ("Error", "It ended with its target.", "It ended with its target."),
+        ("OOMKilled", "", "OOMKilled"),
+        (
+            "ContainerStatusUnknown",
+            "It may have run.",
+            "It may have run (ContainerStatusUnknown)",
+        ),
+    ] {
+        let launch =
+            launch(json!({"container": "c", "stage": "Terminated", "reason": reason, "message": message}));
+        assert_eq!(end_words(&launch), words, "{reason}");
+    }
+}

@@ -1,0 +1,273 @@
+//! `debuglet ps`: the pods of this node, one a line.
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use k8s_openapi::List;
+use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::client::{Client, NODE_REPORT, pods_path};
+use super::failure::Failure;
+use super::status_words::{debug_words, pod_line};
+use super::table::table;
+use super::{age, print, tell};
+
+/// The annotation that says where a pod comes from.
+const SOURCE: &str = "debuglet.io/source";
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  debuglet ps\n  debuglet ps -n kube-system -o wide\n  debuglet ps -o yaml"
+)]
+pub(super) struct Arguments {
+    /// Only the pods of this namespace; without it, those of all
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// How to print them
+    #[arg(short, long, value_name = "FORM")]
+    output: Option<Output>,
+}
+
+/// Other forms than the plain table.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    Json,
+    Yaml,
+    Wide,
+}
+
+/// Prints the pods, and below them what is wrong with the node.
+pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<(), Failure> {
+    let path = pods_path(arguments.namespace.as_deref());
+    let wide = match arguments.output {
+        Some(Output::Json) => {
+            let pods: Value = client.get(&path).await?;
+            return print(&format!("{pods:#}\n"));
+        }
+        Some(Output::Yaml) => {
+            let pods: Value = client.get(&path).await?;
+            return print(&yaml(&pods)?);
+        }
+        Some(Output::Wide) => true,
+        None => false,
+    };
+    let mut pods: List<Pod> = client.get(&path).await?;
+    let report: NodeReport = client.get(NODE_REPORT).await?;
+    if pods.items.is_empty() {
+        tell(&match &arguments.namespace {
+            Some(namespace) => format!("No pods in namespace {namespace}."),
+            None => "No pods on this node.".into(),
+        });
+    } else {
+        pods.items
+            .sort_by_key(|pod| (pod.metadata.namespace.clone(), pod.metadata.name.clone()));
+        print(&pods_table(&pods.items, wide, Timestamp::now()))?;
+    }
+    for notice in report.notices() {
+        tell(&notice);
+    }
+    Ok(())
+}
+
+/// A value as YAML.
+fn yaml(value: &Value) -> Result<String, Failure> {
+    serde_saphyr::to_string(value).map_err(|error| Failure::new(format!("cannot write YAML: {error}")))
+}
+
+/// The table of pods.
+fn pods_table(pods: &[Pod], wide: bool, now: Timestamp) -> String {
+    let mut headings = vec!["NAMESPACE", "POD", "READY", "STATUS", "DEBUG", "SOURCE", "AGE"];
+    if wide {
+        headings.extend(["RESTARTS", "IP", "NODE"]);
+    }
+    let rows = pods.iter().map(|pod| row(pod, wide, now)).collect();
+    table(&headings, rows)
+}
+
+fn row(pod: &Pod, wide: bool, now: Timestamp) -> Vec<String> {
+    let line = pod_line(pod);
+    let annotations = pod.metadata.annotations.as_ref();
+    let source = annotations.and_then(|annotations| annotations.get(SOURCE));
+    let or_none = |value: Option<String>| {
+        value
+            .filter(|value| !value.is_empty())
+            .unwrap_or_else(|| "-".into())
+    };
+    let mut cells = vec![
+        pod.metadata.namespace.clone().unwrap_or_default(),
+        pod.metadata.name.clone().unwrap_or_default(),
+        format!("{}/{}", line.ready, line.total),
+        line.status,
+        debug_words(pod),
+        or_none(source.cloned()),
+        age::since(pod.metadata.creation_timestamp.as_ref().map(|time| time.0), now),
+    ];
+    if wide {
+        cells.push(line.restarts.to_string());
+        cells.push(or_none(
+            pod.status.as_ref().and_then(|status| status.pod_ip.clone()),
+        ));
+        cells.push(or_none(pod.spec.as_ref().and_then(|spec| spec.node_name.clone())));
+    }
+    cells
+}
+
+/// What the agent reports of its node, as far as it is told here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeReport {
+    runtime: RuntimeReport,
+    kubelet: KubeletReport,
+    manifests: ManifestsReport,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RuntimeReport {
+    endpoint: String,
+    ready: bool,
+    message: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct KubeletReport {
+    running: bool,
+    evidence: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ManifestsReport {
+    path: String,
+    problems: Vec<ManifestProblem>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ManifestProblem {
+    file: String,
+    pod: String,
+    message: String,
+}
+
+impl NodeReport {
+    /// One line per thing that the user should know.
+    fn notices(&self) -> Vec<String> {
+        let mut notices = Vec::new();
+        if !self.runtime.ready {
+            let why = match self.runtime.message.as_str() {
+                "" => "it does not answer",
+                message => message,
+            };
+            notices.push(format!(
+                "The runtime at {} is not ready: {why}",
+                self.runtime.endpoint
+            ));
+        }
+        if self.kubelet.running {
+            let evidence = match self.kubelet.evidence.as_str() {
+                "" => String::new(),
+                evidence => format!(" ({evidence})"),
+            };
+            notices.push(format!(
+                "A kubelet runs here{evidence}: pods of {} are not started.",
+                self.manifests.path
+            ));
+        }
+        for problem in &self.manifests.problems {
+            let pod = match problem.pod.as_str() {
+                "" => String::new(),
+                pod => format!(", pod {pod}"),
+            };
+            notices.push(format!("{}{pod}: {}", problem.file, problem.message));
+        }
+        notices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pods() -> Vec<Pod> {
+        serde_json::from_value(json!([
+            {
+                "metadata": {"namespace": "kube-system", "name": "etcd-node1", "creationTimestamp": "2026-10-11T03:00:00Z",
+                             "annotations": {"debuglet.io/source": "manifest"}},
+                "spec": {"containers": [{"name": "etcd"}], "nodeName": "node1",
+                         "ephemeralContainers": [{"name": "debugger-8f2lq", "image": "busybox"}]},
+                "status": {"phase": "Running", "podIP": "10.0.0.7",
+                    "containerStatuses": [{"name": "etcd", "image": "", "imageID": "", "ready": true,
+                                           "restartCount": 2, "state": {"running": {}}}],
+                    "ephemeralContainerStatuses": [{"name": "debugger-8f2lq", "image": "", "imageID": "",
+                                           "ready": false, "restartCount": 0, "state": {"running": {}}}]},
+            },
+            {"metadata": {"namespace": "shop", "name": "cart"}, "spec": {"containers": [{"name": "c"}]},
+             "status": {"phase": "Pending"}},
+        ]))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_table_has_a_line_per_pod() {
+        let now = "2026-11-21T04:00:00Z".parse().unwrap();
+        assert_eq!(
+            pods_table(&pods(), false, now),
+            "NAMESPACE     POD          READY   STATUS    DEBUG       SOURCE     AGE\n\
+             kube-system   etcd-node1   1/1     Running   1 running   manifest   41d\n\
+             shop          cart         0/1     Pending   -           -          <unknown>\n"
+        );
+        let wide = pods_table(&pods()[..1], true, now);
+        assert!(
+            wide.lines()
+                .next()
+                .unwrap()
+                .ends_with("AGE   RESTARTS   IP         NODE"),
+            "{wide}"
+        );
+        assert!(
+            wide.trim_end().ends_with("41d   2          10.0.0.7   node1"),
+            "{wide}"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_node_is_said_below() {
+        let report: NodeReport = serde_json::from_value(json!({
+            "runtime": {"endpoint": "/run/c.sock", "ready": false, "message": "connection refused"},
+            "kubelet": {"running": true, "evidence": "process 812"},
+            "manifests": {"path": "/etc/debuglet/manifests", "problems": [
+                {"file": "a.yaml", "pod": "", "message": "line 3: a tab"},
+                {"file": "b.yaml", "pod": "shop/cart", "message": "livenessProbe is not supported"}]},
+        }))
+        .unwrap();
+        assert_eq!(
+            report.notices(),
+            [
+                "The runtime at /run/c.sock is not ready: connection refused",
+                "A kubelet runs here (process 812): pods of /etc/debuglet/manifests are not started.",
+                "a.yaml: line 3: a tab",
+                "b.yaml, pod shop/cart: livenessProbe is not supported",
+            ]
+        );
+    }
+
+    #[test]
+    fn yaml_reads_back_as_what_was_printed() {
+        let tricky = json!({
+            "kind": "PodList", "items": [{
+                "strings": ["yes", "no", "on", "null", "~", "0x10", "1e3", "08", "1_000", "12:30", "2026-11-21",
+                            "- a", "a: b", "#x", "", " lead", "trail ", "two\nlines\n", "tab\tin", "a\\b", "\"q\"",
+                            "'", "*x", "&y", "!t", "%d", "@at", "`b", "{a}", "[b]", "|", ">", "é", "\u{1b}[0m"],
+                "numbers": [1, -5, 1.5], "empty": {}, "none": [], "nothing": null, "flag": true,
+                "multi": "#!/bin/sh\nset -e\n\n  indented: yes\n",
+            }],
+        });
+        let text = yaml(&tricky).unwrap();
+        let back: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(back, tricky, "{text}");
+    }
+}
