@@ -1,1 +1,295 @@
 //! The daemon: puts the parts together; start and shutdown order, readable top to bottom.
+
+mod kubelet_watch;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use debuglet_proto::v1::VersionRequest;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api};
+use crate::config::{CgroupDriverSetting, Config};
+use crate::pod::cgroup::CgroupDriver;
+use crate::runtime::client::Runtime;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::events;
+use crate::runtime::images::Images;
+use crate::runtime::pulled_images::PulledImages;
+use crate::source::manifests::ManifestFolder;
+use crate::store::Store;
+use crate::store::disk::{Disk, DiskError};
+use crate::store::manifests::LogDir;
+use crate::worker::{self, Workers};
+use crate::{logging, systemd_notify};
+
+/// How many threads run the tasks: the work is waiting, not computing.
+const THREADS: usize = 2;
+/// How long a runtime that does not answer yet is given between two questions.
+const RUNTIME_RETRY: Duration = Duration::from_secs(1);
+/// How often the images that nobody uses are looked at.
+const CLEAN_UP: Duration = Duration::from_secs(300);
+/// How long a change of the folder that the disk refused waits before it is tried again.
+const APPLY_RETRY: Duration = Duration::from_secs(10);
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+enum AgentError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Bind(#[from] api::BindError),
+    #[error("cannot follow the manifests folder {path}: {source}")]
+    Manifests { path: String, source: notify::Error },
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+    #[error("cannot start its threads: {0}")]
+    Threads(std::io::Error),
+}
+
+/// Runs the agent until it is told to stop. The exit code is 0 after an orderly stop, else 1.
+pub(crate) fn run(config: Config) -> ExitCode {
+    logging::set_up();
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build();
+    let outcome = match threads {
+        Ok(threads) => threads.block_on(serve(config)),
+        Err(error) => Err(AgentError::Threads(error)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("debuglet cannot run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<(), AgentError> {
+    let shutdown = shutdown_on_signal()?;
+
+    // What is known from before; nobody else may work on it meanwhile.
+    let disk = Disk::open(&config.state_dir)?;
+    let (store, problems) = Store::load(&config.node_name, disk)?;
+    for problem in problems {
+        tracing::error!("{problem}");
+    }
+    let runtime = Runtime::connect_lazy(&config.runtime_endpoint);
+    store.report_node(|report| {
+        report.runtime.endpoint = format!("unix://{}", config.runtime_endpoint.display());
+        report.manifests.path = config.manifests.path.display().to_string();
+    });
+
+    // The API answers from the start, also while the runtime is away.
+    let pulled = Arc::new(PulledImages::load(&config.state_dir));
+    let images = Images::new(
+        runtime.clone(),
+        config.registry.auth_file.clone(),
+        Arc::clone(&pulled),
+        shutdown.clone(),
+    );
+    let api = tokio::spawn(Api::bind(&config.run_dir)?.serve(api::Context {
+        store: Arc::clone(&store),
+        runtime: runtime.clone(),
+        images: Arc::clone(&images),
+        log_dir: config.log_dir.clone(),
+        shutdown: shutdown.clone(),
+    }));
+    systemd_notify::ready("waiting for the runtime");
+    let alive = Arc::clone(&store);
+    let _watchdog = systemd_notify::watchdog(move || {
+        let store = Arc::clone(&alive);
+        async move { drop(store.pods()) }
+    });
+
+    if wait_for_runtime(&runtime, &store, &shutdown).await {
+        work(&config, &store, &runtime, images, pulled, &shutdown).await?;
+    }
+
+    systemd_notify::stopping();
+    if let Err(error) = api.await {
+        tracing::error!("the API has failed: {error}");
+    }
+    tracing::info!("stopped; pods and debug containers go on");
+    Ok(())
+}
+
+/// Everything between a runtime that answers and the shutdown.
+async fn work(
+    config: &Config,
+    store: &Arc<Store>,
+    runtime: &Runtime,
+    images: Arc<Images>,
+    pulled: Arc<PulledImages>,
+    shutdown: &CancellationToken,
+) -> Result<(), AgentError> {
+    let cgroup_driver = cgroup_driver(config.cgroup_driver, runtime).await;
+    let node = runtime.node_facts(&config.node_name).await;
+    let (forbid, forbidden) = watch::channel(None);
+    kubelet_watch::look(runtime, store, &forbid).await;
+
+    // The folder is read once before any worker acts: what is gone from it must not be started.
+    let mut folder =
+        ManifestFolder::follow(config.manifests.path.clone()).map_err(|source| AgentError::Manifests {
+            path: config.manifests.path.display().to_string(),
+            source,
+        })?;
+    if let Some(first) = folder.next().await {
+        apply(store, first, &config.log_dir).await;
+    }
+
+    let context = Arc::new(worker::context::Context {
+        store: Arc::clone(store),
+        runtime: runtime.clone(),
+        images,
+        node,
+        cgroup_driver,
+        log_dir: config.log_dir.clone(),
+        forbidden,
+    });
+    let (events, follower) = events::follow(runtime.clone(), shutdown.clone());
+    let workers = tokio::spawn(Workers::new(context).run(events, shutdown.clone()));
+    let kubelets = tokio::spawn(kubelet_watch::run(
+        runtime.clone(),
+        Arc::clone(store),
+        forbid,
+        shutdown.clone(),
+    ));
+    let cleaning = tokio::spawn(clean_up(runtime.clone(), pulled, shutdown.clone()));
+    systemd_notify::status("running");
+    tracing::info!(node = config.node_name, "running");
+
+    while let Some(Some(files)) = shutdown.run_until_cancelled(folder.next()).await {
+        if !apply(store, files.clone(), &config.log_dir).await {
+            // The disk refused something: it is tried again, unless a newer state of the folder comes first.
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(APPLY_RETRY) => { apply(store, files, &config.log_dir).await; }
+            }
+        }
+    }
+
+    // Workers finish the create or start they are at; everyone else just ends.
+    for (part, task) in [
+        ("workers", workers),
+        ("kubelet watch", kubelets),
+        ("clean-up", cleaning),
+        ("events", follower),
+    ] {
+        if let Err(error) = task.await {
+            tracing::error!("{part} failed: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// Cancelled by SIGTERM or SIGINT; a second one ends the process at once.
+fn shutdown_on_signal() -> Result<CancellationToken, AgentError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        next().await;
+        token.cancel();
+        next().await;
+        tracing::warn!("told to stop twice: ending at once");
+        std::process::exit(1);
+    });
+    Ok(shutdown)
+}
+
+/// Asks the runtime until it answers; false where the agent is to stop first.
+async fn wait_for_runtime(runtime: &Runtime, store: &Store, shutdown: &CancellationToken) -> bool {
+    let mut told = false;
+    loop {
+        let asked = runtime
+            .runtime()
+            .version(VersionRequest {
+                version: "v1".to_owned(),
+            })
+            .await;
+        match asked {
+            Ok(answer) => {
+                let version = answer.into_inner();
+                tracing::info!("{} {} answers", version.runtime_name, version.runtime_version);
+                store.report_node(|report| {
+                    report.runtime.name = version.runtime_name;
+                    report.runtime.version = version.runtime_version;
+                    report.runtime.ready = true;
+                    report.runtime.message.clear();
+                });
+                return true;
+            }
+            Err(status) => {
+                let socket = runtime.socket().display().to_string();
+                let error = RuntimeError::new("ask the runtime at", socket, &status);
+                if !told {
+                    tracing::warn!("{error}; waiting for it");
+                    told = true;
+                }
+                store.report_node(|report| report.runtime.message = error.to_string());
+            }
+        }
+        if shutdown
+            .run_until_cancelled(tokio::time::sleep(RUNTIME_RETRY))
+            .await
+            .is_none()
+        {
+            return false;
+        }
+    }
+}
+
+async fn cgroup_driver(setting: CgroupDriverSetting, runtime: &Runtime) -> CgroupDriver {
+    match setting {
+        CgroupDriverSetting::Systemd => CgroupDriver::Systemd,
+        CgroupDriverSetting::Cgroupfs => CgroupDriver::Cgroupfs,
+        CgroupDriverSetting::Auto => runtime.cgroup_driver().await.unwrap_or_else(|status| {
+            tracing::warn!(
+                "the runtime does not tell its cgroup driver ({}); cgroupfs is assumed",
+                status.message()
+            );
+            CgroupDriver::Cgroupfs
+        }),
+    }
+}
+
+async fn apply(store: &Arc<Store>, files: crate::source::manifests::Snapshot, log_dir: &Path) -> bool {
+    match store.apply_manifests(files, LogDir(log_dir.to_path_buf())).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!("not all of the manifests folder is in force: {error}");
+            false
+        }
+    }
+}
+
+async fn clean_up(runtime: Runtime, pulled: Arc<PulledImages>, shutdown: CancellationToken) {
+    while shutdown
+        .run_until_cancelled(tokio::time::sleep(CLEAN_UP))
+        .await
+        .is_some()
+    {
+        match worker::image_garbage::remove_images(&runtime, &pulled).await {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::info!(
+                "removed {} images that nobody uses: the disk is filling up",
+                removed.len()
+            ),
+            Err(error) => tracing::warn!("cannot clean up images: {error}"),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Keeps looking for a kubelet: where one runs, debuglet starts no pods of its own.
+
+use std::time::Duration;
+
+use debuglet_proto::v1::{ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStateValue};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::pod::labels;
+use crate::runtime::client::Runtime;
+use crate::source::kubelet::{self, Evidence};
+use crate::store::Store;
+
+/// How often it is looked for.
+const INTERVAL: Duration = Duration::from_secs(15);
+
+/// Looks every few seconds until `shutdown`, and says in `forbid` why nothing of our own may be started.
+pub(super) async fn run(
+    runtime: Runtime,
+    store: std::sync::Arc<Store>,
+    forbid: watch::Sender<Option<String>>,
+    shutdown: CancellationToken,
+) {
+    while shutdown
+        .run_until_cancelled(tokio::time::sleep(INTERVAL))
+        .await
+        .is_some()
+    {
+        look(&runtime, &store, &forbid).await;
+    }
+}
+
+/// Looks once.
+pub(super) async fn look(runtime: &Runtime, store: &Store, forbid: &watch::Sender<Option<String>>) {
+    let evidence = kubelet::look(kubelet_sandboxes(runtime).await).await;
+    let reason = reason(&evidence);
+    let changed = forbid.send_if_modified(|current| {
+        let changed = current.is_some() != reason.is_some();
+        current.clone_from(&reason);
+        changed
+    });
+    if changed {
+        match &reason {
+            Some(reason) => tracing::warn!("{reason}"),
+            None => tracing::info!("no kubelet runs here any more: pods of the manifests folder are started"),
+        }
+    }
+    store.report_node(|report| {
+        report.kubelet.running = evidence.is_here();
+        report.kubelet.evidence = if evidence.is_here() {
+            evidence.to_string()
+        } else {
+            String::new()
+        };
+    });
+}
+
+fn reason(evidence: &Evidence) -> Option<String> {
+    evidence.is_here().then(|| {
+        format!("a kubelet runs on this node ({evidence}): debuglet starts no pods of its own beside it")
+    })
+}
+
+/// How many ready sandboxes a kubelet started; none where the runtime does not answer.
+async fn kubelet_sandboxes(runtime: &Runtime) -> usize {
+    let state = PodSandboxStateValue {
+        state: PodSandboxState::SandboxReady.into(),
+    };
+    let filter = PodSandboxFilter {
+        state: Some(state),
+        ..PodSandboxFilter::default()
+    };
+    let listed = runtime
+        .runtime()
+        .list_pod_sandbox(ListPodSandboxRequest { filter: Some(filter) })
+        .await;
+    listed.map_or(0, |answer| {
+        let sandboxes = answer.into_inner().items;
+        sandboxes
+            .iter()
+            .filter(|sandbox| sandbox.annotations.contains_key(labels::CONFIG_SOURCE))
+            .count()
+    })
+}
