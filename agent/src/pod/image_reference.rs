@@ -64,11 +64,6 @@ impl ImageReference {
     pub(crate) fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
-
-    /// The digest, if the name has one.
-    pub(crate) fn digest(&self) -> Option<&str> {
-        self.digest.as_deref()
-    }
 }
 
 impl fmt::Display for ImageReference {
@@ -281,9 +276,12 @@ mod tests {
     fn a_digest_needs_no_tag_and_keeps_one() {
         let plain = ImageReference::parse(&format!("busybox@{DIGEST}")).unwrap();
         assert_eq!(plain.to_string(), format!("docker.io/library/busybox@{DIGEST}"));
-        assert_eq!((plain.tag(), plain.digest()), (None, Some(DIGEST)));
+        assert_eq!((plain.tag(), plain.digest.as_deref()), (None, Some(DIGEST)));
         let tagged = ImageReference::parse(&format!("example.com:8/a:1@{DIGEST}")).unwrap();
-        assert_eq!((tagged.tag(), tagged.digest()), (Some("1"), Some(DIGEST)));
+        assert_eq!(
+            (tagged.tag(), tagged.digest.as_deref()),
+            (Some("1"), Some(DIGEST))
+        );
         assert_eq!(tagged.repository(), "example.com:8/a");
     }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::document_lines::Lines;
 use crate::pod::decode;
 
-/// The largest manifest that is read, in bytes: as much as etcd, and so an API server, would take twice over.
+/// The largest manifest that is read, in bytes: as much as an API server takes in one request.
 pub(crate) const MAX_SIZE: u64 = 3 * 1024 * 1024;
 
 pub(crate) use crate::store::manifests::{ManifestFile, ManifestPod};
