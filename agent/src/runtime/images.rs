@@ -10,6 +10,7 @@ use debuglet_proto::v1::{Image, ImageSpec, ImageStatusRequest, PodSandboxConfig,
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use super::client::Runtime;
 use super::pull_error::{ImageError, PullFailure, WaitingReason, cause};
@@ -460,7 +461,14 @@ impl Images {
             sandbox_config: sandbox_config(&key.runtime_handler),
         };
         let entry = credential.map(|credential| credential.entry.as_str());
-        match self.runtime.images().pull_image(request).await {
+        let mut images = self.runtime.images();
+        let ended = tokio::select! {
+            ended = images.pull_image(request) => ended,
+            () = pull_progress::stalled(&self.runtime, reference, jiff::Timestamp::now()) => {
+                Err(Status::deadline_exceeded("nothing arrives"))
+            }
+        };
+        match ended {
             Ok(answer) => Ok(answer.into_inner().image_ref),
             Err(status) => Err(PullFailure::read(reference, &status, entry)),
         }

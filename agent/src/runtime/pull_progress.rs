@@ -4,6 +4,7 @@
 //! either an ingest that grows, or a blob that is there.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::{Info, ListContentRequest, ListStatusesRequest, ReadContentRequest};
@@ -28,6 +29,10 @@ const CONFIG_LABEL: &str = "containerd.io/gc.ref.content.config";
 const LAYER_INGEST: &str = "layer-";
 /// No manifest is larger than this in any registry; more is not read.
 const MAX_MANIFEST_BYTES: usize = 4 * 1024 * 1024;
+
+/// A pull of which nothing arrives for this long is given up, and looked at this often until then.
+const STALLED_AFTER: Duration = Duration::from_secs(600);
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// An image's manifest (OCI and docker's own alike), as far as progress goes.
 #[derive(Deserialize)]
@@ -58,6 +63,26 @@ pub(crate) async fn progress(
         image: image.to_string(),
         registry: image.registry().to_owned(),
         layers,
+    }
+}
+
+/// Ends when nothing of the image has arrived for [`STALLED_AFTER`]. containerd 1.6 waits for ever on a registry that
+/// takes a request and says nothing. Unpacking is no stall, and neither is a runtime that tells no progress.
+pub(crate) async fn stalled(runtime: &Runtime, image: &ImageReference, since: jiff::Timestamp) {
+    let mut last = Vec::new();
+    let mut still_for = Duration::ZERO;
+    while still_for < STALLED_AFTER {
+        tokio::time::sleep(LOOK_EVERY).await;
+        still_for += LOOK_EVERY;
+        let Ok(layers) = layers(runtime.channel(), image, since).await else {
+            still_for = Duration::ZERO;
+            continue;
+        };
+        let all_there = !layers.is_empty() && layers.iter().all(|layer| layer.offset == layer.total);
+        if all_there || layers != last {
+            still_for = Duration::ZERO;
+        }
+        last = layers;
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use debuglet_proto::v1::image_service_server::{ImageService, ImageServiceServer};
 use debuglet_proto::v1::*;
 use tokio::sync::Notify;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
 use super::*;
 
