@@ -1,22 +1,15 @@
 use super::super::observed::{ContainerState, ObservedContainer, ObservedSandbox};
-use super::containers::terminated;
 use super::*;
 use serde_json::{Value, json};
 
-/// What an API server stored, and how a kubelet reported it, see the files' `about`.
-const ACCEPTED: &str = include_str!("../reference/accepted.json");
-const REPORTED: &str = include_str!("../reference/status.json");
+mod containers;
+mod reference;
 
 const SECOND: i64 = 1_000_000_000;
 const SANDBOX: &str = "sandbox-1";
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a time")
-}
-
-fn time_of(text: &Value) -> i64 {
-    let text = text.as_str().expect("a time");
-    text.parse::<Timestamp>().expect(text).as_second() * SECOND
 }
 
 fn container(name: &str, attempt: u32, state: ContainerState) -> ObservedContainer {
@@ -146,94 +139,6 @@ fn conditions(status: &PodStatus) -> Vec<(String, String, String)> {
 
 fn one() -> Value {
     json!({"containers": [{"name": "main", "image": "busybox"}], "restartPolicy": "Always"})
-}
-
-/// The runtime's view of an ephemeral container that a kubelet reported so.
-fn observed_from(reported: &Value, message: Option<&str>) -> Option<ObservedContainer> {
-    let id = reported
-        .get("containerID")?
-        .as_str()?
-        .strip_prefix("containerd://")?;
-    let state = &reported["state"];
-    let ended = [&state["terminated"], &reported["lastState"]["terminated"]];
-    let ended = ended.into_iter().find(|ended| ended.is_object());
-    let kind = if ended.is_some() {
-        ContainerState::Exited
-    } else {
-        ContainerState::Running
-    };
-    let name = reported["name"].as_str()?;
-    let mut container = ObservedContainer {
-        id: id.into(),
-        image: reported["image"].as_str()?.into(),
-        image_id: reported["imageID"].as_str()?.into(),
-        message: message.unwrap_or_default().into(),
-        ..container(name, 0, kind)
-    };
-    match ended {
-        Some(ended) => {
-            container.started_at = time_of(&ended["startedAt"]);
-            container.finished_at = time_of(&ended["finishedAt"]);
-            container.exit_code = i32::try_from(ended["exitCode"].as_i64()?).ok()?;
-            container.reason = ended["reason"].as_str()?.into();
-        }
-        None => container.started_at = time_of(&state["running"]["startedAt"]),
-    }
-    Some(container)
-}
-
-#[test]
-fn ephemeral_containers_are_reported_as_by_a_kubelet() {
-    let accepted: Value = serde_json::from_str(ACCEPTED).expect("the accepted cases");
-    let reported: Value = serde_json::from_str(REPORTED).expect("the reported cases");
-    let cases = reported["cases"].as_object().expect("cases");
-    assert_eq!(cases.len(), 19);
-    for (name, reported) in cases {
-        let mut spec = accepted["samplePod"]["spec"].clone();
-        for (field, value) in accepted["cases"][name]["podSpec"].as_object().expect("a spec") {
-            spec[field] = value.clone();
-        }
-        spec["ephemeralContainers"] = accepted["cases"][name]["stored"].clone();
-        let mut case = Case::new(spec, [running("main", 0)]);
-        if name == "target-crashed" {
-            let bad = ObservedContainer {
-                reason: "StartError".into(),
-                ..exited("bad", 0, 128)
-            };
-            case.observed.containers.push(bad);
-            case = case.waiting("bad", "RunContainerError");
-        }
-        let message = reported
-            .get("terminationMessages")
-            .and_then(|messages| messages[0].as_str());
-        let mut expected = reported["statuses"].clone();
-        for status in expected.as_array_mut().expect("statuses") {
-            case.observed.containers.extend(observed_from(status, message));
-            // A command that cannot be started has ended: a kubelet shows that only after its own restart.
-            if name == "command-not-found" {
-                status["state"] = status["lastState"].take();
-                status["lastState"] = json!({});
-            } else if let Some(reason) = status["state"]["waiting"]["reason"].as_str() {
-                case.waiting
-                    .extend([waits(status["name"].as_str().expect("a name"), reason)]);
-            }
-            if let Some(message) = message {
-                status["state"]["terminated"]["message"] = json!(message);
-            }
-        }
-        let status = case.status();
-        let statuses = serde_json::to_value(&status.ephemeral_container_statuses).expect("JSON");
-        assert_eq!(statuses, expected, "{name}");
-        assert_eq!(json!(status.phase), reported["phase"], "{name}");
-        let names = conditions(&status)
-            .into_iter()
-            .map(|(name, status, _)| (name, Value::String(status)));
-        assert_eq!(
-            Value::Object(names.collect()),
-            reported["podConditions"],
-            "{name}"
-        );
-    }
 }
 
 #[test]
@@ -373,87 +278,6 @@ fn what_is_over_stays_over_when_the_runtime_forgets_it() {
 }
 
 #[test]
-fn a_restarted_container_shows_how_it_ended_before() {
-    let failed = exited("main", 1, 3);
-    let status = Case::new(one(), [exited("main", 0, 1), running("main", 2), failed]).only();
-    assert_eq!(
-        status["state"],
-        json!({"running": {"startedAt": "1970-01-01T00:00:10Z"}})
-    );
-    assert_eq!(status["lastState"]["terminated"]["exitCode"], json!(3));
-    assert_eq!(
-        status["lastState"]["terminated"]["containerID"],
-        json!("containerd://main-1")
-    );
-    assert_eq!(
-        (&status["restartCount"], &status["ready"], &status["started"]),
-        (&json!(2), &json!(true), &json!(true))
-    );
-}
-
-#[test]
-fn a_container_that_waits_for_its_restart_says_why_and_how_it_ended() {
-    let mut case = Case::new(one(), [exited("main", 4, 1)]).waiting("main", "CrashLoopBackOff");
-    case.waiting.get_mut("main").expect("waiting").message = "starts again in 40s".into();
-    let status = case.only();
-    let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "starts again in 40s"}});
-    assert_eq!(status["state"], waiting);
-    assert_eq!(status["lastState"]["terminated"]["reason"], json!("Error"));
-    assert_eq!(
-        (&status["restartCount"], &status["ready"]),
-        (&json!(4), &json!(false))
-    );
-}
-
-#[test]
-fn a_container_that_was_not_made_yet_waits_for_its_turn_or_says_why_not() {
-    assert_eq!(
-        Case::new(one(), []).only()["state"],
-        json!({"waiting": {"reason": "ContainerCreating"}})
-    );
-    let mut spec = one();
-    spec["initContainers"] = json!([{"name": "init"}]);
-    assert_eq!(
-        Case::new(spec, []).only()["state"],
-        json!({"waiting": {"reason": "PodInitializing"}})
-    );
-    let status = Case::new(one(), []).waiting("main", "ErrImagePull").only();
-    assert_eq!(status["state"], json!({"waiting": {"reason": "ErrImagePull"}}));
-    assert_eq!(
-        (&status["image"], &status["imageID"], &status["started"]),
-        (&json!("busybox"), &json!(""), &json!(false))
-    );
-    assert!(status.get("containerID").is_none() && status.get("resources").is_none());
-}
-
-#[test]
-fn a_container_that_ran_and_is_gone_is_lost_and_counts_as_restarted() {
-    let before = Case::new(one(), [running("main", 2)]).status();
-    let case = Case::new(one(), []).after(before);
-    let status = case.only();
-    assert_eq!(
-        status["lastState"]["terminated"]["reason"],
-        json!("ContainerStatusUnknown")
-    );
-    assert_eq!(status["lastState"]["terminated"]["exitCode"], json!(137));
-    assert_eq!(status["restartCount"], json!(3));
-    assert_eq!(case.phase(), "Running", "it is to be restarted");
-    // And it stays that way, neither counted again nor forgotten.
-    let later = Case::new(one(), []).after(case.status());
-    assert_eq!(later.only(), status);
-}
-
-#[test]
-fn an_init_container_that_the_pod_has_come_past_has_completed() {
-    let mut spec = one();
-    spec["initContainers"] = json!([{"name": "init"}]);
-    let status = Case::new(spec, [running("main", 0)]).status();
-    let init = &status.init_container_statuses.as_ref().expect("statuses")[0];
-    assert!(init.ready);
-    assert!(conditions(&status).iter().all(|(_, status, _)| status == "True"));
-}
-
-#[test]
 fn a_condition_keeps_its_time_while_it_does_not_change() {
     let first = Case::new(one(), []).status();
     let mut case = Case::new(one(), [running("main", 0)]).after(first);
@@ -556,145 +380,6 @@ fn addresses_are_the_sandboxs_or_the_last_known_or_the_nodes() {
     assert_eq!(ips(&case), ["10.0.0.2", "fd00::2"]);
     case.pod.spec.as_mut().expect("a spec").host_network = Some(true);
     assert_eq!(ips(&case), ["192.0.2.7"]);
-}
-
-#[test]
-fn the_record_of_an_ephemeral_container_has_the_last_word() {
-    let mut spec = one();
-    spec["ephemeralContainers"] = json!([{"name": "dbg", "image": "busybox"}]);
-    let observed = ObservedContainer {
-        message: "bye".into(),
-        ..exited("dbg", 0, 3)
-    };
-    let record = terminated(&observed);
-    let mut case = Case::new(spec.clone(), [running("main", 0), observed]);
-    let of = |case: &Case| {
-        case.status()
-            .ephemeral_container_statuses
-            .expect("statuses")
-            .remove(0)
-    };
-    let as_observed = of(&case);
-    case.ended.insert("dbg".into(), record);
-    assert_eq!(of(&case), as_observed, "the record says what the runtime said");
-
-    // The runtime forgets it, and the image is known only from the status before.
-    let mut forgotten = Case::new(spec, [running("main", 0)])
-        .after(case.status())
-        .waiting("dbg", "ErrImagePull");
-    forgotten.ended = case.ended;
-    assert_eq!(of(&forgotten), as_observed);
-}
-
-#[test]
-fn an_ephemeral_container_that_was_stopped_before_its_start_has_no_id() {
-    let mut spec = one();
-    spec["ephemeralContainers"] = json!([{"name": "dbg", "image": "busybox"}]);
-    let mut case = Case::new(spec, []);
-    let stopped = ContainerStateTerminated {
-        exit_code: 137,
-        reason: Some("Error".into()),
-        ..Default::default()
-    };
-    case.ended.insert("dbg".into(), stopped);
-    let status = case
-        .status()
-        .ephemeral_container_statuses
-        .expect("statuses")
-        .remove(0);
-    assert_eq!((status.image.as_str(), status.container_id), ("busybox", None));
-    let ended = status
-        .state
-        .and_then(|state| state.terminated)
-        .expect("terminated");
-    assert_eq!(ended.exit_code, 137);
-}
-
-#[test]
-fn a_created_ephemeral_container_still_waits() {
-    let mut spec = one();
-    spec["ephemeralContainers"] = json!([{"name": "dbg", "image": "busybox"}]);
-    let case = Case::new(spec, [container("dbg", 0, ContainerState::Created)]);
-    let status = case
-        .status()
-        .ephemeral_container_statuses
-        .expect("statuses")
-        .remove(0);
-    let waiting = status.state.and_then(|state| state.waiting).expect("waiting");
-    assert_eq!(waiting.reason.as_deref(), Some("ContainerCreating"));
-    assert_eq!(status.container_id.as_deref(), Some("containerd://dbg-0"));
-}
-
-#[test]
-fn containers_are_listed_by_name_and_init_containers_in_their_order() {
-    let spec = json!({
-        "containers": [{"name": "b"}, {"name": "a"}], "initContainers": [{"name": "z"}, {"name": "y"}],
-        "ephemeralContainers": [{"name": "two"}, {"name": "one"}],
-    });
-    let status = Case::new(spec, []).status();
-    let names = |statuses: Option<Vec<ContainerStatus>>| {
-        statuses
-            .into_iter()
-            .flatten()
-            .map(|status| status.name)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(names(status.container_statuses), ["a", "b"]);
-    assert_eq!(names(status.init_container_statuses), ["z", "y"]);
-    assert_eq!(names(status.ephemeral_container_statuses), ["one", "two"]);
-}
-
-#[test]
-fn mounts_are_listed_and_say_how_far_they_are_read_only() {
-    let mut spec = one();
-    spec["containers"][0]["volumeMounts"] = json!([
-        {"name": "a", "mountPath": "/a"},
-        {"name": "b", "mountPath": "/b", "readOnly": true},
-        {"name": "c", "mountPath": "/c", "readOnly": true, "recursiveReadOnly": "IfPossible"},
-    ]);
-    let mut case = Case::new(spec, []);
-    case.node.recursive_read_only = true;
-    assert_eq!(
-        case.only()["volumeMounts"],
-        json!([
-            {"name": "a", "mountPath": "/a"},
-            {"name": "b", "mountPath": "/b", "readOnly": true, "recursiveReadOnly": "Disabled"},
-            {"name": "c", "mountPath": "/c", "readOnly": true, "recursiveReadOnly": "Enabled"},
-        ])
-    );
-}
-
-#[test]
-fn resources_of_a_container_are_shown_as_asked_for() {
-    let mut spec = one();
-    spec["containers"][0]["resources"] = json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}});
-    let case = Case::new(spec, [running("main", 0)]);
-    let status = case.only();
-    assert_eq!(
-        status["resources"],
-        json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}})
-    );
-    assert_eq!(status["allocatedResources"], json!({"cpu": "100m"}));
-    assert_eq!(case.status().qos_class.as_deref(), Some("Burstable"));
-}
-
-#[test]
-fn termination_messages_share_the_pods_bound() {
-    let containers: Vec<_> = (0..12)
-        .map(|number| json!({"name": format!("c{number}")}))
-        .collect();
-    let ended = (0..12).map(|number| ObservedContainer {
-        message: "x".repeat(4096),
-        ..exited(&format!("c{number}"), 0, 1)
-    });
-    let status = Case::new(json!({"containers": containers, "restartPolicy": "Never"}), ended).status();
-    for container in status.container_statuses.expect("statuses") {
-        let ended = container
-            .state
-            .and_then(|state| state.terminated)
-            .expect("terminated");
-        assert_eq!(ended.message.map(|message| message.len()), Some(1024));
-    }
 }
 
 #[test]
