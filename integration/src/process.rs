@@ -80,6 +80,11 @@ impl Process {
         read(&self.stdout)
     }
 
+    /// [`Process::stdout`], of any bytes.
+    pub fn stdout_bytes(&self) -> Vec<u8> {
+        std::fs::read(&self.stdout).unwrap_or_default()
+    }
+
     /// What it has written to standard error so far.
     pub fn stderr(&self) -> String {
         read(&self.stderr)

@@ -24,6 +24,12 @@ macro_rules! on_both_versions {
     };
 }
 
+mod accepted;
+mod at_most_once;
+mod command_line;
 mod cri;
+mod lifecycle;
+mod manifests;
 mod private_node;
 mod proxy;
+mod targets;

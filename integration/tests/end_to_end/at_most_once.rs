@@ -1,0 +1,317 @@
+//! The process of an accepted debug container is started at most once, and is never forgotten, wherever the
+//! agent, or the runtime, is killed.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use integration::{
+    Agent, AgentOptions, ContainerdVersion, Moment, Node, Proxy, debug_container, is_running, sleeping_pod,
+    state_of,
+};
+use serde_json::{Value, json};
+
+on_both_versions!(
+    a_launch_survives_a_kill_between_any_two_calls,
+    a_stop_survives_a_kill_between_any_two_calls,
+    a_launch_survives_a_kill_at_any_step_on_the_disk,
+);
+
+async fn a_launch_survives_a_kill_between_any_two_calls(version: ContainerdVersion) {
+    let node = Node::start(version).await;
+    let proxy = node.start_proxy().await;
+    for (number, (method, moment)) in [
+        ("ImageStatus", Moment::Before),
+        ("PullImage", Moment::Before),
+        ("PullImage", Moment::After),
+        ("CreateContainer", Moment::Before),
+        ("CreateContainer", Moment::After),
+        ("StartContainer", Moment::Before),
+        ("StartContainer", Moment::After),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let step = format!("{method} {moment:?}");
+        let agent = start_agent(&node, &proxy).await;
+        let pod = start_pod(&node, &agent, &format!("launch-{number}")).await;
+        let mut held = proxy.hold(method, moment);
+        let answer = agent
+            .api()
+            .debug("default", &pod.name, &[counting_container()])
+            .await;
+        assert_eq!(answer.status, 200, "{step}: {answer:?}");
+        let call = tokio::time::timeout(Duration::from_secs(30), held.recv()).await;
+        let call = call.unwrap_or_else(|_| panic!("no {step} in {:?}", proxy.all_calls()));
+
+        agent.kill().await;
+        proxy.let_pass();
+        drop(call);
+
+        let agent = start_agent(&node, &proxy).await;
+        let served = agent
+            .api()
+            .pod_until("default", &pod.name, |pod| has_begun(pod))
+            .await;
+        assert_eq!(state_of(&served, "dbg"), "running:", "{step}");
+        pod.started_times(1, &step).await;
+        assert_eq!(containers_of(&node, &pod).await, 1, "{step}");
+        agent.kill().await;
+    }
+}
+
+async fn a_stop_survives_a_kill_between_any_two_calls(version: ContainerdVersion) {
+    let node = Node::start(version).await;
+    let proxy = node.start_proxy().await;
+    for (number, moment) in [Moment::Before, Moment::After].into_iter().enumerate() {
+        let step = format!("StopContainer {moment:?}");
+        let agent = start_agent(&node, &proxy).await;
+        let pod = start_pod(&node, &agent, &format!("stop-{number}")).await;
+        agent
+            .api()
+            .debug("default", &pod.name, &[counting_container()])
+            .await;
+        agent
+            .api()
+            .pod_until("default", &pod.name, |pod| state_of(pod, "dbg") == "running:")
+            .await;
+        let mut held = proxy.hold("StopContainer", moment);
+        let answer = agent.api().stop("default", &pod.name, "dbg").await;
+        assert_eq!(answer.status, 200, "{step}: {answer:?}");
+        let call = tokio::time::timeout(Duration::from_secs(30), held.recv()).await;
+        let call = call.unwrap_or_else(|_| panic!("no {step} in {:?}", proxy.all_calls()));
+
+        agent.kill().await;
+        proxy.let_pass();
+        drop(call);
+
+        let agent = start_agent(&node, &proxy).await;
+        let stopped = |pod: &Value| state_of(pod, "dbg").starts_with("terminated:");
+        agent.api().pod_until("default", &pod.name, stopped).await;
+        pod.started_times(1, &step).await;
+        assert_eq!(
+            agent.api().stop("default", &pod.name, "dbg").await.status,
+            200,
+            "stopping twice is no error"
+        );
+        agent.kill().await;
+    }
+}
+
+/// strace ends the agent at its Nth call of each kind that makes something durable.
+async fn a_launch_survives_a_kill_at_any_step_on_the_disk(version: ContainerdVersion) {
+    let node = Node::start(version).await;
+    let proxy = node.start_proxy().await;
+    let mut kills = 0;
+    for calls in ["fsync,fdatasync", "rename,renameat,renameat2"] {
+        for nth in 1..=3 {
+            let step = format!("{calls} {nth}");
+            let mut agent = start_agent(&node, &proxy).await;
+            let pod = start_pod(&node, &agent, &format!("disk-{}-{nth}", &calls[..5])).await;
+            let mut tracer = Command::new("strace");
+            tracer.args(["-f", "-qq", "-e", &format!("trace={calls}"), "-e"]);
+            tracer.arg(format!("inject={calls}:signal=KILL:when={nth}"));
+            tracer
+                .args(["-p", &inner_pid(&agent_pid(&mut agent))])
+                .stdin(std::process::Stdio::null());
+            let tracer = node.spawn(tracer);
+            integration::eventually("the agent is traced", async || {
+                let status =
+                    std::fs::read_to_string(format!("/proc/{}/status", agent_pid(&mut agent))).unwrap();
+                if status.contains("TracerPid:\t0") {
+                    Err(tracer.stderr())
+                } else {
+                    Ok(())
+                }
+            })
+            .await;
+
+            let answer = agent
+                .api()
+                .try_debug("default", &pod.name, &[counting_container()])
+                .await;
+            let accepted = answer.as_ref().is_ok_and(|answer| answer.status == 200);
+            // Either the tracer ends it, or there are not as many such calls.
+            let ended = tokio::time::timeout(Duration::from_secs(5), agent.process().ended()).await;
+            kills += usize::from(ended.is_ok());
+            tracer.signal(nix::sys::signal::Signal::SIGTERM);
+            tracer.ended().await;
+            agent.kill().await;
+
+            let agent = start_agent(&node, &proxy).await;
+            let served = agent.api().pod_until("default", &pod.name, is_running).await;
+            let known = served["spec"]["ephemeralContainers"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty());
+            assert!(known || !accepted, "{step}: accepted and forgotten");
+            if known {
+                agent
+                    .api()
+                    .pod_until("default", &pod.name, |pod| state_of(pod, "dbg") == "running:")
+                    .await;
+                pod.started_times(1, &step).await;
+                assert_eq!(containers_of(&node, &pod).await, 1, "{step}");
+            }
+            agent.kill().await;
+        }
+    }
+    assert!(kills >= 2, "the tracer killed the agent {kills} times only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_launch_survives_kills_at_any_time() {
+    let node = Node::start(ContainerdVersion::V2_4).await;
+    let agent = node.start_agent().await;
+    let pod = start_pod(&node, &agent, "any-time").await;
+    drop(agent);
+    for number in 0..12u64 {
+        let name = format!("dbg-{number}");
+        let agent = node.start_agent().await;
+        let mut container = counting_container();
+        container["name"] = json!(name);
+        container["command"][2] = json!(format!("echo started >>/scratch/{name}; exec sleep 600"));
+        let answer = agent.api().debug("default", &pod.name, &[container]).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(number * 15)).await;
+        agent.kill().await;
+
+        let agent = node.start_agent().await;
+        let served = agent
+            .api()
+            .pod_until("default", &pod.name, |pod| {
+                !state_of(pod, &name).starts_with("waiting")
+            })
+            .await;
+        let starts = std::fs::read_to_string(pod.scratch.join(&name))
+            .unwrap_or_default()
+            .lines()
+            .count();
+        match state_of(&served, &name).as_str() {
+            "running:" => pod.file_has_lines(&name, 1).await,
+            // Its StartContainer call was cut.
+            "terminated:StartError" => assert!(starts <= 1),
+            other => panic!("{name}: {other}, started {starts} times"),
+        }
+        assert_eq!(node.cri().containers(&name).await.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_ran_before_the_runtime_was_killed_is_adopted_and_not_started_again() {
+    let node = Node::start(ContainerdVersion::V1_6).await;
+    let agent = node.start_agent().await;
+    let pod = start_pod(&node, &agent, "runtime-killed").await;
+    agent
+        .api()
+        .debug("default", &pod.name, &[counting_container()])
+        .await;
+    let before = agent
+        .api()
+        .pod_until("default", &pod.name, |pod| state_of(pod, "dbg") == "running:")
+        .await;
+
+    agent.kill().await;
+    node.kill_containerd().await;
+    node.start_containerd().await;
+    let agent = node.start_agent().await;
+
+    let after = agent
+        .api()
+        .pod_until("default", &pod.name, |pod| state_of(pod, "dbg") == "running:")
+        .await;
+    let id = |pod: &Value| integration::ephemeral_status(pod, "dbg")["containerID"].clone();
+    assert_eq!(id(&before), id(&after));
+    pod.started_times(1, "containerd killed").await;
+}
+
+/// A pod whose debug containers leave a line at each start.
+struct CountingPod {
+    name: String,
+    /// Its emptyDir on the node.
+    scratch: PathBuf,
+}
+
+impl CountingPod {
+    async fn started_times(&self, times: usize, step: &str) {
+        self.file_has_lines("starts", times).await;
+        let starts = std::fs::read_to_string(self.scratch.join("starts")).unwrap();
+        assert_eq!(starts.lines().count(), times, "{step}");
+    }
+
+    async fn file_has_lines(&self, file: &str, lines: usize) {
+        let path = self.scratch.join(file);
+        integration::eventually("the container has begun", async || {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            if text.lines().count() >= lines {
+                Ok(())
+            } else {
+                Err(path.clone())
+            }
+        })
+        .await;
+    }
+}
+
+async fn start_agent(node: &Node, proxy: &Proxy) -> Agent {
+    let runtime_socket = Some(proxy.socket().to_path_buf());
+    node.start_agent_with(AgentOptions {
+        runtime_socket,
+        ..Default::default()
+    })
+    .await
+}
+
+async fn start_pod(node: &Node, agent: &Agent, name: &str) -> CountingPod {
+    node.write_manifest(&format!("{name}.json"), &sleeping_pod(name));
+    let pod = agent.api().pod_until("default", name, is_running).await;
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let scratch = node
+        .folder()
+        .join("state/pods")
+        .join(uid)
+        .join("volumes/kubernetes.io~empty-dir/scratch");
+    CountingPod {
+        name: name.to_owned(),
+        scratch,
+    }
+}
+
+/// Leaves a line in the pod's volume, and is pulled each time.
+fn counting_container() -> Value {
+    let mut container = debug_container(
+        "dbg",
+        &["sh", "-c", "echo started >>/scratch/starts; exec sleep 600"],
+    );
+    container["image"] = json!(integration::BUSYBOX);
+    container["imagePullPolicy"] = json!("Always");
+    container["volumeMounts"] = json!([{ "name": "scratch", "mountPath": "/scratch" }]);
+    container
+}
+
+fn has_begun(pod: &Value) -> bool {
+    let state = state_of(pod, "dbg");
+    state.starts_with("running") || state.starts_with("terminated")
+}
+
+/// How many containers named `dbg` the runtime has in a pod.
+async fn containers_of(node: &Node, pod: &CountingPod) -> usize {
+    let containers = node.cri().containers("dbg").await;
+    containers
+        .iter()
+        .filter(|container| container.labels["io.kubernetes.pod.name"] == pod.name)
+        .count()
+}
+
+fn agent_pid(agent: &mut Agent) -> String {
+    agent.process().pid().to_string()
+}
+
+/// A process's id inside the node: the last of its `NSpid`.
+fn inner_pid(pid: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .unwrap();
+    line.split_whitespace().last().unwrap().to_owned()
+}
