@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, patch, post};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A server on a socket of its own; it goes with the runtime of the test.
 fn serve(router: Router) -> (Client, TempDir) {
@@ -105,15 +106,17 @@ async fn a_line_without_end_is_refused() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_a_lost_agent() {
-    let router = Router::new().route(
-        "/watch",
-        get(|| async {
-            let parts = vec![Ok("{\"n\":1}\n"), Err(io::Error::other("gone"))];
-            Body::from_stream(futures_util::stream::iter(parts))
-        }),
-    );
-    let (client, _folder) = serve(router);
-    let mut lines = client.lines("/watch").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("debuglet.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n{\"n\":1}\n\r\n";
+        let mut request = [0; 1024];
+        stream.read(&mut request).await.unwrap();
+        stream.write_all(answer).await.unwrap();
+    });
+    let mut lines = Client::new(socket).lines("/watch").await.unwrap();
     assert_eq!(lines.next::<Value>().await.unwrap(), Some(json!({"n": 1})));
     let error = lines.next::<Value>().await.unwrap_err();
     assert!(error.is_lost_agent(), "{error}");

@@ -83,7 +83,7 @@ mod tests {
             ("/ # ", "", ""),
             ("/ # ", "/ # ", "/ # "),
             ("hello\n/ # ", "/ # ls\r\n", "/ # "),
-            ("hello\n/ # ", "\r\n/ # ", ""),
+            ("hello\n/ # ", "\r\n/ # ", "\r\n/ # "),
             ("a\nb\nc\n", "b\r\nc\r\nd\r\n", "b\r\nc\r\n"),
             ("a\r\nb\r\n", "b\r\nc", "b\r\n"),
             ("aaa", "aaaa", "aaa"),

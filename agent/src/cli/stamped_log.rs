@@ -21,8 +21,8 @@ pub(crate) struct StampedLog {
     place: Place,
     /// The place to find again before anything is handed on; what comes before it has been already.
     resume: Option<Place>,
-    /// How much of the line is to be left out, in bytes.
-    skip: usize,
+    /// How much of the line has been read this time, in bytes.
+    position: usize,
 }
 
 /// A place in a log.
@@ -48,11 +48,11 @@ impl StampedLog {
             if self.resume.is_some() {
                 continue;
             }
-            let skipped = self.skip.min(part.len());
-            self.skip -= skipped;
-            self.place.bytes += part.len();
-            if skipped < part.len() {
-                out(&part[skipped..]);
+            let known = self.place.bytes.saturating_sub(self.position).min(part.len());
+            self.position += part.len();
+            self.place.bytes = self.place.bytes.max(self.position);
+            if known < part.len() {
+                out(&part[known..]);
             }
         }
     }
@@ -72,16 +72,13 @@ impl StampedLog {
     }
 
     fn begin_line(&mut self, stamp: String) {
-        self.skip = 0;
-        if let Some(place) = &self.resume {
-            if stamp == place.stamp {
-                self.skip = place.bytes;
-            } else if !is_well_after(&stamp, &place.stamp) {
-                return;
-            }
-            self.resume = None;
+        self.position = 0;
+        match self.resume.take() {
+            // The place again: as much of this line as was handed on is left out.
+            Some(place) if stamp == place.stamp => self.place = place,
+            Some(place) if !is_well_after(&stamp, &place.stamp) => self.resume = Some(place),
+            _ => self.place = Place { stamp, bytes: 0 },
         }
-        self.place = Place { stamp, bytes: 0 };
     }
 
     /// The log has broken off; the next bytes are those of a new reading that begins at or before [`Self::since`].

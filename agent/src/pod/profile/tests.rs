@@ -206,7 +206,7 @@ fn a_custom_profile_that_no_container_could_be_is_refused() {
 
 #[test]
 fn a_generated_name_is_a_dns_label_without_words() {
-    assert_eq!(generated_name([0, 1, 26, 27, 255]), "debugger-bc9bj");
+    assert_eq!(generated_name([0, 1, 26, 27, 255]), "debugger-bc9bq");
 }
 
 #[test]
