@@ -13,10 +13,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Context;
-use super::decode::decode;
 use super::pods::find;
 use super::request::{Body, Parameters};
 use super::status::Failure;
+use crate::pod::decode::decode;
 use crate::pod::ephemeral_patch::{self, PatchForm};
 use crate::pod::field_error::{Cause, FieldError};
 use crate::store::accept::AcceptError;

@@ -15,7 +15,6 @@
 //! Whatever goes wrong is answered with a `Status`: [`status`] is the one place that says how.
 
 mod connection;
-mod decode;
 mod ephemeral_containers;
 mod events;
 mod extension;

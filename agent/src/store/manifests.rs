@@ -101,10 +101,11 @@ impl<'a> Application<'a> {
         outcome
     }
 
+    /// Keeps the pods of a file, or of all files where the path is that of a folder that cannot be read.
     fn keep_all_of(&mut self, path: &Path) {
         let inner = self.store.lock();
         for (uid, entry) in &inner.pods {
-            if entry.manifest == path && !matches!(entry.wanted, Wanted::Removed { .. }) {
+            if entry.manifest.starts_with(path) && !matches!(entry.wanted, Wanted::Removed { .. }) {
                 self.keep.insert(uid.clone());
                 let name = (entry.key.namespace.clone(), entry.key.name.clone());
                 self.taken.entry(name).or_insert_with(|| file_name(path));
