@@ -89,7 +89,7 @@ enum Command {
     Stop(stop::Arguments),
     /// Say what this node has and lacks
     #[command(after_help = "Example:\n  debuglet check && echo this node is fit")]
-    Check,
+    Check(check::Arguments),
 }
 
 /// The pod that a command is about.
@@ -117,7 +117,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     match arguments.command {
-        Command::Check => check::run(arguments.config.as_deref()),
+        Command::Check(check) => check::run(arguments.config.as_deref(), &check),
         Command::Agent => match Config::load(arguments.config.as_deref()) {
             Ok(config) => crate::agent::run(config),
             Err(error) => end(Err(Failure::new(error.to_string()))),
@@ -143,7 +143,7 @@ fn talk_to_agent(config: Option<PathBuf>, command: Command) -> Result<u8, Failur
             Command::Attach(arguments) => attach::run(&client, arguments).await,
             Command::Exec(arguments) => exec::run(&client, arguments).await,
             Command::Stop(arguments) => stop::run(&client, arguments).await.map(|()| 0),
-            Command::Agent | Command::Check => Ok(0),
+            Command::Agent | Command::Check(_) => Ok(0),
         }
     });
     // A thread that still reads a stdin without an end would hold up the process for ever.
