@@ -1,12 +1,15 @@
 //! What wakes the workers, and what they find when they wake: a pod that is to be looked at anew, containers
 //! that have ended.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::runtime::events::ContainerEventKind;
+
+/// How many ends of containers that nobody owns yet are remembered; most are other people's.
+const UNCLAIMED: usize = 256;
 
 /// What came for one pod since its worker last looked. Signals that come together are one.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -51,6 +54,9 @@ struct Inner {
     pods: BTreeMap<String, Arc<Signal>>,
     /// The pod's UID by the id of each of its containers and sandboxes.
     owners: HashMap<String, String>,
+    /// Containers that ended before anybody owned them, oldest first: a command may be over before the call that
+    /// started it has returned.
+    unclaimed: VecDeque<String>,
 }
 
 impl Signals {
@@ -83,17 +89,31 @@ impl Signals {
             .retain(|id, owner| owner != uid || ids.contains(id.as_str()));
         for id in ids {
             inner.owners.insert(id.to_owned(), uid.to_owned());
+            let ended = inner.unclaimed.iter().position(|unclaimed| unclaimed == id);
+            if let Some(place) = ended {
+                inner.unclaimed.remove(place);
+                if let Some(signal) = inner.pods.get(uid) {
+                    signal.mark(Some(id));
+                }
+            }
         }
     }
 
     /// Brings an event to its pod; false where nobody knows whose it is.
     pub(crate) fn event(&self, id: &str, kind: ContainerEventKind) -> bool {
-        let inner = self.lock();
-        let Some(signal) = inner.owners.get(id).and_then(|uid| inner.pods.get(uid)) else {
-            return false;
-        };
-        signal.mark((kind == ContainerEventKind::Exited).then_some(id));
-        true
+        let mut inner = self.lock();
+        let exited = kind == ContainerEventKind::Exited;
+        if let Some(signal) = inner.owners.get(id).and_then(|uid| inner.pods.get(uid)) {
+            signal.mark(exited.then_some(id));
+            return true;
+        }
+        if exited {
+            if inner.unclaimed.len() == UNCLAIMED {
+                inner.unclaimed.pop_front();
+            }
+            inner.unclaimed.push_back(id.to_owned());
+        }
+        false
     }
 
     /// Has one pod looked at anew.
@@ -118,5 +138,48 @@ impl Signals {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_ends_before_its_start_has_returned_is_noticed_once_it_is_owned() {
+        let signals = Signals::default();
+        let signal = signals.of_pod("u1", Arc::default());
+        signal.take();
+        assert!(
+            !signals.event("c1", ContainerEventKind::Exited),
+            "nobody owns it yet"
+        );
+        signals.own("u1", ["c1"].into_iter());
+        assert_eq!(signal.take().exited, BTreeSet::from(["c1".to_owned()]));
+        signals.own("u1", ["c1"].into_iter());
+        assert_eq!(signal.take(), Seen::default(), "it is told once");
+    }
+
+    #[test]
+    fn ends_that_nobody_claims_are_forgotten_in_their_turn() {
+        let signals = Signals::default();
+        for index in 0..2 * UNCLAIMED {
+            signals.event(&index.to_string(), ContainerEventKind::Exited);
+        }
+        assert_eq!(signals.lock().unclaimed.len(), UNCLAIMED);
+    }
+
+    #[test]
+    fn an_event_wakes_only_the_pod_whose_container_it_is() {
+        let signals = Signals::default();
+        let (one, other) = (
+            signals.of_pod("u1", Arc::default()),
+            signals.of_pod("u2", Arc::default()),
+        );
+        (one.take(), other.take());
+        signals.own("u1", ["c1"].into_iter());
+        assert!(signals.event("c1", ContainerEventKind::Started));
+        assert!(one.take().dirty);
+        assert!(!other.take().dirty);
     }
 }
