@@ -298,10 +298,12 @@ impl DebugRun<'_> {
 
     /// Prints the container's log until it has ended, and sends it our standard input where it is to have it.
     async fn follow(&self, interrupts: &mut Interrupts) -> Result<u8, Failure> {
-        let follower = Follower::new(self.client, self.namespace, self.pod, self.container);
+        let mut follower = Follower::new(self.client, self.namespace, self.pod, self.container);
         let following = async {
             follower.copy().await?;
-            self.end().await
+            let launch = self.end().await?;
+            follower.copy_rest().await?;
+            Ok::<_, Failure>(launch)
         };
         let sending = async {
             if self.arguments.stdin {

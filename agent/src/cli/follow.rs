@@ -38,24 +38,24 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Writes the log to stdout until the container has ended and everything is written.
-    pub(crate) async fn copy(mut self) -> Result<(), Failure> {
+    /// Writes the log to stdout until the container has ended.
+    pub(crate) async fn copy(&mut self) -> Result<(), Failure> {
         loop {
-            let broken = match self.open().await {
+            let broken = match self.open(true).await {
                 Ok(stream) => self.copy_one(stream).await?,
                 Err(error) => Some(error),
             };
             let failure = match broken {
-                Some(error) if error.is_lost_agent() => Failure::from(error),
+                Some(error) if self.may_pass(&error) => Failure::from(error),
                 Some(error) => return Err(error.into()),
                 // An agent that stops ends its answers properly: the log has ended when the container has.
-                None => match self.still_runs().await {
-                    Ok(false) => return Ok(()),
-                    Ok(true) => Failure::new(format!(
+                None => match self.has_ended().await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => Failure::new(format!(
                         "the log of {} breaks off again and again",
                         self.container
                     )),
-                    Err(error) if error.is_lost_agent() => Failure::from(error),
+                    Err(error) if self.may_pass(&error) => Failure::from(error),
                     Err(error) => return Err(error.into()),
                 },
             };
@@ -64,10 +64,25 @@ impl<'a> Follower<'a> {
         }
     }
 
-    async fn open(&self) -> Result<ByteStream, ClientError> {
+    /// Writes what the log of the ended container still has.
+    pub(crate) async fn copy_rest(&mut self) -> Result<(), Failure> {
+        self.log.broke_off();
+        let stream = self.open(false).await?;
+        match self.copy_one(stream).await? {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether waiting may help: the agent is away, or has come back and does not know its pods yet.
+    fn may_pass(&self, error: &ClientError) -> bool {
+        error.is_lost_agent() || self.agent.is_away()
+    }
+
+    async fn open(&self, follow: bool) -> Result<ByteStream, ClientError> {
         let query = [
             ("container", self.container.to_owned()),
-            ("follow", "true".to_owned()),
+            ("follow", follow.to_string()),
             ("timestamps", "true".to_owned()),
             ("sinceTime", self.log.since()),
         ];
@@ -93,14 +108,15 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Whether the container runs.
-    async fn still_runs(&self) -> Result<bool, ClientError> {
+    /// Whether the container has ended, as far as the agent knows.
+    async fn has_ended(&self) -> Result<bool, ClientError> {
         let pod: Pod = match self.client.get(&pod_path(self.namespace, self.pod, "")).await {
             Ok(pod) => pod,
-            Err(error) if error.code() == Some(404) => return Ok(false),
+            // The pod is gone; an agent that has just come back may only not know it yet.
+            Err(error) if error.code() == Some(404) => return Ok(!self.agent.is_away()),
             Err(error) => return Err(error),
         };
         let state = container_status(&pod, self.container).and_then(|status| status.state.as_ref());
-        Ok(state.is_some_and(|state| state.running.is_some()))
+        Ok(state.is_some_and(|state| state.terminated.is_some()))
     }
 }

@@ -38,7 +38,8 @@ impl<'a> LaunchWatch<'a> {
                     return Ok(launch);
                 }
                 Ok(None) => Failure::new("the agent stopped telling how the container is"),
-                Err(error) if error.is_lost_agent() => error.into(),
+                // An agent that has just come back may not know its pods yet.
+                Err(error) if error.is_lost_agent() || self.agent.is_away() => error.into(),
                 Err(error) => return Err(error.into()),
             };
             self.lines = None;
