@@ -3,7 +3,6 @@
 //! takes every process, mount, network device, control group and file along.
 
 use std::io::{BufRead, BufReader};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -281,7 +280,7 @@ impl Node {
         let far = || Stdio::from(ends.slave.try_clone().unwrap());
         session.stdin(far()).stdout(far()).stderr(far());
         let process = self.place.adopt("terminal", session);
-        Terminal::new(process, OwnedFd::from(ends.master).into(), device)
+        Terminal::new(process, ends.master.into(), device)
     }
 }
 

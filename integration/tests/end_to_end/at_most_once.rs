@@ -49,10 +49,7 @@ async fn a_launch_survives_a_kill_between_any_two_calls(version: ContainerdVersi
         drop(call);
 
         let agent = start_agent(&node, &proxy).await;
-        let served = agent
-            .api()
-            .pod_until("default", &pod.name, |pod| has_begun(pod))
-            .await;
+        let served = agent.api().pod_until("default", &pod.name, has_begun).await;
         assert_eq!(state_of(&served, "dbg"), "running:", "{step}");
         pod.started_times(1, &step).await;
         assert_eq!(containers_of(&node, &pod).await, 1, "{step}");

@@ -1,5 +1,8 @@
 //! debuglet on the real parts, each test on a private node of its own. Needs root and `integration/setup`.
 
+// A helper of a test is a test, too.
+#![allow(clippy::unwrap_used)]
+
 /// Makes two tests of each function that is given: one on containerd 1.6, one on 2.4.
 macro_rules! on_both_versions {
     ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
