@@ -1,5 +1,6 @@
 //! `pods/ephemeralcontainers`: the one thing of a pod that is written here. Every form of writing ends in the
-//! whole list that is wanted, which the store judges and makes durable before the answer.
+//! whole list that is wanted, which the store judges and makes durable before the answer. Reading it is reading
+//! the pod: see `pods`.
 
 use std::sync::Arc;
 
@@ -43,14 +44,6 @@ enum FieldValidation {
     Warn,
     /// Refuse.
     Strict,
-}
-
-/// The pod with its ephemeral containers.
-pub(crate) async fn get(
-    State(context): State<Arc<Context>>,
-    Path((namespace, name)): Path<(String, String)>,
-) -> Result<Response, Failure> {
-    super::pods::get(State(context), Path((namespace, name))).await
 }
 
 /// Replaces the list by the body's, which must hold all that was there.

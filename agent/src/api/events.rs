@@ -27,12 +27,12 @@ pub(crate) async fn list(
     Path(namespace): Path<String>,
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Response, Failure> {
-    answer(&context, Some(namespace), &parameters)
+    answer(&context, Some(&namespace), &parameters)
 }
 
 fn answer(
     context: &Context,
-    namespace: Option<String>,
+    namespace: Option<&String>,
     parameters: &ListParameters,
 ) -> Result<Response, Failure> {
     if parameters.watch {
@@ -50,7 +50,7 @@ fn answer(
     let selected: Vec<&Event> = events
         .iter()
         .map(AsRef::as_ref)
-        .filter(|event| namespace.is_none() || namespace == event.metadata.namespace)
+        .filter(|event| namespace.is_none() || namespace == event.metadata.namespace.as_ref())
         .filter(|event| selector.selects(event, event.metadata.labels.as_ref()))
         .collect();
     Ok(Json(List::new("EventList", version, selected)).into_response())

@@ -34,8 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::OriginalUri;
-use axum::http::Method;
+use axum::http::{Method, Uri};
 use axum::routing::{get, post};
 use nix::unistd::ROOT;
 use tokio_util::sync::CancellationToken;
@@ -84,40 +83,40 @@ impl Api {
 }
 
 fn router(context: Arc<Context>) -> Router {
-    let pod = Router::new().route("/", get(pods::get)).route(
-        "/ephemeralcontainers",
-        get(ephemeral_containers::get)
-            .put(ephemeral_containers::put)
-            .patch(ephemeral_containers::patch),
-    );
+    // Whole paths, not nested routers: what is served can be searched for, and errors name the whole path.
     let core = Router::new()
-        .route("/", get(version::core_resources))
-        .route("/pods", get(pods::list_all))
-        .route("/namespaces/{namespace}/pods", get(pods::list))
-        .nest("/namespaces/{namespace}/pods/{name}", pod)
-        .route("/events", get(events::list_all))
-        .route("/namespaces/{namespace}/events", get(events::list))
-        .route("/namespaces/{namespace}/events/{name}", get(events::get));
-    let launch = Router::new()
-        .route("/", get(extension::launch))
-        .route("/stop", post(extension::stop))
-        .route("/flushlog", post(extension::flush_log));
+        .route("/api", get(version::core_versions))
+        .route("/api/v1", get(version::core_resources))
+        .route("/api/v1/pods", get(pods::list_all))
+        .route("/api/v1/namespaces/{namespace}/pods", get(pods::list))
+        .route("/api/v1/namespaces/{namespace}/pods/{name}", get(pods::get))
+        .route(
+            "/api/v1/namespaces/{namespace}/pods/{name}/ephemeralcontainers",
+            get(pods::get)
+                .put(ephemeral_containers::put)
+                .patch(ephemeral_containers::patch),
+        )
+        .route("/api/v1/events", get(events::list_all))
+        .route("/api/v1/namespaces/{namespace}/events", get(events::list))
+        .route("/api/v1/namespaces/{namespace}/events/{name}", get(events::get));
+    let launch = "/apis/debuglet.io/v1alpha1/namespaces/{namespace}/pods/{name}/launches/{container}";
     let extension = Router::new()
-        .route("/", get(version::extension_resources))
-        .route("/node", get(extension::node))
-        .nest("/namespaces/{namespace}/pods/{name}/launches/{container}", launch);
+        .route("/apis", get(version::groups))
+        .route("/apis/debuglet.io", get(version::group))
+        .route("/apis/debuglet.io/v1alpha1", get(version::extension_resources))
+        .route("/apis/debuglet.io/v1alpha1/node", get(extension::node))
+        .route(launch, get(extension::launch))
+        .route(&format!("{launch}/stop"), post(extension::stop))
+        .route(&format!("{launch}/flushlog"), post(extension::flush_log));
     Router::new()
         .route("/version", get(version::version))
         .route("/livez", get(version::healthy))
         .route("/readyz", get(version::healthy))
-        .route("/api", get(version::core_versions))
-        .nest("/api/v1", core)
-        .route("/apis", get(version::groups))
-        .route("/apis/debuglet.io", get(version::group))
-        .nest("/apis/debuglet.io/v1alpha1", extension)
-        .fallback(async |OriginalUri(path): OriginalUri| Failure::no_such_path(path.path()))
-        .method_not_allowed_fallback(async |method: Method, OriginalUri(path): OriginalUri| {
-            Failure::method_not_allowed(format!("{method} is not served at {}", path.path()))
+        .merge(core)
+        .merge(extension)
+        .fallback(async |uri: Uri| Failure::no_such_path(uri.path()))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            Failure::method_not_allowed(format!("{method} is not served at {}", uri.path()))
         })
         .with_state(context)
 }

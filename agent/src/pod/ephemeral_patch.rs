@@ -388,8 +388,8 @@ mod tests {
 
     #[test]
     fn a_json_patch_that_copies_the_pod_into_itself_is_bounded() {
-        let copy = json!({"op": "copy", "from": "", "path": "/x"});
-        let patch = Value::Array(vec![copy; 60]);
+        let copies = (0..30).map(|index| json!({"op": "copy", "from": "", "path": format!("/x{index}")}));
+        let patch = Value::Array(copies.collect());
         assert_eq!(
             after(PatchForm::Json, &patch),
             Err(PatchError::TooLarge { limit: COPIED_BYTES })
