@@ -1,6 +1,7 @@
 //! Which run of the runtime answers on the socket: a container that was created and not yet started may have
 //! run when the runtime was another process since (see "At most once" in `agent/ARCHITECTURE.md`).
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The random id of this boot of the machine.
@@ -8,7 +9,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Where `starttime` stands in /proc/PID/stat, counted from 0 after the name's closing parenthesis (proc(5): field 22).
 const START_TIME_FIELD: usize = 19;
 
-/// The identity of the process that serves the socket: boot, process id and start time. Empty where it cannot be
+/// The identity of the process that serves the socket: boot, process id and start time; for a process that cannot
+/// be looked up from here, the socket itself, which a runtime makes anew when it starts. Empty where neither can be
 /// told; that equals nothing, not even another empty one.
 pub(crate) async fn instance(socket: &Path) -> String {
     let identity = read(socket).await;
@@ -21,11 +23,19 @@ pub(crate) async fn instance(socket: &Path) -> String {
 async fn read(socket: &Path) -> std::io::Result<String> {
     let unknown = || std::io::Error::from(std::io::ErrorKind::NotFound);
     let peer = tokio::net::UnixStream::connect(socket).await?.peer_cred()?;
+    let boot = tokio::fs::read_to_string(BOOT_ID).await?;
     // Zero stands for a process of another PID namespace, which cannot be looked up here.
-    let pid = peer.pid().filter(|pid| *pid > 0).ok_or_else(unknown)?;
+    let Some(pid) = peer.pid().filter(|pid| *pid > 0) else {
+        let socket = tokio::fs::metadata(socket).await?;
+        let (seconds, nanoseconds) = (socket.ctime(), socket.ctime_nsec());
+        return Ok(format!(
+            "{}/socket {}/{seconds}.{nanoseconds:09}",
+            boot.trim(),
+            socket.ino()
+        ));
+    };
     let stat = tokio::fs::read_to_string(format!("/proc/{pid}/stat")).await?;
     let started = start_time(&stat).ok_or_else(unknown)?;
-    let boot = tokio::fs::read_to_string(BOOT_ID).await?;
     Ok(format!("{}/{pid}/{started}", boot.trim()))
 }
 

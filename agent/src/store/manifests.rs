@@ -86,13 +86,18 @@ impl<'a> Application<'a> {
                 self.keep_all_of(path);
             }
         }
-        for (path, file) in files {
-            for pod in file.iter().flatten() {
-                if let Err(error) = self.apply_pod(path, pod) {
-                    self.problem(path, "", error.to_string());
-                    self.keep_all_of(path);
-                    outcome = Err(error);
-                }
+        // Of two files that name one pod, the one whose pod runs already counts, else the first by name.
+        let pods = || {
+            files
+                .iter()
+                .flat_map(|(path, file)| file.iter().flatten().map(move |pod| (path, pod)))
+        };
+        let (running, others): (Vec<_>, Vec<_>) = pods().partition(|(path, pod)| self.runs_from(path, pod));
+        for (path, pod) in running.into_iter().chain(others) {
+            if let Err(error) = self.apply_pod(path, pod) {
+                self.problem(path, "", error.to_string());
+                self.keep_all_of(path);
+                outcome = Err(error);
             }
         }
         self.remove_the_rest();
@@ -111,6 +116,19 @@ impl<'a> Application<'a> {
                 self.taken.entry(name).or_insert_with(|| file_name(path));
             }
         }
+    }
+
+    fn runs_from(&self, path: &Path, manifest: &ManifestPod) -> bool {
+        let metadata = &manifest.pod.metadata;
+        let namespace = metadata
+            .namespace
+            .as_deref()
+            .filter(|namespace| !namespace.is_empty())
+            .unwrap_or("default");
+        let inner = self.store.lock();
+        inner
+            .by_name(namespace, metadata.name.as_deref().unwrap_or_default())
+            .is_some_and(|entry| entry.manifest == path && entry.wanted == Wanted::Running)
     }
 
     fn apply_pod(&mut self, path: &Path, manifest: &ManifestPod) -> Result<(), DiskError> {

@@ -19,7 +19,7 @@ use crate::pod::crash_back_off::CrashBackOff;
 use crate::pod::defaults;
 use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
-use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation};
+use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation, TARGET_NOT_RUNNING};
 use crate::pod::record::Record;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::instance::instance;
@@ -54,6 +54,8 @@ pub(super) struct PodWorker {
     pulled: BTreeSet<String>,
     /// Where the targets' files are, by ephemeral container.
     files_at: BTreeMap<String, String>,
+    /// What was told of targets that do not run, by ephemeral container.
+    told: BTreeMap<String, String>,
     steps: JoinSet<(String, Outcome)>,
     busy: BTreeMap<String, Arc<PullingFlag>>,
     /// Ends the waits for images: set when the pod goes or the agent stops.
@@ -84,6 +86,7 @@ impl PodWorker {
             held: BTreeMap::new(),
             pulled: BTreeSet::new(),
             files_at: BTreeMap::new(),
+            told: BTreeMap::new(),
             steps: JoinSet::new(),
             busy: BTreeMap::new(),
             cancel: shutdown.child_token(),
@@ -150,6 +153,7 @@ impl PodWorker {
             now,
         });
         self.report(&view, &plan, &busy);
+        self.tell_of_targets(&view, &plan);
         if let Some(at) = plan.wake_at {
             let due = to_duration(at - now);
             wake_in = Some(wake_in.map_or(due, |earlier: Duration| earlier.min(due)));
@@ -231,6 +235,33 @@ impl PodWorker {
             files_at: &self.files_at,
         });
         self.context.store.report(&self.uid, report);
+    }
+
+    /// An event for each debug container whose target does not run, as a kubelet has one: once for what is the case.
+    fn tell_of_targets(&mut self, view: &View, plan: &Plan) {
+        for record in &view.records {
+            let name = &record.spec.name;
+            let message = match plan.waiting.get(name) {
+                Some(waiting) if waiting.reason == TARGET_NOT_RUNNING && !self.held.contains_key(name) => {
+                    Some(&waiting.message)
+                }
+                _ => None,
+            };
+            if self.told.get(name) == message {
+                continue;
+            }
+            match message {
+                Some(message) => {
+                    let text = format!("Error: {message}");
+                    self.context
+                        .tell(&view.pod, Some(name), Severity::Warning, "Failed", text);
+                    self.told.insert(name.clone(), message.clone());
+                }
+                None => {
+                    self.told.remove(name);
+                }
+            }
+        }
     }
 
     /// Works out where the targets' files are, once per debug container.

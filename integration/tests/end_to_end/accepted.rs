@@ -30,10 +30,13 @@ async fn each_case_goes_as_with_a_kubelet(version: ContainerdVersion) {
         let seen = agent
             .api()
             .pod_until("default", &pod, |pod| {
-                expected["statuses"].as_array().unwrap().iter().all(|status| {
-                    let states = states(case, status);
-                    states.contains(&state_of(pod, status["name"].as_str().unwrap()))
-                })
+                // The other containers take their time too.
+                let phase_is_reached = pod["status"]["phase"] == expected["phase"];
+                phase_is_reached
+                    && expected["statuses"].as_array().unwrap().iter().all(|status| {
+                        let states = states(case, status);
+                        states.contains(&state_of(pod, status["name"].as_str().unwrap()))
+                    })
             })
             .await;
         if seen["spec"]["ephemeralContainers"] != facts["stored"] {

@@ -22,6 +22,9 @@ use ephemeral::EphemeralStep;
 /// The name under which the sandbox is held back and kept busy: no container can bear it.
 pub(crate) const SANDBOX: &str = "";
 
+/// The waiting reason of an ephemeral container whose target does not run (the kubelet's).
+pub(crate) const TARGET_NOT_RUNNING: &str = "CreateContainerError";
+
 /// A step that did not succeed, and when it may be tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -292,11 +295,7 @@ fn plan_launch(situation: &Situation<'_>, record: &Record, ready: Option<&str>, 
         }
         // The pull goes ahead meanwhile: it is what takes long once the target is there.
         found => {
-            plan.wait(
-                name,
-                "CreateContainerError",
-                target_message(situation, target, found),
-            );
+            plan.wait(name, TARGET_NOT_RUNNING, target_message(situation, target, found));
             if !situation.pulled.contains(name) {
                 plan.actions.push(Action::PullEphemeral { name: name.clone() });
             }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::ephemeral::{self, EphemeralStep};
 use super::{Action, Plan, SANDBOX, Situation};
-use crate::pod::observed::ContainerState;
+use crate::pod::observed::{ContainerState, ObservedContainer};
 use crate::pod::record::Phase;
 
 /// The grace of a pod whose manifest does not say (Kubernetes' default), in seconds.
@@ -80,6 +80,13 @@ fn end_records(situation: &Situation<'_>, plan: &mut Plan) -> bool {
             continue;
         }
         let found = situation.observed.newest(name);
+        let runs = |found: &ObservedContainer| {
+            found.ours && matches!(found.state, ContainerState::Running | ContainerState::Unknown)
+        };
+        if found.is_some_and(runs) {
+            // It is being stopped: how it ends is still to be seen.
+            continue;
+        }
         let step = match ephemeral::step(record, found, None, situation.runtime_instance, situation.now) {
             EphemeralStep::End { container_id } => EphemeralStep::End { container_id },
             EphemeralStep::EndAs(terminated) => EphemeralStep::EndAs(terminated),

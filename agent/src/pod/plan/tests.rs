@@ -67,11 +67,7 @@ impl Scene {
             state,
             created_at: NOW - 20 * SECOND,
             started_at: NOW - 20 * SECOND,
-            finished_at: if state == ContainerState::Exited {
-                NOW - SECOND
-            } else {
-                0
-            },
+            finished_at: if state == Exited { NOW - SECOND } else { 0 },
             exit_code,
             reason: if exit_code == 0 {
                 "Completed".to_owned()
