@@ -11,7 +11,7 @@ use debuglet_proto::v1::ReopenContainerLogRequest;
 use futures_util::stream;
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Context;
 use super::connection::{OnDuty, ReadDuty};
@@ -29,6 +29,8 @@ pub(crate) const VERSION: &str = "v1alpha1";
 
 /// How often the runtime is asked how much of an image has arrived, while somebody watches.
 const PULL_INTERVAL: Duration = Duration::from_millis(200);
+/// How long it may take to say so: the launch itself is told without it then.
+const PULL_ANSWER: Duration = Duration::from_secs(1);
 
 /// An object of the group.
 #[derive(Serialize)]
@@ -214,5 +216,8 @@ async fn pull_progress(context: &Context, image: &str) -> Option<PullProgress> {
         policy: PullPolicy::IfNotPresent,
         runtime_handler: String::new(),
     };
-    context.images.progress(&request).await
+    timeout(PULL_ANSWER, context.images.progress(&request))
+        .await
+        .ok()
+        .flatten()
 }
