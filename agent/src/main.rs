@@ -3,7 +3,6 @@
 //!
 //! Start reading at [`agent`], which puts the parts together, or follow one debug container:
 //! `source/` or `api/` -> `store/` -> `worker/` -> `runtime/`, and back as status. The rules are in `pod/`.
-#![allow(dead_code)] // while the parts are laid
 
 mod agent;
 mod api;

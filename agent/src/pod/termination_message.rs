@@ -5,9 +5,9 @@ pub(crate) const MAX_BYTES: usize = 4096;
 /// The most that a pod's status holds of all its containers' messages, in bytes.
 const MAX_POD_BYTES: usize = 12 * 1024;
 /// The most that is taken from a log instead of a file, in bytes
-const MAX_LOG_BYTES: usize = 2048;
+pub(crate) const MAX_LOG_BYTES: usize = 2048;
 /// and in lines.
-pub(crate) const MAX_LOG_LINES: usize = 80;
+pub(crate) const MAX_LOG_LINES: u64 = 80;
 
 /// How many bytes of its message one container of a pod with so many containers (of all kinds) may show.
 pub(crate) fn share(containers: usize) -> usize {
@@ -22,21 +22,6 @@ pub(crate) fn cut(message: &mut String, bytes: usize) {
 /// The message in a container's file: its last [`MAX_BYTES`].
 pub(crate) fn from_file(content: &[u8]) -> String {
     last_bytes(content, MAX_BYTES)
-}
-
-/// The message in a container's output, where its file has none: the last [`MAX_LOG_LINES`] lines, and of these
-/// the last [`MAX_LOG_BYTES`]. `output` is what the container wrote, without the log's timestamps.
-pub(crate) fn from_log(output: &[u8]) -> String {
-    // The line feed that ends the last line begins no further one.
-    let ended = output.strip_suffix(b"\n").unwrap_or(output);
-    let start = ended
-        .iter()
-        .enumerate()
-        .rev()
-        .filter(|(_, byte)| **byte == b'\n')
-        .nth(MAX_LOG_LINES - 1)
-        .map_or(0, |(at, _)| at + 1);
-    last_bytes(&output[start..], MAX_LOG_BYTES)
 }
 
 /// Whether the message is to be taken from the log: only if the container asked for that
@@ -94,18 +79,6 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_marked() {
         assert_eq!(from_file(b"a\xFFb"), "a\u{FFFD}b");
-    }
-
-    #[test]
-    fn of_a_log_the_last_80_lines_and_of_these_2048_bytes_count() {
-        let lines = |range: std::ops::Range<u32>| range.map(|line| format!("{line}\n")).collect::<String>();
-        assert_eq!(from_log(b"one\ntwo\n"), "one\ntwo\n");
-        assert_eq!(from_log(b"one\ntwo"), "one\ntwo");
-        assert_eq!(from_log(b""), "");
-        assert_eq!(from_log(lines(0..80).as_bytes()), lines(0..80));
-        assert_eq!(from_log(lines(0..81).as_bytes()), lines(1..81));
-        let long = format!("{}\n", "x".repeat(99)).repeat(50);
-        assert_eq!(from_log(long.as_bytes()), long[long.len() - 2048..]);
     }
 
     #[test]

@@ -36,11 +36,6 @@ impl RuntimeError {
     pub(crate) fn is_not_found(&self) -> bool {
         self.code == Code::NotFound
     }
-
-    /// Whether the call may not have reached the runtime, or its answer not us: nothing is known of its effect.
-    pub(crate) fn is_broken_connection(&self) -> bool {
-        matches!(self.code, Code::Unavailable | Code::Cancelled)
-    }
 }
 
 fn unreachable_peer(status: &Status) -> bool {

@@ -126,12 +126,6 @@ impl Events {
     pub(crate) fn all(&self) -> Vec<Arc<Event>> {
         self.events.iter().cloned().collect()
     }
-
-    /// Forgets the events of a pod that is gone for good.
-    pub(crate) fn forget(&mut self, uid: &str) {
-        self.events
-            .retain(|event| event.involved_object.uid.as_deref() != Some(uid));
-    }
 }
 
 #[cfg(test)]

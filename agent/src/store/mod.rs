@@ -24,6 +24,7 @@ use tokio::sync::{Notify, watch};
 use crate::pod::identity::PodKey;
 use crate::pod::launch::Launch;
 use crate::pod::record::{Phase, Record};
+use crate::pod::status;
 use changes::{Change, ChangeKind, Gone, History};
 use disk::Disk;
 use events::{Events, Happening};
@@ -159,11 +160,6 @@ impl Store {
         Ok((Arc::new(store), problems))
     }
 
-    /// The node's name.
-    pub(crate) fn node_name(&self) -> &str {
-        &self.node_name
-    }
-
     /// The folder in which everything of one pod lies.
     pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
         self.disk.pod_dir(uid)
@@ -270,15 +266,12 @@ impl Inner {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
         };
-        let (phase, reason, message) = match &wanted {
-            Wanted::Refused { reason, message } => ("Failed", Some(reason.clone()), Some(message.clone())),
-            _ => ("Pending", None, None),
-        };
-        let status = PodStatus {
-            phase: Some(phase.to_owned()),
-            reason,
-            message,
-            ..PodStatus::default()
+        let status = match &wanted {
+            Wanted::Refused { reason, message } => status::refused(&pod, reason, message, Timestamp::now()),
+            _ => PodStatus {
+                phase: Some("Pending".to_owned()),
+                ..PodStatus::default()
+            },
         };
         let launches = records
             .iter()

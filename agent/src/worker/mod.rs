@@ -99,7 +99,7 @@ impl Workers {
                     shutdown.clone(),
                 );
                 self.tasks.spawn(async move {
-                    worker.run().await;
+                    Box::pin(worker.run()).await;
                     uid
                 });
             }
@@ -114,7 +114,7 @@ impl Workers {
             }
             // A worker that panicked is a defect: its pod is left alone rather than treated on half-known state.
             Err(error) => {
-                tracing::error!("a pod's worker has failed; its pod is not looked after any more: {error}")
+                tracing::error!("a pod's worker has failed; its pod is not looked after any more: {error}");
             }
         }
     }

@@ -301,7 +301,7 @@ impl PodWorker {
                 });
             }
             Action::StopSandbox { id } => {
-                self.spawn_wait(SANDBOX, async move { sandbox::stop(&context, &id).await })
+                self.spawn_wait(SANDBOX, async move { sandbox::stop(&context, &id).await });
             }
             Action::RemoveSandbox { id } => {
                 self.spawn_wait(SANDBOX, async move { sandbox::remove(&context, &id).await });
@@ -329,7 +329,7 @@ impl PodWorker {
                 }
             }
             Action::LaunchEphemeral { name, target_id } => {
-                self.launch_ephemeral(view, &name, target_id, false)
+                self.launch_ephemeral(view, &name, target_id, false);
             }
             Action::PullEphemeral { name } => self.launch_ephemeral(view, &name, None, true),
             Action::Stop {
@@ -345,7 +345,7 @@ impl PodWorker {
                 );
             }
             Action::Remove { name, id } => {
-                self.spawn_wait(&name, async move { ending::remove(&context, &id).await })
+                self.spawn_wait(&name, async move { ending::remove(&context, &id).await });
             }
             Action::RemoveDead { name, id, attempt } => {
                 let key = id.clone();
@@ -369,9 +369,9 @@ impl PodWorker {
                 let step =
                     async move { ending::ephemeral(&context, &full, &record, step, &observed, grace).await };
                 if waits {
-                    self.spawn_wait(&name, step)
+                    self.spawn_wait(&name, step);
                 } else {
-                    self.spawn(&name, step)
+                    self.spawn(&name, step);
                 }
             }
         }
@@ -427,7 +427,7 @@ impl PodWorker {
             if only_pull {
                 launch.pull().await
             } else {
-                launch.run().await
+                Box::pin(launch.run()).await
             }
         });
         self.busy.insert(name, pulling);

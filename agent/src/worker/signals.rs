@@ -176,7 +176,8 @@ mod tests {
             signals.of_pod("u1", Arc::default()),
             signals.of_pod("u2", Arc::default()),
         );
-        (one.take(), other.take());
+        one.take();
+        other.take();
         signals.own("u1", ["c1"].into_iter());
         assert!(signals.event("c1", ContainerEventKind::Started));
         assert!(one.take().dirty);

@@ -286,6 +286,14 @@ mod tests {
         }
     }
 
+    /// What the case is, the record's phase, the container that is found and its sandbox, the expected step.
+    type Row = (
+        &'static str,
+        Phase,
+        Option<(ContainerState, &'static str)>,
+        &'static str,
+    );
+
     /// Every record beside everything that the runtime can show: the whole of the at-most-once rules.
     #[test]
     fn after_a_crash_every_record_and_state_has_one_safe_step() {
@@ -297,7 +305,7 @@ mod tests {
             created: Some(created()),
         };
         #[rustfmt::skip]
-        let table: Vec<(&str, Phase, Option<(ContainerState, &str)>, &str)> = vec![
+        let table: Vec<Row> = vec![
             ("accepted, nothing there",               accepted(), None,                      "launch"),
             ("accepted, made in the ready sandbox",   accepted(), Some((Created, READY)),    "record and start"),
             ("accepted, made in a dead sandbox",      accepted(), Some((Created, "dead")),   "discard"),

@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
+use crate::pod::termination_message::{MAX_LOG_BYTES, MAX_LOG_LINES};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use tokio::fs::File;
@@ -25,10 +26,6 @@ use rotation::{Changes, Identity};
 
 /// How much of a file is read at once, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// How much of a log a termination message shows (FallbackToLogsOnError): the last lines.
-const MESSAGE_LINES: u64 = 80;
-/// And of those the last bytes.
-const MESSAGE_BYTES: usize = 2048;
 
 /// What is read of a log: the options of Kubernetes' PodLogOptions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -228,14 +225,14 @@ async fn off_the_runtime<T: Send + 'static>(
 /// (FallbackToLogsOnError): the last 80 lines, and of those the last 2048 bytes.
 pub(crate) async fn termination_message(path: &Path) -> Result<String, LogError> {
     let options = LogOptions {
-        tail_lines: Some(MESSAGE_LINES),
+        tail_lines: Some(MAX_LOG_LINES),
         ..LogOptions::default()
     };
     let mut log = LogReader::open(path, &options).await?;
     let mut end = BytesMut::new();
     while let Some(piece) = log.next().await? {
         end.extend_from_slice(&piece);
-        let _ = end.split_to(end.len().saturating_sub(MESSAGE_BYTES));
+        let _ = end.split_to(end.len().saturating_sub(MAX_LOG_BYTES));
     }
     Ok(String::from_utf8_lossy(&end).into_owned())
 }
