@@ -20,6 +20,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cri::Cri;
+use crate::eventually::eventually;
+use crate::process::Process;
 
 /// When a call is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,12 +38,21 @@ pub struct Proxy {
     socket: PathBuf,
     rules: Rules,
     accepting: tokio::task::JoinHandle<()>,
+    _relay: Process,
 }
 
 /// A call that waits in the proxy. It goes on when this is dropped.
 #[derive(Debug)]
 pub struct Held {
-    _release: oneshot::Sender<()>,
+    release: oneshot::Sender<()>,
+}
+
+impl Held {
+    /// Waits until whoever made the call is gone, and the call with it: it will never reach containerd, or its
+    /// answer nobody.
+    pub async fn abandoned(mut self) {
+        self.release.closed().await;
+    }
 }
 
 /// What a test has asked for, by the method's name.
@@ -58,10 +69,9 @@ struct RulesInner {
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 impl Proxy {
-    /// Listens on `socket` for calls to the runtime at `runtime`.
-    pub(crate) async fn start(socket: &Path, runtime: &Path) -> Proxy {
-        let _ = std::fs::remove_file(socket);
-        let listener = UnixListener::bind(socket).unwrap();
+    /// Listens on `outside` for calls to the runtime at `runtime`; `relay` brings it those that are made on `inside`.
+    pub(crate) async fn start(inside: &Path, outside: &Path, runtime: &Path, relay: Process) -> Proxy {
+        let listener = UnixListener::bind(outside).unwrap();
         let (rules, runtime) = (Rules::default(), runtime.to_path_buf());
         let shared = rules.clone();
         let accepting = tokio::spawn(async move {
@@ -71,10 +81,12 @@ impl Proxy {
                 connections.spawn(serve(stream, runtime.clone(), shared.clone()));
             }
         });
+        eventually("the relay listens", async || UnixStream::connect(inside).await).await;
         Proxy {
-            socket: socket.to_path_buf(),
+            socket: inside.to_path_buf(),
             rules,
             accepting,
+            _relay: relay,
         }
     }
 
@@ -175,7 +187,7 @@ impl Rules {
             .get(&(method.to_owned(), moment))
             .cloned();
         if let Some(holder) = holder
-            && holder.send(Held { _release: release }).is_ok()
+            && holder.send(Held { release }).is_ok()
         {
             // Ends with an error, as nothing is ever sent: the sender's end is the sign.
             let _ = released.await;

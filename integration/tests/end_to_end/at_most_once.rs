@@ -46,7 +46,7 @@ async fn a_launch_survives_a_kill_between_any_two_calls(version: ContainerdVersi
 
         agent.kill().await;
         proxy.let_pass();
-        drop(call);
+        call.abandoned().await;
 
         let agent = start_agent(&node, &proxy).await;
         let served = agent.api().pod_until("default", &pod.name, has_begun).await;
@@ -80,7 +80,7 @@ async fn a_stop_survives_a_kill_between_any_two_calls(version: ContainerdVersion
 
         agent.kill().await;
         proxy.let_pass();
-        drop(call);
+        call.abandoned().await;
 
         let agent = start_agent(&node, &proxy).await;
         let stopped = |pod: &Value| state_of(pod, "dbg").starts_with("terminated:");
@@ -160,7 +160,7 @@ async fn a_launch_survives_kills_at_any_time() {
     let node = Node::start(ContainerdVersion::V2_4).await;
     let agent = node.start_agent().await;
     let pod = start_pod(&node, &agent, "any-time").await;
-    drop(agent);
+    agent.kill().await;
     for number in 0..12u64 {
         let name = format!("dbg-{number}");
         let agent = node.start_agent().await;
@@ -190,6 +190,7 @@ async fn a_launch_survives_kills_at_any_time() {
             other => panic!("{name}: {other}, started {starts} times"),
         }
         assert_eq!(node.cri().containers(&name).await.len(), 1);
+        agent.kill().await;
     }
 }
 
