@@ -46,7 +46,7 @@ async fn a_launch_survives_a_kill_between_any_two_calls(version: ContainerdVersi
 
         agent.kill().await;
         proxy.let_pass();
-        call.abandoned().await;
+        call.expect("the proxy runs").abandoned().await;
 
         let agent = start_agent(&node, &proxy).await;
         let served = agent.api().pod_until("default", &pod.name, has_begun).await;
@@ -80,7 +80,7 @@ async fn a_stop_survives_a_kill_between_any_two_calls(version: ContainerdVersion
 
         agent.kill().await;
         proxy.let_pass();
-        call.abandoned().await;
+        call.expect("the proxy runs").abandoned().await;
 
         let agent = start_agent(&node, &proxy).await;
         let stopped = |pod: &Value| state_of(pod, "dbg").starts_with("terminated:");
