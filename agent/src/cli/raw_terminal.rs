@@ -40,7 +40,7 @@ impl RawTerminal {
         let guard = RawTerminal {
             _signals: signals.into_iter().collect::<io::Result<_>>()?,
         };
-        tcsetattr(io::stdin(), OptionalActions::Flush, &raw)?;
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
         Ok(guard)
     }
 }
@@ -51,12 +51,12 @@ impl Drop for RawTerminal {
     }
 }
 
-/// Puts the terminal back if it is raw. What was typed and not read is kept for the shell.
+/// Puts the terminal back if it is raw. What was typed and not read stays for the shell.
 fn restore() {
     let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(before) = before {
         // There is nothing to do about a terminal that is gone.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &before);
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
     }
 }
 

@@ -11,7 +11,7 @@ use http_body_util::Empty;
 use hyper::header::{CONNECTION, HOST, HeaderMap, UPGRADE};
 use hyper::{Request, Uri};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
@@ -200,32 +200,42 @@ async fn open(url: &str, options: StreamOptions) -> Result<Session, StreamError>
     let protocol = headers
         .get(PROTOCOL_HEADER)
         .map_or(&b""[..], |name| name.as_bytes());
-    let status_as_json = protocol == V4_CHANNEL.as_bytes();
-    let resizes = status_as_json || protocol == OLDER_PROTOCOLS[0].as_bytes();
+    Ok(Session::start(connection, protocol, options))
+}
 
-    let mut streams = Streams::default();
-    let error_stream = streams.short_stream(&[(STREAM_TYPE, "error")]);
-    let stdin = options
-        .stdin
-        .then(|| streams.write_stream(&[(STREAM_TYPE, "stdin")]));
-    let stdout = options
-        .stdout
-        .then(|| streams.read_stream(&[(STREAM_TYPE, "stdout")]));
-    let stderr = options
-        .stderr
-        .then(|| streams.read_stream(&[(STREAM_TYPE, "stderr")]));
-    let resize = (options.tty && resizes).then(|| streams.write_stream(&[(STREAM_TYPE, "resize")]));
-    Ok(Session {
-        stdin,
-        stdout,
-        stderr,
-        resize: resize.map(Resize),
-        outcome: Outcome {
-            status_as_json,
-            error_stream,
-            _connection: AbortOnDropHandle::new(tokio::spawn(streams.run(connection))),
-        },
-    })
+impl Session {
+    /// Starts the session on `connection`, which speaks SPDY and the remote command protocol `protocol`.
+    pub(crate) fn start(
+        connection: impl AsyncRead + AsyncWrite + Send + 'static,
+        protocol: &[u8],
+        options: StreamOptions,
+    ) -> Session {
+        let status_as_json = protocol == V4_CHANNEL.as_bytes();
+        let resizes = status_as_json || protocol == OLDER_PROTOCOLS[0].as_bytes();
+        let mut streams = Streams::default();
+        let error_stream = streams.short_stream(&[(STREAM_TYPE, "error")]);
+        let stdin = options
+            .stdin
+            .then(|| streams.write_stream(&[(STREAM_TYPE, "stdin")]));
+        let stdout = options
+            .stdout
+            .then(|| streams.read_stream(&[(STREAM_TYPE, "stdout")]));
+        let stderr = options
+            .stderr
+            .then(|| streams.read_stream(&[(STREAM_TYPE, "stderr")]));
+        let resize = (options.tty && resizes).then(|| streams.write_stream(&[(STREAM_TYPE, "resize")]));
+        Session {
+            stdin,
+            stdout,
+            stderr,
+            resize: resize.map(Resize),
+            outcome: Outcome {
+                status_as_json,
+                error_stream,
+                _connection: AbortOnDropHandle::new(tokio::spawn(streams.run(connection))),
+            },
+        }
+    }
 }
 
 /// Connects to the streaming server and switches to SPDY; gives its headers and the connection.
@@ -286,5 +296,77 @@ fn loopback_if_unspecified(address: IpAddr) -> Vec<IpAddr> {
         // A socket on [::] takes both families, unless the system has only one of them.
         IpAddr::V6(v6) if v6.is_unspecified() => vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()],
         other => vec![other],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spdy::peer::Peer;
+    use super::*;
+    use crate::pod::streaming::exit_code;
+
+    const OUTPUT: StreamOptions = StreamOptions {
+        stdin: false,
+        stdout: true,
+        stderr: true,
+        tty: false,
+    };
+
+    #[test]
+    fn a_server_on_all_addresses_is_reached_on_loopback() {
+        let addresses = |host: &str| loopback_if_unspecified(host.parse().unwrap());
+        assert_eq!(addresses("0.0.0.0"), [IpAddr::from(Ipv4Addr::LOCALHOST)]);
+        assert_eq!(
+            addresses("::"),
+            [
+                IpAddr::from(Ipv6Addr::LOCALHOST),
+                IpAddr::from(Ipv4Addr::LOCALHOST)
+            ]
+        );
+        assert_eq!(addresses("10.0.0.7"), ["10.0.0.7".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn urls_that_are_not_plain_http_are_refused() {
+        for url in ["https://127.0.0.1:1/exec/x", "/exec/x", "", "http://"] {
+            let error = open(url, OUTPUT).await.err().unwrap();
+            assert!(matches!(error, StreamError::Url { .. }), "{url}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_status_of_v4_tells_the_exit_code() {
+        let (client, server) = tokio::io::duplex(1024);
+        let session = Session::start(client, V4_CHANNEL.as_bytes(), OUTPUT);
+        let mut server = Peer(server);
+        let error = server.accept("error").await;
+        let status = br#"{"metadata":{},"status":"Failure","reason":"NonZeroExitCode",
+            "details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
+        server.data(error, false, status).await;
+        server.reset(error).await;
+        assert_eq!(exit_code(&session.outcome.wait().await.unwrap()), Some(3));
+    }
+
+    #[tokio::test]
+    async fn before_v4_an_error_is_text_and_success_is_nothing() {
+        for (text, code, message) in [("", Some(0), None), ("no such file", None, Some("no such file"))] {
+            let (client, server) = tokio::io::duplex(1024);
+            let session = Session::start(client, b"v2.channel.k8s.io", OUTPUT);
+            let mut server = Peer(server);
+            let error = server.accept("error").await;
+            server.data(error, true, text.as_bytes()).await;
+            let status = session.outcome.wait().await.unwrap();
+            assert_eq!((exit_code(&status), status.message.as_deref()), (code, message));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_no_exit() {
+        let (client, server) = tokio::io::duplex(1024);
+        let session = Session::start(client, V4_CHANNEL.as_bytes(), OUTPUT);
+        let mut server = Peer(server);
+        server.accept("error").await;
+        drop(server);
+        assert!(matches!(session.outcome.wait().await, Err(StreamError::Lost)));
     }
 }

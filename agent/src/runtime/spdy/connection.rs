@@ -255,3 +255,154 @@ impl Incoming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinHandle;
+
+    use super::super::peer::{Frame, Peer};
+    use super::*;
+
+    /// Starts `streams` against a scripted server.
+    fn start(streams: Streams) -> (Peer<DuplexStream>, JoinHandle<io::Result<()>>) {
+        let (client, server) = tokio::io::duplex(1024);
+        (Peer(server), tokio::spawn(streams.run(client)))
+    }
+
+    async fn text(mut stream: DuplexStream) -> String {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn bytes_wait_until_the_server_has_taken_their_stream() {
+        let mut streams = Streams::default();
+        let mut stdin = streams.write_stream(&[("streamtype", "stdin")]);
+        let (mut server, _task) = start(streams);
+        stdin.write_all(b"early").await.unwrap();
+        assert_eq!(server.next().await.unwrap(), Frame::Open(1, "stdin".to_owned()));
+        server.ping(2).await;
+        assert_eq!(
+            server.next().await.unwrap(),
+            Frame::Ping(2),
+            "and no bytes before it"
+        );
+        server.control(2, &1_u32.to_be_bytes()).await;
+        assert_eq!(
+            server.next().await.unwrap(),
+            Frame::Data(1, b"early".to_vec(), false)
+        );
+    }
+
+    #[tokio::test]
+    async fn shutting_a_stream_down_half_closes_it() {
+        let mut streams = Streams::default();
+        let mut stdin = streams.write_stream(&[("streamtype", "stdin")]);
+        let stdout = streams.read_stream(&[("streamtype", "stdout")]);
+        let (mut server, _task) = start(streams);
+        let (stdin_id, stdout_id) = (server.accept("stdin").await, server.accept("stdout").await);
+        stdin.write_all(b"x").await.unwrap();
+        stdin.shutdown().await.unwrap();
+        assert_eq!(
+            server.next().await.unwrap(),
+            Frame::Data(stdin_id, b"x".to_vec(), false)
+        );
+        assert_eq!(
+            server.next().await.unwrap(),
+            Frame::Data(stdin_id, Vec::new(), true)
+        );
+        server.data(stdout_id, false, b"still ").await;
+        server.data(stdout_id, true, b"here").await;
+        assert_eq!(text(stdout).await, "still here");
+    }
+
+    #[tokio::test]
+    async fn a_reset_ends_readers_and_fails_writers() {
+        let mut streams = Streams::default();
+        let mut stdin = streams.write_stream(&[("streamtype", "stdin")]);
+        let stdout = streams.read_stream(&[("streamtype", "stdout")]);
+        let error = streams.short_stream(&[("streamtype", "error")]);
+        let (mut server, task) = start(streams);
+        let (stdin_id, stdout_id) = (server.accept("stdin").await, server.accept("stdout").await);
+        let error_id = server.accept("error").await;
+        server.data(error_id, false, b"why").await;
+        for id in [stdin_id, stdout_id, error_id] {
+            server.reset(id).await;
+        }
+        server.control(7, &[0; 8]).await; // GOAWAY
+        assert_eq!(text(stdout).await, "");
+        assert_eq!(error.await.unwrap(), b"why");
+        drop(server);
+        task.await.unwrap().unwrap();
+        assert_eq!(
+            stdin.write_all(b"x").await.unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
+    }
+
+    #[tokio::test]
+    async fn frames_of_no_interest_are_passed_over_and_pings_answered() {
+        let mut streams = Streams::default();
+        let stdout = streams.read_stream(&[("streamtype", "stdout")]);
+        let (mut server, _task) = start(streams);
+        let id = server.accept("stdout").await;
+        server.control(4, &[0; 4096]).await; // SETTINGS
+        server.control(9, &[0; 8]).await; // WINDOW_UPDATE
+        server.control(99, b"").await;
+        server.data(77, false, b"of a stream that is not open").await;
+        server.ping(4).await;
+        server.data(id, true, b"out").await;
+        assert_eq!(text(stdout).await, "out");
+        assert_eq!(server.next().await.unwrap(), Frame::Ping(4));
+    }
+
+    #[tokio::test]
+    async fn a_status_that_never_came_is_told_apart_from_an_empty_one() {
+        let mut streams = Streams::default();
+        let error = streams.short_stream(&[("streamtype", "error")]);
+        let (mut server, _task) = start(streams);
+        server.accept("error").await;
+        drop(server);
+        assert!(error.await.is_err());
+
+        let mut streams = Streams::default();
+        let error = streams.short_stream(&[("streamtype", "error")]);
+        let (mut server, _task) = start(streams);
+        let id = server.accept("error").await;
+        server.data(id, true, b"").await;
+        assert_eq!(error.await.unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_does_not_read_stops_the_server() {
+        let mut streams = Streams::default();
+        let mut stdout = streams.read_stream(&[("streamtype", "stdout")]);
+        let (mut server, _task) = start(streams);
+        let id = server.accept("stdout").await;
+        // What is on the way at most: the stream's buffer, the read buffer, and the pipe's 1024 bytes.
+        let bound = BUFFER_BYTES + CHUNK_BYTES + 1024;
+        let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = sent.clone();
+        let writer = tokio::spawn(async move {
+            for _ in 0..10 * bound / 1000 {
+                server.data(id, false, &[b'x'; 1000]).await;
+                count.fetch_add(1000, std::sync::atomic::Ordering::SeqCst);
+            }
+            server.data(id, true, b"").await;
+        });
+        // Nothing but these two tasks runs: once all have yielded without progress, the writer is stuck.
+        let mut before = usize::MAX;
+        while before != sent.load(std::sync::atomic::Ordering::SeqCst) {
+            before = sent.load(std::sync::atomic::Ordering::SeqCst);
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(before <= bound, "{before} bytes were taken from the server");
+        let mut whole = Vec::new();
+        stdout.read_to_end(&mut whole).await.unwrap();
+        writer.await.unwrap();
+        assert_eq!(whole.len(), 10 * bound / 1000 * 1000);
+    }
+}

@@ -6,3 +6,5 @@
 
 pub(crate) mod connection;
 mod frame;
+#[cfg(test)]
+pub(crate) mod peer;
