@@ -1,16 +1,24 @@
 //! `pods/log`: what a container wrote, as text, in chunks.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::{Path as UrlPath, State};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
+use debuglet_proto::v1::ContainerStatusRequest;
 use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
+use super::Context;
+use super::container::{ServedContainer, running_id, status_of};
+use super::pods::find;
+use super::request::{Parameters, flag};
+use super::status::Failure;
 use crate::pod::field_error::{Cause, FieldError};
 use crate::runtime::logs::{LogError, LogOptions, LogReader, LogStream};
 
@@ -33,12 +41,6 @@ pub(crate) struct LogParameters {
     since_time: Option<Timestamp>,
     limit_bytes: Option<i64>,
     stream: Option<String>,
-}
-
-/// A flag of a query: on unless it says `false` or `0`.
-fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    let value = String::deserialize(deserializer)?;
-    Ok(value != "0" && !value.eq_ignore_ascii_case("false"))
 }
 
 impl LogParameters {
@@ -84,6 +86,69 @@ impl LogParameters {
             limit_bytes,
             stream,
         })
+    }
+}
+
+/// A container's log.
+pub(crate) async fn get(
+    State(context): State<Arc<Context>>,
+    UrlPath((namespace, name)): UrlPath<(String, String)>,
+    Parameters(parameters): Parameters<LogParameters>,
+) -> Result<Response, Failure> {
+    let pod = find(&context.store, &namespace, &name)?;
+    let options = parameters.options(Timestamp::now());
+    let options = options.map_err(|errors| Failure::invalid("PodLogOptions", &name, &errors))?;
+    let container = ServedContainer::find(&pod, &parameters.container)?;
+    let id = container.logged_id(parameters.previous)?;
+    let path = log_path(&context, id).await?;
+    // The previous instance, and one that has ended, write nothing more.
+    let ended = ended(
+        context,
+        namespace,
+        name,
+        container.spec.name.clone(),
+        id.to_owned(),
+    );
+    let response = log_response(&path, &options, parameters.follow, ended).await;
+    response.map_err(|error| Failure::internal(error.to_string()))
+}
+
+/// Where the runtime keeps the log of the container.
+async fn log_path(context: &Context, container_id: &str) -> Result<PathBuf, Failure> {
+    let request = ContainerStatusRequest {
+        container_id: container_id.to_owned(),
+        ..ContainerStatusRequest::default()
+    };
+    let path = match context.runtime.runtime().container_status(request).await {
+        Ok(answer) => answer.into_inner().status.unwrap_or_default().log_path,
+        Err(status) => {
+            let message = format!(
+                "the runtime does not tell where the log of {container_id} is: {}",
+                status.message()
+            );
+            return Err(Failure::internal(message));
+        }
+    };
+    if path.is_empty() {
+        return Err(Failure::internal(format!(
+            "the runtime keeps no log of {container_id}"
+        )));
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// Ready once the served pod does not say any more that this container runs, or the agent shuts down.
+async fn ended(context: Arc<Context>, namespace: String, name: String, container: String, id: String) {
+    let mut versions = context.store.versions();
+    let runs = || {
+        let pod = context.store.pod(&namespace, &name);
+        pod.is_some_and(|pod| status_of(&pod, &container).and_then(running_id) == Some(&id))
+    };
+    while runs() {
+        tokio::select! {
+            () = context.shutdown.cancelled() => return,
+            changed = versions.changed() => if changed.is_err() { return },
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 //! Whatever goes wrong is answered with a `Status`: [`status`] is the one place that says how.
 
 mod connection;
+mod container;
 mod ephemeral_containers;
 mod events;
 mod extension;
@@ -95,6 +96,15 @@ fn router(context: Arc<Context>) -> Router {
             get(pods::get)
                 .put(ephemeral_containers::put)
                 .patch(ephemeral_containers::patch),
+        )
+        .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(log::get))
+        .route(
+            "/api/v1/namespaces/{namespace}/pods/{name}/attach",
+            get(streams::attach_to),
+        )
+        .route(
+            "/api/v1/namespaces/{namespace}/pods/{name}/exec",
+            get(streams::exec_in),
         )
         .route("/api/v1/events", get(events::list_all))
         .route("/api/v1/namespaces/{namespace}/events", get(events::list))

@@ -3,10 +3,12 @@
 
 use std::future::{Future, pending};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Query;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{OriginalUri, Path, Query, State};
 use axum::http::Uri;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -14,6 +16,10 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
+use super::Context;
+use super::container::ServedContainer;
+use super::pods::find;
+use super::status::Failure;
 use crate::pod::streaming::{
     CHANNEL_ERROR, CHANNEL_RESIZE, CHANNEL_STDERR, CHANNEL_STDIN, CHANNEL_STDOUT, CLOSE_SIGNAL, V4_CHANNEL,
     V5_CHANNEL,
@@ -32,7 +38,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why a stream is refused before the protocols are switched.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+enum Refusal {
     /// The client speaks none of the subprotocols.
     #[error(
         "the WebSocket subprotocols {V5_CHANNEL} and {V4_CHANNEL} are served here, and none of them was asked for"
@@ -54,18 +60,18 @@ pub(crate) enum Refusal {
 
 /// What a client asks for: the parameters of PodAttachOptions and PodExecOptions.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct StreamParameters {
+struct StreamParameters {
     /// The container's name; empty for the pod's default.
-    pub(crate) container: String,
+    container: String,
     /// What exec runs, in the order of the query.
-    pub(crate) command: Vec<String>,
+    command: Vec<String>,
     /// Which streams.
-    pub(crate) options: StreamOptions,
+    options: StreamOptions,
 }
 
 impl StreamParameters {
     /// Reads the query of `uri`; parameters that are not known are ignored.
-    pub(crate) fn read(uri: &Uri) -> Result<StreamParameters, Refusal> {
+    fn read(uri: &Uri) -> Result<StreamParameters, Refusal> {
         let query = Query::<Vec<(String, String)>>::try_from_uri(uri);
         let Query(pairs) = query.map_err(|error| Refusal::Query(error.body_text()))?;
         let mut read = StreamParameters::default();
@@ -96,8 +102,65 @@ impl StreamParameters {
     }
 }
 
+/// A client that may have asked for a WebSocket.
+type Client = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+/// Attaches the client to a container's main process.
+pub(crate) async fn attach_to(
+    State(context): State<Arc<Context>>,
+    Path((namespace, name)): Path<(String, String)>,
+    OriginalUri(uri): OriginalUri,
+    client: Client,
+) -> Result<Response, Failure> {
+    let StreamParameters {
+        container,
+        mut options,
+        ..
+    } = StreamParameters::read(&uri)?;
+    let container = ServedContainer::find(&*find(&context.store, &namespace, &name)?, &container)?;
+    options.tty = container.spec.tty.unwrap_or(false);
+    let client = client.map_err(|rejection| Failure::bad_request(rejection.body_text()))?;
+    Ok(serve_attach(client, &context.runtime, container.running_id()?, options).await?)
+}
+
+/// Runs a command in a container for the client.
+pub(crate) async fn exec_in(
+    State(context): State<Arc<Context>>,
+    Path((namespace, name)): Path<(String, String)>,
+    OriginalUri(uri): OriginalUri,
+    client: Client,
+) -> Result<Response, Failure> {
+    let StreamParameters {
+        container,
+        command,
+        options,
+    } = StreamParameters::read(&uri)?;
+    let container = ServedContainer::find(&*find(&context.store, &namespace, &name)?, &container)?;
+    let client = client.map_err(|rejection| Failure::bad_request(rejection.body_text()))?;
+    Ok(serve_exec(
+        client,
+        &context.runtime,
+        container.running_id()?,
+        command,
+        options,
+    )
+    .await?)
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::Session(_) => Failure::internal(message),
+            Refusal::Subprotocol | Refusal::Query(_) | Refusal::NoStream | Refusal::NoCommand => {
+                Failure::bad_request(message)
+            }
+        }
+    }
+}
+
 /// Attaches the client to the main process of a container. `options.tty` must say what the container has.
-pub(crate) async fn serve_attach(
+async fn serve_attach(
     client: WebSocketUpgrade,
     runtime: &Runtime,
     container_id: &str,
@@ -107,7 +170,7 @@ pub(crate) async fn serve_attach(
 }
 
 /// Runs a command in a container for the client.
-pub(crate) async fn serve_exec(
+async fn serve_exec(
     client: WebSocketUpgrade,
     runtime: &Runtime,
     container_id: &str,

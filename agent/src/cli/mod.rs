@@ -22,7 +22,7 @@ mod raw_terminal;
 mod stamped_log;
 mod status_words;
 mod stop;
-mod stream_client;
+pub(crate) mod stream_client;
 mod table;
 mod terminal_session;
 

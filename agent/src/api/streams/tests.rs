@@ -36,7 +36,7 @@ fn relay_on_a_socket(options: StreamOptions) -> Relay {
         .try_send(Session::start(near, V4_CHANNEL.as_bytes(), options))
         .ok()
         .unwrap();
-    let waiting = std::sync::Arc::new(tokio::sync::Mutex::new(waiting));
+    let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
     let handler = move |client: WebSocketUpgrade| {
         let waiting = waiting.clone();
         let session = async move { waiting.lock().await.recv().await.ok_or(StreamError::Lost) };

@@ -1,0 +1,197 @@
+//! The container of a served pod that a log, an attach or an exec is about.
+
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod};
+
+use super::status::Failure;
+use crate::pod::defaults::as_container;
+
+/// The annotation that says which container is meant where none is named.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// A container of a served pod, of any of its three kinds.
+pub(crate) struct ServedContainer {
+    /// As the pod's spec says it.
+    pub(crate) spec: Container,
+    /// As it is now; `None` while nothing is known of it.
+    pub(crate) status: Option<ContainerStatus>,
+    namespace: String,
+    pod: String,
+}
+
+impl ServedContainer {
+    /// The container `name` of `pod`. An empty name stands for the one that the pod's annotation names, else for
+    /// its only container.
+    pub(crate) fn find(pod: &Pod, name: &str) -> Result<ServedContainer, Failure> {
+        let metadata = &pod.metadata;
+        let (namespace, pod_name) = (
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        );
+        let spec = pod.spec.clone().unwrap_or_default();
+        let name = if name.is_empty() {
+            let annotated = metadata
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(DEFAULT_CONTAINER));
+            match (annotated, &spec.containers[..]) {
+                (Some(name), _) => name.clone(),
+                (None, [only]) => only.name.clone(),
+                (None, several) => {
+                    let names: Vec<_> = several.iter().map(|one| one.name.as_str()).collect();
+                    let names = names.join(", ");
+                    let message =
+                        format!("{namespace}/{pod_name} has several containers, name one of: {names}");
+                    return Err(Failure::bad_request(message));
+                }
+            }
+        } else {
+            name.to_owned()
+        };
+        let ordinary = spec
+            .containers
+            .into_iter()
+            .chain(spec.init_containers.into_iter().flatten());
+        let ephemeral = spec.ephemeral_containers.into_iter().flatten();
+        let mut all = ordinary.chain(ephemeral.map(|one| as_container(&one)));
+        let Some(spec) = all.find(|container| container.name == name) else {
+            return Err(Failure::no_such_container(&namespace, &pod_name, &name));
+        };
+        Ok(ServedContainer {
+            spec,
+            status: status_of(pod, &name).cloned(),
+            namespace,
+            pod: pod_name,
+        })
+    }
+
+    /// The runtime's id of the container, which must run.
+    pub(crate) fn running_id(&self) -> Result<&str, Failure> {
+        let running = self.status.as_ref().and_then(running_id);
+        running.ok_or_else(|| self.conflict("does not run"))
+    }
+
+    /// The runtime's id of the container whose log is meant: the newest one that was started, or with `previous`
+    /// the one before it.
+    pub(crate) fn logged_id(&self, previous: bool) -> Result<&str, Failure> {
+        let status = self.status.as_ref();
+        let last = status.and_then(|status| terminated_id(status.last_state.as_ref()));
+        if previous {
+            return last.ok_or_else(|| self.conflict("did not run before"));
+        }
+        let newest =
+            status.and_then(|status| running_id(status).or_else(|| terminated_id(status.state.as_ref())));
+        newest
+            .or(last)
+            .ok_or_else(|| self.conflict("has not been started yet"))
+    }
+
+    /// The answer that it is not in a state for what is asked.
+    pub(crate) fn conflict(&self, what: &str) -> Failure {
+        let name = &self.spec.name;
+        let waiting = self
+            .status
+            .as_ref()
+            .and_then(|status| status.state.as_ref()?.waiting.as_ref());
+        let why = waiting
+            .and_then(|waiting| waiting.reason.as_ref())
+            .map(|reason| format!(": {reason}"));
+        let message = format!(
+            "{name:?} in {}/{} {what}{}",
+            self.namespace,
+            self.pod,
+            why.unwrap_or_default()
+        );
+        Failure::conflict("containers", name, message)
+    }
+}
+
+/// The status of the container `name`, whatever its kind.
+pub(crate) fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let kinds = [
+        &status.container_statuses,
+        &status.init_container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    kinds
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find(|status| status.name == name)
+}
+
+/// The runtime's id of a container that runs.
+pub(crate) fn running_id(status: &ContainerStatus) -> Option<&str> {
+    status.state.as_ref()?.running.as_ref()?;
+    without_runtime(status.container_id.as_deref()?)
+}
+
+fn terminated_id(state: Option<&ContainerState>) -> Option<&str> {
+    without_runtime(state?.terminated.as_ref()?.container_id.as_deref()?)
+}
+
+/// A status writes `containerd://ID`.
+fn without_runtime(container_id: &str) -> Option<&str> {
+    container_id
+        .split_once("://")
+        .map(|(_, id)| id)
+        .filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: &serde_json::Value) -> Pod {
+        let pod = json!({
+            "metadata": { "namespace": "shop", "name": "cart" },
+            "spec": {
+                "containers": [{ "name": "web" }],
+                "initContainers": [{ "name": "setup" }],
+                "ephemeralContainers": [{ "name": "debugger", "tty": true }],
+            },
+            "status": { "containerStatuses": [status] },
+        });
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn status(state: &serde_json::Value, last: &serde_json::Value) -> serde_json::Value {
+        json!({ "name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 1,
+            "containerID": "containerd://new", "state": state, "lastState": last })
+    }
+
+    #[test]
+    fn without_a_name_the_only_container_is_meant_or_the_annotated_one() {
+        let mut pod = pod(&status(&json!({}), &json!({})));
+        assert_eq!(ServedContainer::find(&pod, "").ok().unwrap().spec.name, "web");
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.insert(DEFAULT_CONTAINER.to_owned(), "setup".to_owned());
+        assert_eq!(ServedContainer::find(&pod, "").ok().unwrap().spec.name, "setup");
+        assert_eq!(
+            ServedContainer::find(&pod, "debugger").ok().unwrap().spec.tty,
+            Some(true)
+        );
+        assert!(ServedContainer::find(&pod, "nope").is_err());
+    }
+
+    #[test]
+    fn the_log_is_of_the_newest_container_that_was_started() {
+        let ended = |id: &str| json!({ "terminated": { "exitCode": 1, "containerID": format!("containerd://{id}") } });
+        let running = json!({ "running": {} });
+        let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+        let logged = |state: &serde_json::Value, last: serde_json::Value, previous| {
+            let container = ServedContainer::find(&pod(&status(state, &last)), "web")
+                .ok()
+                .unwrap();
+            container.logged_id(previous).map(str::to_owned).ok()
+        };
+        assert_eq!(logged(&running, ended("old"), false).as_deref(), Some("new"));
+        assert_eq!(logged(&running, ended("old"), true).as_deref(), Some("old"));
+        assert_eq!(logged(&ended("new"), ended("old"), false).as_deref(), Some("new"));
+        assert_eq!(logged(&waiting, ended("new"), false).as_deref(), Some("new"));
+        assert_eq!(logged(&waiting, json!({}), false), None);
+        assert_eq!(logged(&running, json!({}), true), None);
+    }
+}
