@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{OriginalUri, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::Uri;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -109,7 +109,7 @@ type Client = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 pub(crate) async fn attach_to(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
-    OriginalUri(uri): OriginalUri,
+    uri: Uri,
     client: Client,
 ) -> Result<Response, Failure> {
     let StreamParameters {
@@ -127,7 +127,7 @@ pub(crate) async fn attach_to(
 pub(crate) async fn exec_in(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
-    OriginalUri(uri): OriginalUri,
+    uri: Uri,
     client: Client,
 ) -> Result<Response, Failure> {
     let StreamParameters {
