@@ -20,7 +20,7 @@ pub(crate) fn human(duration: SignedDuration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         // Two clocks may disagree a little; more than that is worth seeing.
-        ..=-2 => "<invalid>".into(),
+        _ if seconds < -1 => "<invalid>".into(),
         ..0 => "0s".into(),
         _ if seconds < 2 * MINUTE => format!("{seconds}s"),
         _ if seconds < 10 * MINUTE => two_units(seconds, (MINUTE, "m"), (1, "s")),

@@ -1,5 +1,6 @@
 //! One task per pod: observe, plan, act, report. Events wake it; it does not poll.
 
+mod cgroup_folders;
 pub(crate) mod context;
 mod ending;
 mod files;

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use debuglet_proto::v1::{RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest};
 use k8s_openapi::api::core::v1::Pod;
 
+use super::cgroup_folders;
 use super::context::Context;
 use super::garbage::{self, GonePod};
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
 use super::volumes;
+use crate::pod::cgroup::{CgroupDriver, cgroup_parent};
+use crate::pod::resources::qos_class;
 use crate::pod::sandbox_config::{SandboxContext, log_folder, sandbox_config};
 use crate::runtime::error::RuntimeError;
 use crate::store::events::Severity;
@@ -120,6 +123,7 @@ pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
         tracing::warn!(pod = pod_name(pod), "{error}");
         return Outcome::failed("Terminating", error.to_string(), RETRY_SLOWLY);
     }
+    remove_cgroup(context, pod).await;
     let metadata = &pod.metadata;
     let gone = GonePod {
         namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -132,6 +136,19 @@ pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
     match std::sync::Arc::clone(&context.store).forget(uid).await {
         Ok(()) | Err(AdvanceError::Gone) => Outcome::Forgotten,
         Err(error) => Outcome::failed("Terminating", error.to_string(), RETRY_SLOWLY),
+    }
+}
+
+async fn remove_cgroup(context: &Context, pod: &Pod) {
+    let class = pod.spec.as_ref().and_then(|spec| qos_class(spec).ok());
+    if let (CgroupDriver::Cgroupfs, Some(class)) = (context.cgroup_driver, class) {
+        let group = cgroup_parent(
+            context.cgroup_driver,
+            class,
+            pod.metadata.uid.as_deref().unwrap_or_default(),
+        );
+        // Nothing hangs on it: the thread is only lost when the process ends.
+        let _ = tokio::task::spawn_blocking(move || cgroup_folders::remove(&group)).await;
     }
 }
 
