@@ -31,7 +31,7 @@ mod tests;
 mod version;
 mod watch;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -56,8 +56,6 @@ pub(crate) struct Context {
     pub(crate) runtime: Runtime,
     /// Its images, for the progress of pulls.
     pub(crate) images: Arc<Images>,
-    /// Where the logs of pods lie.
-    pub(crate) log_dir: PathBuf,
     /// Ends watches and sessions, so that a shutdown does not wait for them.
     pub(crate) shutdown: CancellationToken,
 }
