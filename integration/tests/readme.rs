@@ -1,5 +1,7 @@
 //! Every command that README.md shows in a `console` block, run in its order on a node with the README's own pod, and
 //! held against the output that it shows there.
+// clippy.toml's allowance covers the tests, not the functions beside them.
+#![allow(clippy::unwrap_used)]
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
