@@ -45,6 +45,8 @@ impl ContainerdVersion {
                 r#"version = 2
 root = "{folder}/containerd/root"
 state = "{folder}/containerd/state"
+[debug]
+  level = "warn"
 [grpc]
   address = "{folder}/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
@@ -59,6 +61,8 @@ state = "{folder}/containerd/state"
                 r#"version = 3
 root = "{folder}/containerd/root"
 state = "{folder}/containerd/state"
+[debug]
+  level = "warn"
 [grpc]
   address = "{folder}/containerd.sock"
 [plugins.'io.containerd.cri.v1.images'.pinned_images]

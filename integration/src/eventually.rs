@@ -11,6 +11,18 @@ pub async fn eventually<T, E: Debug>(what: &str, look: impl AsyncFnMut() -> Resu
     eventually_within(PATIENCE, what, look).await
 }
 
+/// Whether something becomes true within twenty seconds.
+pub async fn settles(mut look: impl AsyncFnMut() -> bool) -> bool {
+    let started = Instant::now();
+    while !look().await {
+        if started.elapsed() > Duration::from_secs(20) {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    true
+}
+
 /// [`eventually`], with a patience of its own.
 pub async fn eventually_within<T, E: Debug>(
     patience: Duration,

@@ -33,7 +33,7 @@ pub use agent::{Agent, AgentOptions};
 pub use api::{Answer, Api, Watch};
 pub use containerd::ContainerdVersion;
 pub use cri::Cri;
-pub use eventually::{eventually, eventually_within};
+pub use eventually::{eventually, eventually_within, settles};
 pub use images::{BUSYBOX, DISTROLESS, LARGE, USER_1000, USER_DEBUG};
 pub use node::Node;
 pub use pods::{debug_container, ephemeral_status, is_running, sleeping_pod, state_of};

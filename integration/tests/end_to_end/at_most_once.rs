@@ -49,7 +49,10 @@ async fn a_launch_survives_a_kill_between_any_two_calls(version: ContainerdVersi
         call.expect("the proxy runs").abandoned().await;
 
         let agent = start_agent(&node, &proxy).await;
-        let served = agent.api().pod_until("default", &pod.name, has_begun).await;
+        let served = agent
+            .api()
+            .pod_until("default", &pod.name, has_begun("dbg"))
+            .await;
         assert_eq!(state_of(&served, "dbg"), "running:", "{step}");
         pod.started_times(1, &step).await;
         assert_eq!(containers_of(&node, &pod).await, 1, "{step}");
@@ -175,9 +178,7 @@ async fn a_launch_survives_kills_at_any_time() {
         let agent = node.start_agent().await;
         let served = agent
             .api()
-            .pod_until("default", &pod.name, |pod| {
-                !state_of(pod, &name).starts_with("waiting")
-            })
+            .pod_until("default", &pod.name, has_begun(&name))
             .await;
         let starts = std::fs::read_to_string(pod.scratch.join(&name))
             .unwrap_or_default()
@@ -286,9 +287,12 @@ fn counting_container() -> Value {
     container
 }
 
-fn has_begun(pod: &Value) -> bool {
-    let state = state_of(pod, "dbg");
-    state.starts_with("running") || state.starts_with("terminated")
+/// Whether a debug container runs, or has come to an end.
+fn has_begun(name: &str) -> impl Fn(&Value) -> bool {
+    move |pod| {
+        let state = state_of(pod, name);
+        state.starts_with("running") || state.starts_with("terminated")
+    }
 }
 
 /// How many containers named `dbg` the runtime has in a pod.
