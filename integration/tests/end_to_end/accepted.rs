@@ -106,15 +106,14 @@ fn comparable(status: &Value, expected: &Value) -> Value {
     let conditions = match status["podConditions"].as_object() {
         Some(conditions) => conditions.clone(),
         None => {
-            let all = status["conditions"].as_array().unwrap();
+            let all = status["conditions"].as_array().into_iter().flatten();
             let pair = |condition: &Value| {
                 (
                     condition["type"].as_str().unwrap().to_owned(),
                     condition["status"].clone(),
                 )
             };
-            all.iter()
-                .map(pair)
+            all.map(pair)
                 .filter(|(kind, _)| expected["podConditions"].get(kind).is_some())
                 .collect()
         }

@@ -20,7 +20,7 @@ async fn a_shell_prompts_without_enter_and_its_exit_code_comes_back(version: Con
     let (node, _agent) = node_with_pod(version).await;
 
     let mut terminal = node.debuglet_in_terminal(["debug", "-it", "web", "--image", BUSYBOX, "--", "sh"]);
-    terminal.shows("/ # ").await;
+    terminal.shows("~ # ").await;
     terminal.type_in("stty size\r");
     terminal.shows("24 80").await;
     terminal.resize(100, 30);
