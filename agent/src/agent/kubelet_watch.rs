@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use debuglet_proto::v1::{ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStateValue};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::pod::labels;
 use crate::runtime::client::Runtime;
 use crate::source::kubelet::{self, Evidence};
 use crate::store::Store;
@@ -32,7 +30,7 @@ pub(super) async fn run(
 
 /// Looks once.
 pub(super) async fn look(runtime: &Runtime, store: &Store, forbid: &watch::Sender<Option<String>>) {
-    let evidence = kubelet::look(kubelet_sandboxes(runtime).await).await;
+    let evidence = kubelet::look(runtime).await;
     let reason = reason(&evidence);
     let changed = forbid.send_if_modified(|current| {
         let changed = current.is_some() != reason.is_some();
@@ -58,27 +56,5 @@ pub(super) async fn look(runtime: &Runtime, store: &Store, forbid: &watch::Sende
 fn reason(evidence: &Evidence) -> Option<String> {
     evidence.is_here().then(|| {
         format!("a kubelet runs on this node ({evidence}): debuglet starts no pods of its own beside it")
-    })
-}
-
-/// How many ready sandboxes a kubelet started; none where the runtime does not answer.
-async fn kubelet_sandboxes(runtime: &Runtime) -> usize {
-    let state = PodSandboxStateValue {
-        state: PodSandboxState::SandboxReady.into(),
-    };
-    let filter = PodSandboxFilter {
-        state: Some(state),
-        ..PodSandboxFilter::default()
-    };
-    let listed = runtime
-        .runtime()
-        .list_pod_sandbox(ListPodSandboxRequest { filter: Some(filter) })
-        .await;
-    listed.map_or(0, |answer| {
-        let sandboxes = answer.into_inner().items;
-        sandboxes
-            .iter()
-            .filter(|sandbox| sandbox.annotations.contains_key(labels::CONFIG_SOURCE))
-            .count()
     })
 }

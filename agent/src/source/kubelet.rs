@@ -3,14 +3,21 @@
 //! One sign is enough. Looking costs some file reads and one connection on loopback, so that it can be done every
 //! few seconds.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use debuglet_proto::v1::{
+    ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxState, PodSandboxStateValue,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::pod::labels;
+use crate::runtime::client::Runtime;
 
 /// The name of the process, as in `/proc/PID/comm`.
 const PROCESS_NAME: &str = "kubelet";
@@ -21,6 +28,9 @@ const HEALTH_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 
 /// Loopback answers at once or not at all.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A runtime that takes longer than this to list its sandboxes shows none.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The signs of a kubelet on this node. Its text is for people, and empty without a sign.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,16 +68,40 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// Looks for a kubelet. `sandboxes` is how many ready sandboxes carry the annotation `kubernetes.io/config.source` and
-/// not our origin label.
-pub(crate) async fn look(sandboxes: usize) -> Evidence {
+/// Looks for a kubelet. A runtime that does not answer shows no pods of one.
+pub(crate) async fn look(runtime: &Runtime) -> Evidence {
     let processes = tokio::task::spawn_blocking(|| processes_named_kubelet(Path::new("/proc")));
-    let health_port = health_port_answers(HEALTH_ADDRESS).await;
+    let (health_port, sandboxes) =
+        tokio::join!(health_port_answers(HEALTH_ADDRESS), kubelet_sandboxes(runtime));
     Evidence {
         process: processes.await.ok().and_then(|found| found.first().copied()),
         health_port,
         sandboxes,
     }
+}
+
+/// How many ready sandboxes a kubelet made.
+async fn kubelet_sandboxes(runtime: &Runtime) -> usize {
+    let ready = PodSandboxFilter {
+        state: Some(PodSandboxStateValue {
+            state: PodSandboxState::SandboxReady.into(),
+        }),
+        ..PodSandboxFilter::default()
+    };
+    let mut client = runtime.runtime();
+    let request = client.list_pod_sandbox(ListPodSandboxRequest { filter: Some(ready) });
+    let Ok(Ok(answer)) = tokio::time::timeout(LIST_TIMEOUT, request).await else {
+        return 0;
+    };
+    let sandboxes = answer.into_inner().items;
+    let is_a_kubelets = |sandbox: &&PodSandbox| is_a_kubelets(&sandbox.annotations, &sandbox.labels);
+    sandboxes.iter().filter(is_a_kubelets).count()
+}
+
+/// Whether a sandbox of these annotations and labels was made by a kubelet, and not by us from a pod that carries a
+/// kubelet's annotation.
+fn is_a_kubelets(annotations: &HashMap<String, String>, labels: &HashMap<String, String>) -> bool {
+    annotations.contains_key(labels::CONFIG_SOURCE) && !labels.contains_key(labels::ORIGIN)
 }
 
 /// The ids of the live processes named kubelet that share our PID namespace and run as our user: one in a namespace
@@ -184,6 +218,21 @@ mod tests {
             "another node's"
         );
         assert!(!is_live_and_beside_us("", 0));
+    }
+
+    #[test]
+    fn only_sandboxes_with_the_kubelets_annotation_and_not_ours_are_a_kubelets() {
+        let of = |keys: &[&str]| {
+            keys.iter()
+                .map(|key| ((*key).to_owned(), "a".to_owned()))
+                .collect()
+        };
+        assert!(is_a_kubelets(&of(&[labels::CONFIG_SOURCE]), &of(&[])));
+        assert!(!is_a_kubelets(
+            &of(&[labels::CONFIG_SOURCE]),
+            &of(&[labels::ORIGIN])
+        ));
+        assert!(!is_a_kubelets(&of(&[]), &of(&[])));
     }
 
     /// A process named kubelet that ends with the test.

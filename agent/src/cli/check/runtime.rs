@@ -1,22 +1,17 @@
 //! What the runtime is and can do, and what else uses it.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
 use containerd_client::services::v1::version_client::VersionClient;
-use debuglet_proto::v1::{
-    GetEventsRequest, ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStateValue,
-    StatusRequest, VersionRequest,
-};
+use debuglet_proto::v1::{GetEventsRequest, StatusRequest, VersionRequest};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use tonic::{Code, Status};
 
 use super::Finding;
 use crate::config::{CgroupDriverSetting, Config};
 use crate::pod::cgroup::CgroupDriver;
-use crate::pod::labels;
 use crate::runtime::client::Runtime;
 use crate::source::kubelet;
 
@@ -35,13 +30,13 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
     let (version, name) = version(&runtime).await;
     let Some(name) = name else {
         // Without a runtime the rest can only be known in part.
-        return vec![version, kubelet(config, 0).await, cgroups(config, None)];
+        return vec![version, kubelet(config, &runtime).await, cgroups(config, None)];
     };
     vec![
         version,
         readiness(&runtime).await,
         events(&runtime, &name).await,
-        kubelet(config, kubelets_sandboxes(&runtime).await).await,
+        kubelet(config, &runtime).await,
         cgroups(config, in_time(runtime.cgroup_driver()).await.ok()),
     ]
 }
@@ -151,35 +146,9 @@ async fn events(runtime: &Runtime, name: &str) -> Finding {
     }
 }
 
-/// How many ready sandboxes a kubelet made.
-async fn kubelets_sandboxes(runtime: &Runtime) -> usize {
-    let ready = PodSandboxFilter {
-        state: Some(PodSandboxStateValue {
-            state: PodSandboxState::SandboxReady.into(),
-        }),
-        ..PodSandboxFilter::default()
-    };
-    let mut client = runtime.runtime();
-    let request = ListPodSandboxRequest { filter: Some(ready) };
-    match in_time(client.list_pod_sandbox(request)).await {
-        Ok(answer) => {
-            let sandboxes = answer.into_inner().items;
-            let foreign = sandboxes
-                .iter()
-                .filter(|sandbox| is_a_kubelets(&sandbox.annotations, &sandbox.labels));
-            foreign.count()
-        }
-        Err(_) => 0,
-    }
-}
-
-fn is_a_kubelets(annotations: &HashMap<String, String>, labels: &HashMap<String, String>) -> bool {
-    annotations.contains_key(labels::CONFIG_SOURCE) && !labels.contains_key(labels::ORIGIN)
-}
-
-async fn kubelet(config: &Config, sandboxes: usize) -> Finding {
+async fn kubelet(config: &Config, runtime: &Runtime) -> Finding {
     let folder = config.manifests.path.display();
-    let evidence = kubelet::look(sandboxes).await;
+    let evidence = kubelet::look(runtime).await;
     if evidence.is_here() {
         Finding::warn(
             "kubelet",
@@ -280,21 +249,6 @@ mod tests {
             let finding = cgroup_finding("v1", configured, driver);
             assert_eq!((finding.level, finding.message.as_str()), (Level::Ok, expected));
         }
-    }
-
-    #[test]
-    fn only_sandboxes_with_the_kubelets_annotation_and_not_ours_are_a_kubelets() {
-        let of = |keys: &[&str]| {
-            keys.iter()
-                .map(|key| ((*key).to_owned(), "a".to_owned()))
-                .collect()
-        };
-        assert!(is_a_kubelets(&of(&[labels::CONFIG_SOURCE]), &of(&[])));
-        assert!(!is_a_kubelets(
-            &of(&[labels::CONFIG_SOURCE]),
-            &of(&[labels::ORIGIN])
-        ));
-        assert!(!is_a_kubelets(&of(&[]), &of(&[])));
     }
 
     #[tokio::test]

@@ -12,16 +12,19 @@ use super::*;
 
 /// Runs `test` in a folder and a mount namespace of its own.
 fn in_private_mounts(test: impl FnOnce(&Path) + Send + 'static) {
+    // Made and removed outside: what is still mounted in it goes with the namespace, at the thread's end.
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().canonicalize().expect("its path");
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).expect("tests of mounts run as root");
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
-        let folder = tempfile::tempdir().expect("a folder");
-        test(&folder.path().canonicalize().expect("its path"));
+        test(&root);
     });
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
+    folder.close().expect("nothing is left behind");
 }
 
 fn pod(spec: Value) -> Pod {
