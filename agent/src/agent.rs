@@ -31,6 +31,8 @@ use crate::{logging, systemd_notify};
 const THREADS: usize = 2;
 /// How long a runtime that does not answer yet is given between two questions.
 const RUNTIME_RETRY: Duration = Duration::from_secs(1);
+/// How long clients wait after a start for the first look at the pods.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// How often the images that nobody uses are looked at.
 const CLEAN_UP: Duration = Duration::from_secs(300);
 /// How long a change of the folder that the disk refused waits before it is tried again.
@@ -86,7 +88,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         report.manifests.path = config.manifests.path.display().to_string();
     });
 
-    // The API answers from the start, also while the runtime is away.
+    // Whoever connects from now on is answered, also while the runtime is away.
     let pulled = Arc::new(PulledImages::load(&config.state_dir));
     let images = Images::new(
         runtime.clone(),
@@ -94,12 +96,15 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         Arc::clone(&pulled),
         shutdown.clone(),
     );
-    let api = tokio::spawn(Api::bind(&config.run_dir)?.serve(api::Context {
-        store: Arc::clone(&store),
-        runtime: runtime.clone(),
-        images: Arc::clone(&images),
-        shutdown: shutdown.clone(),
-    }));
+    let api = tokio::spawn(serve_api(
+        Api::bind(&config.run_dir)?,
+        api::Context {
+            store: Arc::clone(&store),
+            runtime: runtime.clone(),
+            images: Arc::clone(&images),
+            shutdown: shutdown.clone(),
+        },
+    ));
     systemd_notify::ready("waiting for the runtime");
     let alive = Arc::clone(&store);
     let _watchdog = systemd_notify::watchdog(move || {
@@ -117,6 +122,14 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     }
     tracing::info!("stopped; pods and debug containers go on");
     Ok(())
+}
+
+/// Answers as soon as it is known how the pods of before stand, so that none is reported as it is not; also where
+/// that takes too long, because the runtime is away.
+async fn serve_api(api: Api, context: api::Context) {
+    let known = tokio::time::timeout(FIRST_LOOK, context.store.first_look());
+    let _ = context.shutdown.run_until_cancelled(known).await;
+    api.serve(context).await;
 }
 
 /// Everything between a runtime that answers and the shutdown.

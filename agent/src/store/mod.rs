@@ -82,6 +82,9 @@ struct Entry {
     /// The ephemeral containers whose name somebody else's container has.
     foreign: BTreeSet<String>,
     served: Arc<Pod>,
+    /// Whether what is served is more than a guess: not so for a pod that was read from disk at start, until its
+    /// worker has looked at it.
+    known: bool,
     /// Wakes the pod's worker; wakes that come together are one.
     wake: Arc<Notify>,
     /// Held while the pod's files are written, in threads that may block: writes of one pod never overtake
@@ -138,6 +141,9 @@ impl Store {
             match loaded.kept {
                 Some(kept) if kept.gone_since.is_none() => {
                     inner.insert(kept.pod, kept.manifest, Wanted::Running, loaded.records);
+                    if let Some(entry) = inner.pods.get_mut(&loaded.uid) {
+                        entry.known = false;
+                    }
                 }
                 Some(kept) => {
                     inner
@@ -187,6 +193,16 @@ impl Store {
     /// All changes after `version`.
     pub(crate) fn changes_since(&self, version: u64) -> Result<Vec<Change>, Gone> {
         self.lock().history.since(version)
+    }
+
+    /// Returns once every pod that was read from disk at start was looked at.
+    pub(crate) async fn first_look(&self) {
+        let mut versions = self.versions();
+        while !self.lock().pods.values().all(|entry| entry.known) {
+            if versions.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The newest version; it also wakes when a launch has moved on.
@@ -288,6 +304,7 @@ impl Inner {
             launches,
             foreign: BTreeSet::new(),
             served: Arc::default(),
+            known: true,
             wake: Arc::new(Notify::new()),
             writing: Arc::default(),
         };

@@ -161,6 +161,7 @@ impl Store {
             return;
         };
         entry.foreign = report.foreign;
+        let first = !std::mem::replace(&mut entry.known, true);
         // One that was accepted since the worker looked is not in the report, and stays.
         let mut launches_moved = false;
         for (name, launch) in report.launches {
@@ -174,7 +175,7 @@ impl Store {
             inner.publish(uid, ChangeKind::Modified)
         };
         drop(inner);
-        if launches_moved || *self.versions.borrow() != version {
+        if first || launches_moved || *self.versions.borrow() != version {
             self.announce(version);
         }
     }

@@ -1,6 +1,8 @@
 //! The end of a container: its last words, and for an ephemeral one the record that says how it ended, for ever.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use debuglet_proto::v1::{RemoveContainerRequest, StopContainerRequest};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
@@ -12,7 +14,9 @@ use super::step::{Outcome, RETRY_AFTER};
 use crate::pod::container_config::log_path;
 use crate::pod::observed::{ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
-use crate::pod::plan::{containers_have_their_own_processes, target_took_it_along};
+use crate::pod::plan::{
+    containers_have_their_own_processes, may_have_ended_with_target, target_took_it_along,
+};
 use crate::pod::record::{Phase, Record};
 use crate::pod::sandbox_config::log_folder;
 use crate::pod::status;
@@ -21,6 +25,15 @@ use crate::runtime::error::RuntimeError;
 use crate::runtime::log_links::LogLinks;
 use crate::runtime::logs;
 use crate::store::progress::AdvanceError;
+
+/// How long the end of a target is waited for that may have taken its debug container along.
+const TARGET_SETTLES: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+];
 
 /// Stops a container within `grace_seconds`.
 pub(crate) async fn stop(context: &Context, id: &str, grace_seconds: i64) -> Outcome {
@@ -123,9 +136,7 @@ pub(crate) async fn ephemeral(
         EphemeralStep::End { .. } => {
             let Some(found) = found else { return Outcome::Done };
             let mut terminated = status::containers::terminated(found);
-            if containers_have_their_own_processes(pod)
-                && let Some(why) = target_took_it_along(record, found, observed)
-            {
+            if let Some(why) = ended_with_target(context, pod, record, found, observed).await {
                 let said = terminated.message.take().unwrap_or_default();
                 terminated.message = Some(message::joined(&why, &said));
             }
@@ -133,6 +144,30 @@ pub(crate) async fn ephemeral(
         }
         EphemeralStep::EndAs(terminated) => end(context, &uid, name, terminated).await,
     }
+}
+
+/// Says so where the container was killed because its target ended. Both ends come at once, and the runtime may
+/// show the target's a little later.
+async fn ended_with_target(
+    context: &Context,
+    pod: &Pod,
+    record: &Record,
+    found: &ObservedContainer,
+    observed: &ObservedPod,
+) -> Option<String> {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let mut observed = observed.clone();
+    for wait in TARGET_SETTLES {
+        if !containers_have_their_own_processes(pod) || !may_have_ended_with_target(record, found) {
+            return None;
+        }
+        if let Some(why) = target_took_it_along(record, found, &observed) {
+            return Some(why);
+        }
+        tokio::time::sleep(wait).await;
+        observed = context.runtime.observe_pod(uid, &HashMap::new()).await.ok()?;
+    }
+    target_took_it_along(record, found, &observed)
 }
 
 async fn end(context: &Context, uid: &str, name: &str, terminated: ContainerStateTerminated) -> Outcome {

@@ -359,6 +359,19 @@ pub(crate) fn ended_by_removal(now: Nanoseconds) -> ContainerStateTerminated {
     ephemeral::pod_removed(now)
 }
 
+/// The exit code of a process that was killed: what process 1 of a PID namespace does to the others when it ends.
+const KILLED: i32 = 137;
+
+/// Whether the container has a target and was killed, so that the target's end may be why.
+pub(crate) fn may_have_ended_with_target(record: &Record, ended: &ObservedContainer) -> bool {
+    ended.exit_code == KILLED
+        && record
+            .spec
+            .target_container_name
+            .as_deref()
+            .is_some_and(|target| !target.is_empty())
+}
+
 /// Says so where an ephemeral container was killed because its target, process 1 of the PID namespace they
 /// shared, ended.
 pub(crate) fn target_took_it_along(
@@ -368,7 +381,6 @@ pub(crate) fn target_took_it_along(
 ) -> Option<String> {
     /// How far apart the two ends may be seen.
     const TOGETHER: Nanoseconds = 2_000_000_000;
-    const KILLED: i32 = 137;
     let target = record
         .spec
         .target_container_name

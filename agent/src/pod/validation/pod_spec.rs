@@ -11,6 +11,7 @@ use super::container::{self, Surroundings};
 use super::findings::Findings;
 use super::{names, network, security, volumes};
 use crate::pod::field_error::{Cause, FieldError};
+use crate::pod::image_reference::ImageReference;
 
 /// The most bytes of all annotations together.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
@@ -98,11 +99,22 @@ fn containers(spec: &PodSpec, findings: &mut Findings) {
         let path = format!("spec.containers[{index}]");
         container::check(container, &path, &surroundings, findings);
         unique(container, &path, &mut names, findings);
+        image(container, &path, findings);
     }
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {
         let path = format!("spec.initContainers[{index}]");
         container::check(container, &path, &surroundings, findings);
         unique(container, &path, &mut names, findings);
+        image(container, &path, findings);
+    }
+}
+
+/// An API server takes any name, and the kubelet waits with it for ever (`InvalidImageName`). Nobody waits for what a
+/// file says to become right by itself.
+fn image(container: &Container, path: &str, findings: &mut Findings) {
+    let image = container.image.as_deref().unwrap_or_default();
+    if let (false, Err(invalid)) = (image.trim().is_empty(), ImageReference::parse(image.trim())) {
+        findings.invalid(format!("{path}.image"), invalid.to_string());
     }
 }
 

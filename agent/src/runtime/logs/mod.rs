@@ -63,11 +63,16 @@ pub(crate) struct LogReader {
     bytes_left: u64,
 }
 
+/// How long nothing may have come after the container's end before the log is taken to be whole.
+const SETTLES: std::time::Duration = std::time::Duration::from_millis(250);
+
 /// What following needs.
 struct Follow {
     changes: Changes,
     container_ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: bool,
+    /// Whether nothing has come for a moment since then.
+    settled: bool,
 }
 
 impl LogReader {
@@ -77,7 +82,7 @@ impl LogReader {
     }
 
     /// Opens the log at `path`, to read on as the container writes, also across rotation, until `container_ended`
-    /// (the runtime has said so, and by then has written the log) and then to the last byte.
+    /// and then to the last byte: the runtime says that a container has ended while its log is still being written.
     pub(crate) async fn follow(
         path: &Path,
         options: &LogOptions,
@@ -87,6 +92,7 @@ impl LogReader {
             changes: Changes::watch(path),
             container_ended: Box::pin(container_ended),
             ended: false,
+            settled: false,
         };
         LogReader::new(path, options, Some(follow)).await
     }
@@ -133,6 +139,9 @@ impl LogReader {
             if !output.is_empty() {
                 output.truncate(usize::try_from(self.bytes_left).unwrap_or(usize::MAX));
                 self.bytes_left -= output.len() as u64;
+                if let Some(follow) = &mut self.follow {
+                    follow.settled = false;
+                }
                 return Ok(Some(output.freeze()));
             }
             if !at_end {
@@ -146,8 +155,15 @@ impl LogReader {
                 self.rotated = Some(std::mem::replace(&mut self.current, next));
                 continue;
             }
-            if follow.ended {
+            if follow.settled {
                 return Ok(None);
+            }
+            if follow.ended {
+                tokio::select! {
+                    () = tokio::time::sleep(SETTLES) => follow.settled = true,
+                    () = follow.changes.changed() => {}
+                }
+                continue;
             }
             tokio::select! {
                 () = &mut follow.container_ended => follow.ended = true,
