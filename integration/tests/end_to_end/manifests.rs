@@ -93,7 +93,7 @@ async fn a_bad_manifest_is_reported_and_changes_nothing_else() {
     node.write_manifest("name.json", &bad_name);
     node.write_manifest("image.json", &bad_image);
 
-    let files = ["tab.yaml", "large.yaml", "twice.json", "name.json"];
+    let files = ["tab.yaml", "large.yaml", "twice.json", "name.json", "image.json"];
     let problems = integration::eventually("every bad file is reported", async || {
         let report = agent.api().get("/apis/debuglet.io/v1alpha1/node").await.body;
         let problems = report["manifests"]["problems"]
@@ -123,15 +123,14 @@ async fn a_bad_manifest_is_reported_and_changes_nothing_else() {
             .all(|file| listed.stdout.contains(file) || listed.stderr.contains(file)),
         "{listed:?}"
     );
-    // As on a cluster, an image's name is judged where it is to be pulled.
-    let invalid_image = |pod: &Value| {
-        let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
-        waiting["reason"] == "InvalidImageName"
-            && waiting["message"]
-                .as_str()
-                .is_some_and(|text| text.contains("Not A Reference"))
+    // A pod that has no good version is shown as failed, with the field.
+    let refused = |pod: &Value| {
+        let message = pod["status"]["message"].as_str().unwrap_or_default();
+        pod["status"]["phase"] == "Failed"
+            && message.contains("spec.containers[0].image")
+            && message.contains("Not A Reference")
     };
-    agent.api().pod_until("default", "bad-image", invalid_image).await;
+    agent.api().pod_until("default", "bad-image", refused).await;
     let still = agent.api().pod("default", "good").await.body;
     assert_eq!(
         still["status"]["containerStatuses"],
