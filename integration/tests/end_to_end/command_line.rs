@@ -64,16 +64,33 @@ async fn a_megabyte_of_output_arrives_whole_and_in_order(version: ContainerdVers
     let (node, _agent) = node_with_pod(version).await;
 
     let fixed = [
-        "debug", "web", "--attach", "--image", BUSYBOX, "--", "seq", "150000",
+        "debug", "web", "-c", "dbg", "--attach", "--image", BUSYBOX, "--", "seq", "150000",
     ];
     let output = node.debuglet(fixed).await.succeeded();
 
     let expected: String = (1..=150_000).map(|number| format!("{number}\n")).collect();
+    let logs = node
+        .debuglet(["logs", "web", "-c", "dbg"])
+        .await
+        .succeeded()
+        .stdout;
+    assert!(
+        logs == expected,
+        "the log has {} of {} bytes",
+        logs.len(),
+        expected.len()
+    );
     assert!(
         output.stdout == expected,
-        "{} of {} bytes",
+        "{} of {} bytes, {} as they should be",
         output.stdout.len(),
-        expected.len()
+        expected.len(),
+        output
+            .stdout
+            .bytes()
+            .zip(expected.bytes())
+            .take_while(|(seen, wanted)| seen == wanted)
+            .count(),
     );
 }
 
