@@ -200,6 +200,7 @@ impl<'a> Application<'a> {
     }
 
     fn add(&mut self, path: &Path, mut pod: Pod, uid: &str) -> Result<(), DiskError> {
+        pod.spec.get_or_insert_default().node_name = Some(self.store.node_name.clone());
         pod.metadata.uid = Some(uid.to_owned());
         pod.metadata.creation_timestamp = Some(Time(Timestamp::now()));
         let kept = KeptPod {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::sandbox;
 use crate::pod::cgroup::CgroupDriver;
 use crate::pod::node::Node;
 use crate::runtime::client::Runtime;
@@ -32,7 +33,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Records an event on a container of a pod.
+    /// Records an event on a pod or on one of its containers, and logs it.
     pub(crate) fn tell(
         &self,
         pod: &Pod,
@@ -41,6 +42,12 @@ impl Context {
         reason: &'static str,
         message: impl Into<String>,
     ) {
+        let message = message.into();
+        let name = sandbox::pod_name(pod);
+        match severity {
+            Severity::Normal => tracing::info!(pod = name, container, reason, "{message}"),
+            Severity::Warning => tracing::warn!(pod = name, container, reason, "{message}"),
+        }
         let field_path = container.map(|name| field_path(pod, name));
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.store.record_event(
@@ -48,7 +55,7 @@ impl Context {
             Happening {
                 severity,
                 reason,
-                message: message.into(),
+                message,
                 field_path,
             },
         );
