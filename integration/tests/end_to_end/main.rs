@@ -35,4 +35,5 @@ mod lifecycle;
 mod manifests;
 mod private_node;
 mod proxy;
+mod streams;
 mod targets;
