@@ -27,7 +27,7 @@ mod table;
 mod terminal_session;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -122,13 +122,13 @@ pub(crate) fn main() -> ExitCode {
             Ok(config) => crate::agent::run(config),
             Err(error) => end(Err(Failure::new(error.to_string()))),
         },
-        command => end(talk_to_agent(arguments.config, command)),
+        command => end(talk_to_agent(arguments.config.as_deref(), command)),
     }
 }
 
 /// Runs a command that talks to the agent.
-fn talk_to_agent(config: Option<PathBuf>, command: Command) -> Result<u8, Failure> {
-    let config = Config::load(config.as_deref()).map_err(|error| Failure::new(error.to_string()))?;
+fn talk_to_agent(config: Option<&Path>, command: Command) -> Result<u8, Failure> {
+    let config = Config::load(config).map_err(|error| Failure::new(error.to_string()))?;
     let client = Client::new(config.socket());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -196,7 +196,7 @@ mod tests {
         pod_line(&serde_json::from_value(pod).unwrap()).status
     }
 
-    fn with_containers(states: Value) -> Value {
+    fn with_containers(states: &Value) -> Value {
         let statuses: Vec<Value> = states
             .as_array()
             .unwrap()
@@ -218,7 +218,7 @@ mod tests {
         })
     }
 
-    fn with_init(state: Value) -> Value {
+    fn with_init(state: &Value) -> Value {
         json!({
             "metadata": {"name": "p"},
             "spec": {"containers": [{"name": "c"}], "initContainers": [{"name": "i"}]},
@@ -246,7 +246,7 @@ mod tests {
                 "Signal:9",
             ),
         ] {
-            assert_eq!(status_of(with_containers(states.clone())), word, "{states}");
+            assert_eq!(status_of(with_containers(&states)), word, "{states}");
         }
         let pod = json!({"metadata": {}, "status": {"phase": "Failed", "reason": "NotSupported"}});
         assert_eq!(status_of(pod), "NotSupported");
@@ -254,21 +254,21 @@ mod tests {
 
     #[test]
     fn ready_counts_what_is_ready_of_all() {
-        let pod = with_containers(json!([{"running": {}}, {"waiting": {"reason": "ContainerCreating"}}]));
+        let pod = with_containers(&json!([{"running": {}}, {"waiting": {"reason": "ContainerCreating"}}]));
         let line = pod_line(&serde_json::from_value(pod).unwrap());
         assert_eq!((line.ready, line.total, line.restarts), (1, 2, 4));
     }
 
     #[test]
     fn an_init_container_in_the_way_is_named() {
-        assert_eq!(status_of(with_init(json!({"running": {}}))), "Init:0/1");
+        assert_eq!(status_of(with_init(&json!({"running": {}}))), "Init:0/1");
         assert_eq!(
-            status_of(with_init(json!({"waiting": {"reason": "CrashLoopBackOff"}}))),
+            status_of(with_init(&json!({"waiting": {"reason": "CrashLoopBackOff"}}))),
             "Init:CrashLoopBackOff"
         );
         assert_eq!(
             status_of(with_init(
-                json!({"terminated": {"exitCode": 1, "reason": "Error"}})
+                &json!({"terminated": {"exitCode": 1, "reason": "Error"}})
             )),
             "Init:Error"
         );
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_being_removed_is_terminating() {
-        let mut pod = with_containers(json!([{"running": {}}]));
+        let mut pod = with_containers(&json!([{"running": {}}]));
         pod["metadata"]["deletionTimestamp"] = "2026-11-21T03:00:00Z".into();
         assert_eq!(status_of(pod), "Terminating");
     }
