@@ -1,19 +1,24 @@
 //! `debuglet attach`: goes on with a container that runs.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use clap::Args;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::client::{Client, launch_path};
+use super::client::Client;
 use super::failure::Failure;
+use super::launch_watch::LaunchWatch;
 use super::pod_lookup::{ChosenContainer, choose_container, debug_container_names, find_pod, full_name};
 use super::pump::{Streams, pump, stream_failure, stream_path};
 use super::stream_client::open;
 use super::terminal_session::{History, TerminalSession};
 use super::{PodArgument, tell};
 use crate::pod::defaults::as_container;
-use crate::pod::launch::Launch;
+use crate::pod::launch::Stage;
+
+/// How long the end of a container may take to be reported after that of its output.
+const END_REPORTED: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 #[command(
@@ -62,18 +67,32 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<u8, Fai
     if streams.tty {
         let mut session = TerminalSession::new(client, namespace, name, &chosen.name, History::LastLine);
         session.run(streams.stdin).await?;
+        let code = exit_code(client, namespace, name, &chosen.name).await;
         session.print_rest().await?;
+        Ok(code)
     } else {
         let path = stream_path(namespace, name, "attach", &chosen.name, &[], streams);
         let session = open(client.socket(), &path).await.map_err(stream_failure)?;
         pump(session, streams).await?;
+        Ok(exit_code(client, namespace, name, &chosen.name).await)
     }
-    let launch = client
-        .get::<Launch>(&launch_path(namespace, name, &chosen.name, ""))
-        .await;
-    // An ordinary container has no launch, and may start again: its exit code is not the command's.
-    let code = launch.ok().and_then(|launch| launch.exit_code).unwrap_or(0);
-    Ok(u8::try_from(code & 0xff).unwrap_or(1))
+}
+
+/// The exit code of a debug container whose output has ended; 0 of one that goes on all the same, and of an ordinary
+/// container, which has no launch and may start again.
+async fn exit_code(client: &Client, namespace: &str, pod: &str, container: &str) -> u8 {
+    let mut watch = LaunchWatch::new(client, namespace, pod, container);
+    let ended = async {
+        loop {
+            match watch.next().await {
+                Ok(launch) if launch.stage == Stage::Terminated => return launch.exit_code,
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    };
+    let code = tokio::time::timeout(END_REPORTED, ended).await.ok().flatten();
+    u8::try_from(code.unwrap_or(0) & 0xff).unwrap_or(1)
 }
 
 /// The container: the one asked for, else the newest debug container that runs, else the pod's.

@@ -65,23 +65,23 @@ impl LaunchDisplay {
     }
 
     fn show_bar(&mut self, pull: &PullProgress) {
-        let bar = self.bar.get_or_insert_with(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.enable_steady_tick(TICK);
-            bar
-        });
         let (offset, total) = arrived(pull);
         let template = match total {
             0 => "{prefix}   {spinner}   {msg}",
             _ => "{prefix}   {bar:20}   {msg}",
         };
+        let image = &self.image;
+        let bar = self.bar.get_or_insert_with(|| {
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+                .with_prefix(format!("Pulling {image}"))
+        });
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("█░"));
         }
         bar.set_length(total.max(1));
         bar.set_position(offset);
-        bar.set_prefix(format!("Pulling {}", self.image));
         bar.set_message(amount(pull));
+        bar.enable_steady_tick(TICK);
     }
 }
 
