@@ -43,6 +43,7 @@ const USAGE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(
     name = "debuglet",
+    bin_name = "debuglet",
     version,
     about = "Runs Kubernetes ephemeral debug containers in any pod on this node",
     after_help = "Examples:\n  \
