@@ -223,6 +223,63 @@ async fn a_container_that_ran_before_the_runtime_was_killed_is_adopted_and_not_s
     pod.started_times(1, "containerd killed").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_may_have_run_under_another_runtime_is_not_started() {
+    let node = Node::start(ContainerdVersion::V2_4).await;
+    let proxy = node.start_proxy().await;
+    let agent = start_agent(&node, &proxy).await;
+    let pod = start_pod(&node, &agent, "another-runtime").await;
+    let mut held = proxy.hold("StartContainer", Moment::Before);
+    agent
+        .api()
+        .debug("default", &pod.name, &[counting_container()])
+        .await;
+    let call = held.recv().await.expect("the proxy runs");
+    agent.kill().await;
+    call.abandoned().await;
+
+    node.kill_containerd().await;
+    node.start_containerd().await;
+    let agent = node.start_agent().await;
+
+    let served = agent
+        .api()
+        .pod_until("default", &pod.name, has_begun("dbg"))
+        .await;
+    assert_eq!(state_of(&served, "dbg"), "terminated:ContainerStatusUnknown");
+    assert_eq!(
+        integration::ephemeral_status(&served, "dbg")["state"]["terminated"]["exitCode"],
+        137
+    );
+    assert!(!pod.scratch.join("starts").exists(), "never started");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_of_a_container_that_waits_outlives_the_agent() {
+    let node = Node::start(ContainerdVersion::V1_6).await;
+    let agent = node.start_agent().await;
+    let pod = start_pod(&node, &agent, "stopped-while-waiting").await;
+    let mut container = counting_container();
+    container["image"] = json!("127.0.0.1:5000/later:1");
+    agent.api().debug("default", &pod.name, &[container]).await;
+    agent
+        .api()
+        .pod_until("default", &pod.name, |pod| {
+            state_of(pod, "dbg").starts_with("waiting:ErrImage")
+        })
+        .await;
+
+    let answer = agent.api().stop("default", &pod.name, "dbg").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    agent.kill().await;
+    node.tag(integration::BUSYBOX, "127.0.0.1:5000/later:1").await;
+    let agent = node.start_agent().await;
+
+    let ended = |pod: &Value| state_of(pod, "dbg").starts_with("terminated:");
+    agent.api().pod_until("default", &pod.name, ended).await;
+    assert_eq!(containers_of(&node, &pod).await, 0);
+}
+
 /// A pod whose debug containers leave a line at each start.
 struct CountingPod {
     name: String,
