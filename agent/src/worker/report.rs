@@ -52,9 +52,10 @@ pub(super) fn report(facts: &Facts<'_>) -> Report {
         .creation_timestamp
         .as_ref()
         .map_or(now, |time| time.0);
+    let settled = settled(facts);
     let status = status::pod_status(&StatusContext {
         pod: facts.pod,
-        observed: facts.observed,
+        observed: &settled,
         waiting: &facts.plan.waiting,
         ended: &ended,
         previous: Some(&facts.view.status),
@@ -81,6 +82,33 @@ pub(super) fn report(facts: &Facts<'_>) -> Report {
         launches,
         foreign,
     }
+}
+
+/// What the runtime shows, but for ephemeral containers whose end is seen and not written down yet: how they ended is
+/// told once, whole and for ever. Until then they stand as before.
+fn settled(facts: &Facts<'_>) -> ObservedPod {
+    let mut observed = facts.observed.clone();
+    let ending = |container: &ObservedContainer| {
+        let mut records = facts.view.records.iter();
+        container.ours
+            && container.state == ContainerState::Exited
+            && records.any(|record| {
+                record.spec.name == container.name && !matches!(record.phase, Phase::Ended { .. })
+            })
+    };
+    // One that could not be started never ran.
+    observed
+        .containers
+        .retain(|container| !ending(container) || container.started_at > 0);
+    for container in observed
+        .containers
+        .iter_mut()
+        .filter(|container| ending(container))
+    {
+        container.state = ContainerState::Running;
+        container.finished_at = 0;
+    }
+    observed
 }
 
 fn launch(facts: &Facts<'_>, record: &Record) -> Launch {
