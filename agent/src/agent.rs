@@ -152,8 +152,10 @@ async fn work(
             path: config.manifests.path.display().to_string(),
             source,
         })?;
-    if let Some(first) = folder.next().await {
-        apply(store, first, &config.log_dir).await;
+    // What the disk refused is tried again, unless a newer state of the folder comes first.
+    let mut refused = None;
+    if let Some(Some(first)) = shutdown.run_until_cancelled(folder.next()).await {
+        refused = (!apply(store, first.clone(), &config.log_dir).await).then_some(first);
     }
 
     let context = Arc::new(worker::context::Context {
@@ -177,14 +179,16 @@ async fn work(
     systemd_notify::status("running");
     tracing::info!(node = config.node_name, "running");
 
-    while let Some(Some(files)) = shutdown.run_until_cancelled(folder.next()).await {
-        if !apply(store, files.clone(), &config.log_dir).await {
-            // The disk refused something: it is tried again, unless a newer state of the folder comes first.
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(APPLY_RETRY) => { apply(store, files, &config.log_dir).await; }
-            }
-        }
+    loop {
+        let files = tokio::select! {
+            () = shutdown.cancelled() => break,
+            next = folder.next() => match next {
+                Some(files) => files,
+                None => break,
+            },
+            () = tokio::time::sleep(APPLY_RETRY), if refused.is_some() => refused.take().unwrap_or_default(),
+        };
+        refused = (!apply(store, files.clone(), &config.log_dir).await).then_some(files);
     }
 
     // Workers finish the create or start they are at; everyone else just ends.
@@ -227,12 +231,13 @@ fn shutdown_on_signal() -> Result<CancellationToken, AgentError> {
 async fn wait_for_runtime(runtime: &Runtime, store: &Store, shutdown: &CancellationToken) -> bool {
     let mut told = false;
     loop {
-        let asked = runtime
-            .runtime()
-            .version(VersionRequest {
-                version: "v1".to_owned(),
-            })
-            .await;
+        let request = VersionRequest {
+            version: "v1".to_owned(),
+        };
+        let mut client = runtime.runtime();
+        let Some(asked) = shutdown.run_until_cancelled(client.version(request)).await else {
+            return false;
+        };
         match asked {
             Ok(answer) => {
                 let version = answer.into_inner();

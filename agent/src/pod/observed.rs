@@ -1,5 +1,7 @@
 //! What the runtime says of one pod, in the few words that the rules need.
 
+use super::record::{Phase, Record};
+
 /// A moment, in nanoseconds since the Unix epoch, as CRI gives it; 0 means that it has not come yet.
 pub(crate) type Nanoseconds = i64;
 
@@ -17,8 +19,25 @@ impl ObservedPod {
     pub(crate) fn ready_sandbox(&self) -> Option<&ObservedSandbox> {
         self.sandboxes
             .iter()
-            .filter(|sandbox| sandbox.ready)
+            .filter(|sandbox| sandbox.ready && sandbox.ours)
             .max_by_key(|sandbox| sandbox.attempt)
+    }
+
+    /// The container of an ephemeral container's record: the one that was created for it, if that is there, else the
+    /// newest of its name.
+    pub(crate) fn of_record(&self, record: &Record) -> Option<&ObservedContainer> {
+        let created = match &record.phase {
+            Phase::Created(created) => Some(created),
+            Phase::Stopping { created } | Phase::Ended { created, .. } => created.as_ref(),
+            Phase::Accepted => None,
+        };
+        created
+            .and_then(|created| {
+                self.containers
+                    .iter()
+                    .find(|container| container.id == created.container_id)
+            })
+            .or_else(|| self.newest(&record.spec.name))
     }
 
     /// The newest container of this name.
@@ -37,6 +56,8 @@ pub(crate) struct ObservedSandbox {
     pub(crate) id: String,
     /// `metadata.attempt`.
     pub(crate) attempt: u32,
+    /// Whether it carries our origin label: only then may it be touched.
+    pub(crate) ours: bool,
     /// Whether it is `SANDBOX_READY`.
     pub(crate) ready: bool,
     /// When it was created.

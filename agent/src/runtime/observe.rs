@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use debuglet_proto::v1::{
     ContainerFilter, ContainerState as CriState, ContainerStatus, ContainerStatusRequest,
-    ListContainersRequest, ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStatus,
-    PodSandboxStatusRequest,
+    ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxState,
+    PodSandboxStatus, PodSandboxStatusRequest,
 };
+
+use tonic::Code;
 
 use super::client::Runtime;
 use super::error::RuntimeError;
@@ -47,9 +49,15 @@ impl Runtime {
 
         let mut observed = ObservedPod::default();
         for sandbox in sandboxes {
-            observed
-                .sandboxes
-                .extend(self.observe_sandbox(&sandbox.id).await?);
+            match self.observe_sandbox(&sandbox.id).await {
+                Ok(status) => observed.sandboxes.extend(status),
+                // One that is broken must not hide the others: what the list says of it will do.
+                Err(error) if error.code == Code::Unknown => {
+                    tracing::warn!("{error}");
+                    observed.sandboxes.push(listed_sandbox(&sandbox));
+                }
+                Err(error) => return Err(error),
+            }
         }
         for container in containers {
             match known.get(&container.id) {
@@ -124,6 +132,23 @@ fn none_if_gone<T>(error: RuntimeError) -> Result<Option<T>, RuntimeError> {
     }
 }
 
+fn listed_sandbox(sandbox: &PodSandbox) -> ObservedSandbox {
+    ObservedSandbox {
+        id: sandbox.id.clone(),
+        attempt: sandbox.metadata.as_ref().map_or(0, |metadata| metadata.attempt),
+        ours: is_ours(&sandbox.labels),
+        ready: sandbox.state() == PodSandboxState::SandboxReady,
+        created_at: sandbox.created_at,
+        ips: Vec::new(),
+    }
+}
+
+fn is_ours(of_object: &HashMap<String, String>) -> bool {
+    of_object
+        .get(labels::ORIGIN)
+        .is_some_and(|origin| origin == labels::ORIGIN_DEBUGLET)
+}
+
 fn observed_sandbox(status: PodSandboxStatus) -> ObservedSandbox {
     let ready = status.state() == PodSandboxState::SandboxReady;
     let network = status.network.unwrap_or_default();
@@ -131,6 +156,7 @@ fn observed_sandbox(status: PodSandboxStatus) -> ObservedSandbox {
     ObservedSandbox {
         id: status.id,
         attempt: status.metadata.unwrap_or_default().attempt,
+        ours: is_ours(&status.labels),
         ready,
         created_at: status.created_at,
         ips: addresses.filter(|ip| !ip.is_empty()).collect(),
@@ -150,10 +176,7 @@ fn observed_container(status: ContainerStatus, sandbox_id: &str) -> ObservedCont
         name: metadata.name,
         attempt: metadata.attempt,
         sandbox_id: sandbox_id.to_owned(),
-        ours: status
-            .labels
-            .get(labels::ORIGIN)
-            .is_some_and(|origin| origin == labels::ORIGIN_DEBUGLET),
+        ours: is_ours(&status.labels),
         state,
         created_at: status.created_at,
         started_at: status.started_at,

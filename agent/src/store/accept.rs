@@ -155,7 +155,9 @@ impl Store {
         .await
         .map_err(|error| match error {
             super::progress::AdvanceError::Disk(error) => StopError::Disk(error),
-            super::progress::AdvanceError::Gone => StopError::NoSuchContainer,
+            super::progress::AdvanceError::Gone | super::progress::AdvanceError::NotEnded => {
+                StopError::NoSuchContainer
+            }
             super::progress::AdvanceError::ShuttingDown => StopError::ShuttingDown,
         })?;
         self.launch(namespace, pod, container)

@@ -63,6 +63,9 @@ pub(crate) struct KeptPod {
     pub(crate) pod: Pod,
     /// The manifest that it came from.
     pub(crate) manifest: PathBuf,
+    /// How often a pod of this very manifest was removed before: part of what the UID follows from.
+    #[serde(default)]
+    pub(crate) incarnation: u64,
     /// Since when nothing of it is left in the runtime: a tombstone, which keeps its name in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gone_since: Option<Timestamp>,

@@ -13,7 +13,7 @@ use super::changes::ChangeKind;
 use super::disk::{DiskError, KeptPod};
 use super::events::{Happening, Severity};
 use super::node_report::ManifestProblem;
-use super::{Store, Wanted};
+use super::{Inner, Store, Wanted};
 use crate::pod::field_error::FieldError;
 use crate::pod::identity::ManifestIdentity;
 use crate::pod::plan::grace;
@@ -158,7 +158,7 @@ impl<'a> Application<'a> {
             self.refuse(path, pod, manifest, &errors);
             return Ok(());
         }
-        let uid = self.uid(path, &namespace, &name, manifest);
+        let (uid, incarnation) = self.uid(path, &namespace, &name, manifest);
         let known = self
             .store
             .lock()
@@ -166,14 +166,15 @@ impl<'a> Application<'a> {
             .get(&uid)
             .is_some_and(|entry| entry.wanted == Wanted::Running);
         if !known {
-            self.add(path, pod, &uid)?;
+            self.add(path, pod, &uid, incarnation)?;
         }
         self.keep.insert(uid.clone());
         self.add_ephemeral(path, &shown, &uid, ephemeral)
     }
 
-    /// The UID of this pod: the first incarnation that is not used up.
-    fn uid(&self, path: &Path, namespace: &str, name: &str, manifest: &ManifestPod) -> String {
+    /// The UID of this pod and its incarnation: that of the pod that runs, if this is it, else the first that is not
+    /// used up. (A tombstone does not last for ever, and a running pod keeps its UID when an older one's has gone.)
+    fn uid(&self, path: &Path, namespace: &str, name: &str, manifest: &ManifestPod) -> (String, u64) {
         let file = file_name(path);
         let identity = ManifestIdentity {
             file: &file,
@@ -181,7 +182,16 @@ impl<'a> Application<'a> {
             name,
             document: &manifest.document,
         };
+        let uid_of = |incarnation| identity.uid(&self.store.node_name, incarnation);
         let inner = self.store.lock();
+        let running = inner
+            .by_name(namespace, name)
+            .filter(|entry| entry.wanted == Wanted::Running);
+        if let Some(entry) = running
+            && uid_of(entry.incarnation) == entry.key.uid
+        {
+            return (entry.key.uid.clone(), entry.incarnation);
+        }
         let used_up = |uid: &str| {
             inner.tombstones.contains_key(uid)
                 || inner
@@ -191,27 +201,43 @@ impl<'a> Application<'a> {
         };
         let mut incarnation = 0;
         loop {
-            let uid = identity.uid(&self.store.node_name, incarnation);
+            let uid = uid_of(incarnation);
             if !used_up(&uid) {
-                return uid;
+                return (uid, incarnation);
             }
             incarnation += 1;
         }
     }
 
-    fn add(&mut self, path: &Path, mut pod: Pod, uid: &str) -> Result<(), DiskError> {
+    fn add(&mut self, path: &Path, mut pod: Pod, uid: &str, incarnation: u64) -> Result<(), DiskError> {
         pod.spec.get_or_insert_default().node_name = Some(self.store.node_name.clone());
         pod.metadata.uid = Some(uid.to_owned());
         pod.metadata.creation_timestamp = Some(Time(Timestamp::now()));
         let kept = KeptPod {
             pod: pod.clone(),
             manifest: path.to_path_buf(),
+            incarnation,
             gone_since: None,
         };
         self.store.disk.write_pod(uid, &kept)?;
         let mut inner = self.store.lock();
+        // What it replaces goes in the same breath: the new pod gets no worker before the old one is gone.
+        let name = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
+        let replaced: Vec<String> = inner
+            .pods
+            .values()
+            .filter(|entry| {
+                entry.wanted == Wanted::Running
+                    && (Some(&entry.key.namespace), Some(&entry.key.name))
+                        == (name.0.as_ref(), name.1.as_ref())
+            })
+            .map(|entry| entry.key.uid.clone())
+            .collect();
+        for old in replaced {
+            inner.remove(&old);
+        }
         let records = inner.orphans.remove(uid).unwrap_or_default();
-        inner.insert(pod, path.to_path_buf(), Wanted::Running, records);
+        inner.insert(pod, path.to_path_buf(), incarnation, Wanted::Running, records);
         let version = inner.history.version();
         drop(inner);
         self.store.announce(version);
@@ -251,7 +277,7 @@ impl<'a> Application<'a> {
             reason: "NotSupported".to_owned(),
             message: message.clone(),
         };
-        inner.insert(pod, path.to_path_buf(), wanted, Vec::new());
+        inner.insert(pod, path.to_path_buf(), 0, wanted, Vec::new());
         let version = inner.history.version();
         drop(inner);
         self.store.announce(version);
@@ -360,7 +386,11 @@ impl<'a> Application<'a> {
             metadata.uid.as_deref().unwrap_or_default()
         );
         let logs = std::fs::read_dir(self.log_dir.0.join(folder).join(container));
-        if logs.is_ok_and(|mut logs| logs.next().is_some()) {
+        let ran = match logs {
+            Ok(mut logs) => logs.next().is_some(),
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        };
+        if ran {
             return Phase::Created(CreatedContainer {
                 container_id: String::new(),
                 sandbox_id: String::new(),
@@ -381,20 +411,16 @@ impl<'a> Application<'a> {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in rest {
-            let Some(entry) = inner.pods.get_mut(&uid) else {
-                continue;
-            };
-            if matches!(entry.wanted, Wanted::Refused { .. }) {
+            let refused = inner
+                .pods
+                .get(&uid)
+                .is_some_and(|entry| matches!(entry.wanted, Wanted::Refused { .. }));
+            if refused {
                 inner.publish(&uid, ChangeKind::Deleted);
                 inner.pods.remove(&uid);
-                continue;
+            } else {
+                inner.remove(&uid);
             }
-            entry.wanted = Wanted::Removed {
-                grace_seconds: grace(&entry.pod),
-                since: Timestamp::now(),
-            };
-            entry.wake.notify_one();
-            inner.publish(&uid, ChangeKind::Modified);
         }
         let version = inner.history.version();
         drop(inner);
@@ -420,6 +446,20 @@ impl<'a> Application<'a> {
     }
 }
 
+impl Inner {
+    /// Has a pod go, with the grace of its spec.
+    fn remove(&mut self, uid: &str) {
+        if let Some(entry) = self.pods.get_mut(uid) {
+            entry.wanted = Wanted::Removed {
+                grace_seconds: grace(&entry.pod),
+                since: Timestamp::now(),
+            };
+            entry.wake.notify_one();
+            self.publish(uid, ChangeKind::Modified);
+        }
+    }
+}
+
 fn warning(reason: &'static str, message: String, field_path: Option<String>) -> Happening {
     Happening {
         severity: Severity::Warning,
@@ -435,3 +475,7 @@ fn file_name(path: &Path) -> String {
         |name| name.to_string_lossy().into_owned(),
     )
 }
+
+#[cfg(test)]
+#[path = "manifests_tests.rs"]
+mod tests;

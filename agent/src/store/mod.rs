@@ -74,6 +74,8 @@ struct Entry {
     /// As accepted, with defaults, without ephemeral containers.
     pod: Arc<Pod>,
     manifest: PathBuf,
+    /// See [`disk::KeptPod::incarnation`].
+    incarnation: u64,
     wanted: Wanted,
     /// In the order in which they were accepted.
     records: Vec<Record>,
@@ -140,7 +142,13 @@ impl Store {
             problems.extend(loaded.problems);
             match loaded.kept {
                 Some(kept) if kept.gone_since.is_none() => {
-                    inner.insert(kept.pod, kept.manifest, Wanted::Running, loaded.records);
+                    inner.insert(
+                        kept.pod,
+                        kept.manifest,
+                        kept.incarnation,
+                        Wanted::Running,
+                        loaded.records,
+                    );
                     if let Some(entry) = inner.pods.get_mut(&loaded.uid) {
                         entry.known = false;
                     }
@@ -275,7 +283,14 @@ impl Inner {
     }
 
     /// Adds a pod; its UID is in its metadata.
-    fn insert(&mut self, pod: Pod, manifest: PathBuf, wanted: Wanted, records: Vec<Record>) {
+    fn insert(
+        &mut self,
+        pod: Pod,
+        manifest: PathBuf,
+        incarnation: u64,
+        wanted: Wanted,
+        records: Vec<Record>,
+    ) {
         let metadata = &pod.metadata;
         let key = PodKey {
             namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -298,6 +313,7 @@ impl Inner {
             key,
             pod: Arc::new(pod),
             manifest,
+            incarnation,
             wanted,
             records,
             status,

@@ -24,6 +24,9 @@ pub(crate) enum AdvanceError {
     /// The pod or the record is not there any more.
     #[error("the record is gone")]
     Gone,
+    /// The pod cannot be forgotten while one of its ephemeral containers has no end on disk.
+    #[error("an ephemeral container has not ended")]
+    NotEnded,
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -191,12 +194,28 @@ impl Store {
 
     fn forget_blocking(&self, uid: &str) -> Result<(), AdvanceError> {
         let now = Timestamp::now();
+        let writing = self
+            .lock()
+            .pods
+            .get(uid)
+            .map(|entry| Arc::clone(&entry.writing))
+            .ok_or(AdvanceError::Gone)?;
+        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = {
             let inner = self.lock();
             let entry = inner.pods.get(uid).ok_or(AdvanceError::Gone)?;
+            // One that was accepted at the last moment has still to be ended.
+            if !entry
+                .records
+                .iter()
+                .all(|record| matches!(record.phase, Phase::Ended { .. }))
+            {
+                return Err(AdvanceError::NotEnded);
+            }
             KeptPod {
                 pod: Pod::clone(&entry.pod),
                 manifest: entry.manifest.clone(),
+                incarnation: entry.incarnation,
                 gone_since: Some(now),
             }
         };

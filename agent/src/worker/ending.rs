@@ -68,6 +68,9 @@ pub(crate) async fn remove_dead(context: &Context, pod: &Pod, name: &str, id: &s
         .log_dir
         .join(log_folder(pod))
         .join(log_path(name, attempt));
+    let pod_dir = context.store.pod_dir(metadata.uid.as_deref().unwrap_or_default());
+    // Its message is in no status any more; where the file stays, it goes with the pod.
+    let _ = std::fs::remove_file(files::termination_log(&pod_dir, name, attempt));
     let unlinked = LogLinks::beside(&context.log_dir).remove(
         metadata.namespace.as_deref().unwrap_or_default(),
         metadata.name.as_deref().unwrap_or_default(),
@@ -101,7 +104,7 @@ pub(crate) async fn ephemeral(
 ) -> Outcome {
     let name = record.spec.name.as_str();
     let uid = pod.metadata.uid.clone().unwrap_or_default();
-    let found = observed.newest(name);
+    let found = observed.of_record(record);
     let sandbox_id = found.map(|found| found.sandbox_id.clone()).unwrap_or_default();
     match step {
         EphemeralStep::Nothing | EphemeralStep::Foreign | EphemeralStep::Launch => Outcome::Done,
@@ -109,12 +112,16 @@ pub(crate) async fn ephemeral(
             container_id,
             unrecorded,
         } => {
-            if unrecorded {
-                match record_created(context, &uid, name, &container_id, &sandbox_id).await {
-                    Ok(Phase::Created(_)) => {}
-                    Ok(_) => return Outcome::Done,
-                    Err(error) => return disk_failed(&error),
-                }
+            // A stop may have been accepted since the plan was made: then nothing is started any more.
+            let phase = if unrecorded {
+                record_created(context, &uid, name, &container_id, &sandbox_id).await
+            } else {
+                context.store.advance(&uid, name, |_| None).await
+            };
+            match phase {
+                Ok(Phase::Created(created)) if created.container_id == container_id => {}
+                Ok(_) => return Outcome::Done,
+                Err(error) => return disk_failed(&error),
             }
             match start(context, pod, name, &container_id, &sandbox_id).await {
                 Ok(_) => Outcome::Done,
@@ -126,10 +133,11 @@ pub(crate) async fn ephemeral(
         }
         EphemeralStep::Discard { container_id } => {
             let back = |phase: &Phase| matches!(phase, Phase::Created(_)).then_some(Phase::Accepted);
-            if let Err(error) = context.store.advance(&uid, name, back).await {
-                return disk_failed(&error);
+            match context.store.advance(&uid, name, back).await {
+                Ok(Phase::Accepted) => remove(context, &container_id).await,
+                Ok(_) => Outcome::Done,
+                Err(error) => disk_failed(&error),
             }
-            remove(context, &container_id).await
         }
         EphemeralStep::Stop { container_id } => stop(context, &container_id, grace_seconds).await,
         EphemeralStep::Remove { container_id } => remove(context, &container_id).await,

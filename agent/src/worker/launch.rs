@@ -98,6 +98,9 @@ impl Launch {
             Ok(image) => image,
             Err(outcome) => return outcome,
         };
+        if self.cancel.is_cancelled() {
+            return Outcome::Done;
+        }
         let container_id = match self.create(&image).await {
             Ok(container_id) => container_id,
             Err(outcome) => return outcome,
@@ -192,6 +195,7 @@ impl Launch {
             waiting,
             retry_at: error.retry_at,
             permanent: error.permanent,
+            of_launch: true,
         })
     }
 
@@ -393,6 +397,6 @@ pub(crate) fn disk_failed(error: &AdvanceError) -> Outcome {
             tracing::error!("{error}");
             Outcome::failed("CreateContainerError", error.to_string(), RETRY_SLOWLY)
         }
-        AdvanceError::Gone | AdvanceError::ShuttingDown => Outcome::Done,
+        AdvanceError::Gone | AdvanceError::NotEnded | AdvanceError::ShuttingDown => Outcome::Done,
     }
 }

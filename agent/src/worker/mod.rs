@@ -32,6 +32,9 @@ const RELIST: Duration = Duration::from_secs(300);
 /// How many workers may end before the first of them is taken note of; they wait for that.
 const EVENTS_AT_ONCE: usize = 64;
 
+/// How long a question about a container that nobody knows may hold up the events of all others.
+const ASKED_WITHIN: Duration = Duration::from_secs(2);
+
 /// The workers of all pods.
 #[derive(Debug)]
 pub(crate) struct Workers {
@@ -132,7 +135,8 @@ impl Workers {
             return;
         }
         // Somebody started a container that we have not seen: it may be in a pod of ours.
-        if let Ok(Some(uid)) = self.context.runtime.uid_of_container(id).await {
+        let asked = tokio::time::timeout(ASKED_WITHIN, self.context.runtime.uid_of_container(id)).await;
+        if let Ok(Ok(Some(uid))) = asked {
             self.signals.dirty(&uid);
         }
     }

@@ -20,7 +20,7 @@ use crate::pod::defaults;
 use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
 use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation, TARGET_NOT_RUNNING};
-use crate::pod::record::Record;
+use crate::pod::record::{Phase, Record};
 use crate::runtime::error::RuntimeError;
 use crate::runtime::instance::instance;
 use crate::store::events::Severity;
@@ -30,8 +30,18 @@ use crate::store::progress::View;
 const SETTLE_FIRST: Duration = Duration::from_millis(2);
 /// The longest of these waits.
 const SETTLE_LONGEST: Duration = Duration::from_millis(250);
-/// How often it is asked before the slow re-list has to do.
+/// How often it is asked like this
 const SETTLE_TRIES: u32 = 20;
+/// before it is asked at this pace: a shim that hangs, or whose pipes others hold open, takes its time.
+const SETTLE_SLOWLY: Duration = Duration::from_secs(5);
+
+/// Where the files of a target are, seen from its debug container.
+#[derive(Debug)]
+pub(super) struct FilesAt {
+    target_id: String,
+    /// A folder in the debug container.
+    pub(super) path: String,
+}
 
 /// The worker of one pod.
 #[derive(Debug)]
@@ -53,13 +63,15 @@ pub(super) struct PodWorker {
     /// The containers whose image is there, by name.
     pulled: BTreeSet<String>,
     /// Where the targets' files are, by ephemeral container.
-    files_at: BTreeMap<String, String>,
+    files_at: BTreeMap<String, FilesAt>,
     /// What was told of targets that do not run, by ephemeral container.
     told: BTreeMap<String, String>,
     steps: JoinSet<(String, Outcome)>,
     busy: BTreeMap<String, Arc<PullingFlag>>,
     /// Ends the waits for images: set when the pod goes or the agent stops.
     cancel: CancellationToken,
+    /// Ends the wait for one container's image: set when it is stopped.
+    launches: BTreeMap<String, CancellationToken>,
     /// The agent stops: ends every other wait, but never a create or a start.
     shutdown: CancellationToken,
 }
@@ -90,6 +102,7 @@ impl PodWorker {
             steps: JoinSet::new(),
             busy: BTreeMap::new(),
             cancel: shutdown.child_token(),
+            launches: BTreeMap::new(),
             shutdown,
         }
     }
@@ -117,6 +130,13 @@ impl PodWorker {
         if view.removal.is_some() {
             self.cancel.cancel();
         }
+        for record in &view.records {
+            if let (Phase::Stopping { .. }, Some(launch)) =
+                (&record.phase, self.launches.get(&record.spec.name))
+            {
+                launch.cancel();
+            }
+        }
         let seen = self.signal.take();
         self.dirty |= seen.dirty;
         if !seen.exited.is_empty() {
@@ -125,7 +145,8 @@ impl PodWorker {
         }
         let mut wake_in = None;
         if self.dirty {
-            match self.look(&view).await {
+            let shutdown = self.shutdown.clone();
+            match shutdown.run_until_cancelled(self.look(&view)).await? {
                 Ok(()) => self.dirty = false,
                 Err(error) => {
                     tracing::warn!(pod = sandbox::pod_name(&view.pod), "{error}");
@@ -203,13 +224,16 @@ impl PodWorker {
         let alive = |id: &String| {
             let container = observed.containers.iter().find(|container| container.id == *id);
             let sandbox = observed.sandboxes.iter().find(|sandbox| sandbox.id == *id);
-            container.is_some_and(|container| container.state == ContainerState::Running)
+            container.is_some_and(|container| container.state != ContainerState::Exited)
                 || sandbox.is_some_and(|sandbox| sandbox.ready)
         };
         self.settling.retain(alive);
-        if self.settling.is_empty() || self.settle_tries == SETTLE_TRIES {
-            self.settling.clear();
+        if self.settling.is_empty() {
             return None;
+        }
+        if self.settle_tries >= SETTLE_TRIES {
+            self.dirty = true;
+            return Some(SETTLE_SLOWLY);
         }
         let wait = (SETTLE_FIRST * 2_u32.saturating_pow(self.settle_tries)).min(SETTLE_LONGEST);
         self.settle_tries += 1;
@@ -274,12 +298,23 @@ impl PodWorker {
                     .filter(|container| container.state == ContainerState::Running)
             };
             let target = record.spec.target_container_name.as_deref().and_then(running);
-            let (Some(target), Some(_), false) = (target, running(name), self.files_at.contains_key(name))
-            else {
+            let (Some(target), Some(_), false) = (
+                target,
+                running(name),
+                target.is_some_and(|target| {
+                    self.files_at
+                        .get(name)
+                        .is_some_and(|known| known.target_id == target.id)
+                }),
+            ) else {
                 continue;
             };
             if let Some(path) = target::files_at(&self.context.runtime, &target.id).await {
-                self.files_at.insert(name.clone(), path);
+                let known = FilesAt {
+                    target_id: target.id.clone(),
+                    path,
+                };
+                self.files_at.insert(name.clone(), known);
             }
         }
     }
@@ -294,10 +329,11 @@ impl PodWorker {
                     .observed
                     .sandboxes
                     .iter()
+                    .filter(|sandbox| sandbox.ours)
                     .map(|sandbox| sandbox.id.clone())
                     .collect();
                 self.spawn_wait(SANDBOX, async move {
-                    sandbox::run(&context, &pod, attempt, &dead).await
+                    sandbox::run(&context, &pod, attempt, &dead).await.of_launch()
                 });
             }
             Action::StopSandbox { id } => {
@@ -404,13 +440,14 @@ impl PodWorker {
         };
         let name = container.name.clone();
         let pulling = PullingFlag::new(Arc::clone(&self.signal.wake));
-        let (context, cancel) = (Arc::clone(&self.context), self.cancel.clone());
+        let (context, cancel) = (Arc::clone(&self.context), self.cancel.child_token());
+        self.launches.insert(name.clone(), cancel.clone());
         let pod = full_pod(view);
         let flag = Arc::clone(&pulling);
         self.spawn(&name, async move {
             let volumes = match sandbox::prepare_volumes(&context, &pod).await {
                 Ok(volumes) => volumes,
-                Err(outcome) => return outcome,
+                Err(outcome) => return outcome.of_launch(),
             };
             let launch = Launch {
                 context,
@@ -424,11 +461,12 @@ impl PodWorker {
                 cancel,
                 pulling: flag,
             };
-            if only_pull {
+            let outcome = if only_pull {
                 launch.pull().await
             } else {
                 Box::pin(launch.run()).await
-            }
+            };
+            outcome.of_launch()
         });
         self.busy.insert(name, pulling);
     }
@@ -459,6 +497,7 @@ impl PodWorker {
             }
         };
         self.busy.remove(&name);
+        self.launches.remove(&name);
         self.held.remove(&name);
         match outcome {
             Outcome::Done => self.dirty = true,

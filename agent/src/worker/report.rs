@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use k8s_openapi::jiff::Timestamp;
 
+use super::pod_worker::FilesAt;
 use crate::pod::launch::{Launch, Stage};
 use crate::pod::node::Node;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedPod};
@@ -31,7 +32,7 @@ pub(super) struct Facts<'a> {
     /// The containers with a step under way.
     pub(super) starting: &'a BTreeSet<String>,
     /// Where the targets' files are, by ephemeral container.
-    pub(super) files_at: &'a BTreeMap<String, String>,
+    pub(super) files_at: &'a BTreeMap<String, FilesAt>,
 }
 
 /// Makes the report.
@@ -118,10 +119,10 @@ fn launch(facts: &Facts<'_>, record: &Record) -> Launch {
         launch.end(terminated);
         return launch;
     }
-    match facts.observed.newest(name) {
+    match facts.observed.of_record(record) {
         Some(found) if found.state == ContainerState::Running => {
             launch.stage = Stage::Running;
-            launch.files_at = facts.files_at.get(name).cloned();
+            launch.files_at = facts.files_at.get(name).map(|known| known.path.clone());
             return launch;
         }
         // Somebody else's: there is no record of its end to wait for.

@@ -124,6 +124,8 @@ pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
         return Outcome::failed("Terminating", error.to_string(), RETRY_SLOWLY);
     }
     remove_cgroup(context, pod).await;
+    // The tombstone keeps records, not what containers wrote.
+    let _ = tokio::fs::remove_dir_all(context.store.pod_dir(uid).join("containers")).await;
     let metadata = &pod.metadata;
     let gone = GonePod {
         namespace: metadata.namespace.clone().unwrap_or_default(),

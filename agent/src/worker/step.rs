@@ -35,6 +35,7 @@ impl Outcome {
             waiting,
             retry_at: Some(now() + after),
             permanent: false,
+            of_launch: false,
         })
     }
 
@@ -48,7 +49,21 @@ impl Outcome {
             waiting,
             retry_at: None,
             permanent: true,
+            of_launch: false,
         })
+    }
+}
+
+impl Outcome {
+    /// The outcome of a launch: its failure holds back launches only.
+    pub(crate) fn of_launch(self) -> Outcome {
+        match self {
+            Outcome::Failed(held) => Outcome::Failed(Held {
+                of_launch: true,
+                ..held
+            }),
+            other => other,
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Held {
     pub(crate) retry_at: Option<Nanoseconds>,
     /// Whether trying again without a change cannot help.
     pub(crate) permanent: bool,
+    /// Whether it was a launch: then it holds back launches only, never a stop, an end or a removal.
+    pub(crate) of_launch: bool,
 }
 
 /// Everything a plan is made from.
@@ -171,7 +173,9 @@ impl Plan {
         let Some(held) = situation.held.get(name) else {
             return false;
         };
-        if held.retry_at.is_some_and(|at| at <= situation.now) {
+        // A clock that was set back must not hold anything for long.
+        let due = |at: Nanoseconds| at <= situation.now || at - situation.now > LONGEST_HOLD;
+        if held.retry_at.is_some_and(due) {
             return false;
         }
         self.waiting.insert(name.to_owned(), held.waiting.clone());
@@ -183,7 +187,16 @@ impl Plan {
         }
         true
     }
+
+    /// Like [`Plan::held`], for steps that end something: the failure of a launch does not hold these back.
+    fn held_at_the_end(&mut self, situation: &Situation<'_>, name: &str) -> bool {
+        let of_launch = situation.held.get(name).is_some_and(|held| held.of_launch);
+        !of_launch && self.held(situation, name)
+    }
 }
+
+/// No step waits longer than this to be tried again, in nanoseconds.
+const LONGEST_HOLD: Nanoseconds = 330_000_000_000;
 
 /// Makes the plan of one pod.
 pub(crate) fn plan(situation: &Situation<'_>) -> Plan {
@@ -230,7 +243,7 @@ fn plan_ephemeral(situation: &Situation<'_>, record: &Record, plan: &mut Plan) {
         .observed
         .ready_sandbox()
         .map(|sandbox| sandbox.id.as_str());
-    let found = situation.observed.newest(name);
+    let found = situation.observed.of_record(record);
     match ephemeral::step(record, found, ready, situation.runtime_instance, situation.now) {
         EphemeralStep::Nothing => {}
         EphemeralStep::Foreign => {
@@ -245,7 +258,14 @@ fn plan_ephemeral(situation: &Situation<'_>, record: &Record, plan: &mut Plan) {
         }
         EphemeralStep::Launch => plan_launch(situation, record, ready, plan),
         step => {
-            if !plan.held(situation, name) {
+            let held = match step {
+                EphemeralStep::End { .. }
+                | EphemeralStep::EndAs(_)
+                | EphemeralStep::Stop { .. }
+                | EphemeralStep::Remove { .. } => plan.held_at_the_end(situation, name),
+                _ => plan.held(situation, name),
+            };
+            if !held {
                 plan.actions.push(Action::Ephemeral {
                     name: name.clone(),
                     step,
@@ -258,6 +278,11 @@ fn plan_ephemeral(situation: &Situation<'_>, record: &Record, plan: &mut Plan) {
 fn plan_launch(situation: &Situation<'_>, record: &Record, ready: Option<&str>, plan: &mut Plan) {
     let name = &record.spec.name;
     if plan.held(situation, name) {
+        return;
+    }
+    if situation.busy.contains(SANDBOX) {
+        // It may be on its way out: a container that is started into it would have used up its one start.
+        plan.wait(name, "ContainerCreating", "");
         return;
     }
     if ready.is_none() {

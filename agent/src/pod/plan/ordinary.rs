@@ -97,7 +97,11 @@ fn stop_when_nobody_debugs(situation: &Situation<'_>, sandbox: &ObservedSandbox,
     let debugged = situation.records.iter().any(|record| {
         !matches!(record.phase, Phase::Ended { .. }) || situation.busy.contains(&record.spec.name)
     });
-    if !debugged && !situation.busy.contains(SANDBOX) && !plan.held(situation, SANDBOX) {
+    if !debugged
+        && sandbox.ours
+        && !situation.busy.contains(SANDBOX)
+        && !plan.held_at_the_end(situation, SANDBOX)
+    {
         plan.actions.push(Action::StopSandbox {
             id: sandbox.id.clone(),
         });
@@ -105,7 +109,7 @@ fn stop_when_nobody_debugs(situation: &Situation<'_>, sandbox: &ObservedSandbox,
 }
 
 fn remove_old_sandboxes(situation: &Situation<'_>, ready: &ObservedSandbox, plan: &mut Plan) {
-    if situation.busy.contains(SANDBOX) || plan.held(situation, SANDBOX) {
+    if situation.busy.contains(SANDBOX) || plan.held_at_the_end(situation, SANDBOX) {
         return;
     }
     for sandbox in &situation.observed.sandboxes {
@@ -114,7 +118,7 @@ fn remove_old_sandboxes(situation: &Situation<'_>, ready: &ObservedSandbox, plan
             .containers
             .iter()
             .any(|container| container.sandbox_id == sandbox.id);
-        if sandbox.id != ready.id && empty {
+        if sandbox.ours && sandbox.id != ready.id && empty {
             plan.actions.push(Action::RemoveSandbox {
                 id: sandbox.id.clone(),
             });
@@ -160,6 +164,11 @@ fn plan_container(situation: &Situation<'_>, sandbox: &ObservedSandbox, name: &s
     if newest.is_none_or(|found| found.state != ContainerState::Exited || found.sandbox_id != sandbox.id) {
         plan.wait(name, "ContainerCreating", "");
     }
+    if newest.is_some_and(|found| !found.ours) {
+        let message = "a container of this name exists already, and debuglet did not make it";
+        plan.wait(name, "CreateContainerError", message);
+        return;
+    }
     if situation.busy.contains(name) {
         return;
     }
@@ -170,12 +179,18 @@ fn plan_container(situation: &Situation<'_>, sandbox: &ObservedSandbox, name: &s
     match found.state {
         // Made and never started, or made in a sandbox that died: another attempt takes its place.
         ContainerState::Created => {
+            if plan.held(situation, name) {
+                return;
+            }
             plan.actions.push(Action::Remove {
                 name: name.to_owned(),
                 id: found.id.clone(),
             });
         }
         ContainerState::Running | ContainerState::Unknown => {
+            if plan.held(situation, name) {
+                return;
+            }
             let grace_seconds = super::removal::grace(situation.pod);
             plan.actions.push(Action::Stop {
                 name: name.to_owned(),

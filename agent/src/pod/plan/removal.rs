@@ -28,17 +28,22 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     }
     let stopping = stop_containers(situation, grace_seconds, plan);
     let ending = end_records(situation, plan);
-    if stopping || ending || plan.held(situation, SANDBOX) {
+    if stopping || ending || plan.held_at_the_end(situation, SANDBOX) {
         return;
     }
-    if let Some(sandbox) = situation.observed.sandboxes.iter().find(|sandbox| sandbox.ready) {
+    if let Some(sandbox) = situation
+        .observed
+        .sandboxes
+        .iter()
+        .find(|sandbox| sandbox.ready && sandbox.ours)
+    {
         plan.actions.push(Action::StopSandbox {
             id: sandbox.id.clone(),
         });
         return;
     }
     // Removing a sandbox removes its containers.
-    if let Some(sandbox) = situation.observed.sandboxes.first() {
+    if let Some(sandbox) = situation.observed.sandboxes.iter().find(|sandbox| sandbox.ours) {
         plan.actions.push(Action::RemoveSandbox {
             id: sandbox.id.clone(),
         });
@@ -54,7 +59,8 @@ fn stop_containers(situation: &Situation<'_>, grace_seconds: i64, plan: &mut Pla
     for container in &situation.observed.containers {
         if container.ours && matches!(container.state, ContainerState::Running | ContainerState::Unknown) {
             any = true;
-            if !situation.busy.contains(&container.name) && !plan.held(situation, &container.name) {
+            if !situation.busy.contains(&container.name) && !plan.held_at_the_end(situation, &container.name)
+            {
                 let (name, id) = (container.name.clone(), container.id.clone());
                 plan.actions.push(Action::Stop {
                     name,
@@ -76,10 +82,10 @@ fn end_records(situation: &Situation<'_>, plan: &mut Plan) -> bool {
             continue;
         }
         any = true;
-        if plan.held(situation, name) {
+        if plan.held_at_the_end(situation, name) {
             continue;
         }
-        let found = situation.observed.newest(name);
+        let found = situation.observed.of_record(record);
         let runs = |found: &ObservedContainer| {
             found.ours && matches!(found.state, ContainerState::Running | ContainerState::Unknown)
         };

@@ -42,6 +42,7 @@ impl Scene {
         let sandbox = ObservedSandbox {
             id: id.to_owned(),
             attempt,
+            ours: true,
             ready,
             created_at: NOW,
             ips: Vec::new(),
@@ -407,6 +408,7 @@ fn a_step_that_failed_is_not_tried_before_its_time_and_says_why() {
         waiting,
         retry_at: Some(NOW + SECOND),
         permanent: true,
+        of_launch: true,
     };
     scene.held.insert("main".to_owned(), held);
     let plan = scene.plan();
@@ -470,4 +472,78 @@ fn a_debug_container_that_ends_with_its_target_says_so() {
     );
     scene.observed.containers[0].finished_at -= 60 * SECOND;
     assert_eq!(said(&scene), None, "the target ended long before");
+}
+
+/// What holds a launch back for good.
+fn held_for_good() -> Held {
+    let waiting = Waiting {
+        reason: "CreateContainerConfigError".to_owned(),
+        message: "no".to_owned(),
+    };
+    Held {
+        waiting,
+        retry_at: None,
+        permanent: true,
+        of_launch: true,
+    }
+}
+
+#[test]
+fn a_launch_that_failed_for_good_holds_back_neither_its_stop_nor_the_pods_removal() {
+    let mut scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 0, "s0", Exited, 0)
+        .ephemeral("dbg", None, Phase::Stopping { created: None });
+    scene.held.insert("dbg".to_owned(), held_for_good());
+    scene.busy.insert("main".to_owned());
+    assert_eq!(scene.actions(), ["EndAs dbg"]);
+    scene.busy.clear();
+    scene.held.insert(SANDBOX.to_owned(), held_for_good());
+    scene.removal = Some(0);
+    scene.records[0].phase = Phase::Accepted;
+    assert_eq!(scene.actions(), ["EndAs dbg"]);
+    scene.records[0].phase = ended();
+    assert_eq!(scene.actions(), ["stop sandbox s0"]);
+}
+
+#[test]
+fn somebody_elses_ordinary_container_or_sandbox_is_never_touched() {
+    let mut scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 0, "s0", Created, 0);
+    scene.observed.containers[0].ours = false;
+    assert!(scene.actions().is_empty());
+    assert_eq!(scene.plan().waiting["main"].reason, "CreateContainerError");
+    let mut scene = Scene::of(&one_container()).sandbox("theirs", 7, true);
+    scene.observed.sandboxes[0].ours = false;
+    assert_eq!(scene.actions(), ["run sandbox 8"]);
+    scene.removal = Some(0);
+    assert_eq!(scene.actions(), ["forget"]);
+}
+
+#[test]
+fn a_removal_that_the_runtime_refuses_is_not_tried_again_at_once() {
+    let mut scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 0, "s0", Created, 0);
+    let held = Held {
+        retry_at: Some(NOW + SECOND),
+        permanent: false,
+        of_launch: false,
+        ..held_for_good()
+    };
+    scene.held.insert("main".to_owned(), held);
+    assert!(scene.actions().is_empty());
+}
+
+#[test]
+fn our_debug_container_is_found_by_its_id_beside_another_of_its_name() {
+    let mut scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 0, "s0", Running, 0)
+        .container("dbg", 0, "s0", Exited, 0)
+        .container("dbg", 1, "s0", Running, 0)
+        .ephemeral("dbg", None, created());
+    scene.observed.containers[2].ours = false;
+    assert_eq!(scene.actions(), ["End dbg"]);
 }

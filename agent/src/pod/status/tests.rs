@@ -74,6 +74,7 @@ impl Case {
                 sandboxes: vec![ObservedSandbox {
                     id: SANDBOX.into(),
                     attempt: 0,
+                    ours: true,
                     ready: true,
                     created_at: SECOND,
                     ips: vec!["10.0.0.2".into(), "fd00::2".into()],
