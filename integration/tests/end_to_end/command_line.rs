@@ -147,7 +147,9 @@ async fn ps_and_describe_show_debug_containers(version: ContainerdVersion) {
 
 async fn logs_show_what_a_container_wrote(version: ContainerdVersion) {
     let (node, agent) = node_with_pod(version).await;
-    let script = "for n in 1 2 3; do echo out $n; echo err $n >&2; done; printf partial";
+    // Output and errors take two ways into the log: only a pause settles which comes last.
+    let lines = "for n in 1 2 3; do echo out $n; echo err $n >&2; done";
+    let script = &format!("{lines}; sleep 1; printf partial; sleep 1");
     agent
         .api()
         .debug("default", "web", &[debug_container("dbg", &["sh", "-c", script])])
