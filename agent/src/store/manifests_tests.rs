@@ -51,7 +51,11 @@ async fn a_pod_that_is_replaced_is_on_its_way_out_before_the_new_one_is_there() 
     assert_eq!(changes[0].pod.metadata.uid.as_deref(), Some(old.as_str()));
     assert!(leaves(&changes[0]) && changes[1].kind == ChangeKind::Added);
     let workable: Vec<String> = store.workable().into_iter().map(|(uid, _)| uid).collect();
-    assert_eq!(workable, [old.clone()], "the new one has no worker yet");
+    assert_eq!(
+        workable,
+        std::slice::from_ref(&old),
+        "the new one has no worker yet"
+    );
     store.forget(&old).await.unwrap();
     assert_eq!(store.workable()[0].0, uid(&store));
 }

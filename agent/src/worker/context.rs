@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::sandbox;
 use crate::pod::cgroup::CgroupDriver;
 use crate::pod::node::Node;
 use crate::runtime::client::Runtime;
@@ -43,7 +42,7 @@ impl Context {
         message: impl Into<String>,
     ) {
         let message = message.into();
-        let name = sandbox::pod_name(pod);
+        let name = pod_name(pod);
         match severity {
             Severity::Normal => tracing::info!(pod = name, container, reason, "{message}"),
             Severity::Warning => tracing::warn!(pod = name, container, reason, "{message}"),
@@ -75,4 +74,14 @@ fn field_path(pod: &Pod, container: &str) -> String {
         "ephemeralContainers"
     };
     format!("spec.{list}{{{container}}}")
+}
+
+/// `namespace/name`.
+pub(crate) fn pod_name(pod: &Pod) -> String {
+    let metadata = &pod.metadata;
+    format!(
+        "{}/{}",
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default()
+    )
 }

@@ -10,17 +10,18 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
+use super::context::{self, Context};
 use super::launch::{Launch, PullingFlag};
 use super::signals::{Signal, Signals};
 use super::step::{Outcome, RETRY_AFTER, now};
-use super::{ending, report, sandbox, target};
+use super::target::Targets;
+use super::{ending, report, sandbox};
 use crate::pod::crash_back_off::CrashBackOff;
 use crate::pod::defaults;
 use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
-use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation, TARGET_NOT_RUNNING};
-use crate::pod::record::{Phase, Record};
+use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation};
+use crate::pod::record::Phase;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::instance::instance;
 use crate::store::events::Severity;
@@ -34,14 +35,6 @@ const SETTLE_LONGEST: Duration = Duration::from_millis(250);
 const SETTLE_TRIES: u32 = 20;
 /// before it is asked at this pace: a shim that hangs, or whose pipes others hold open, takes its time.
 const SETTLE_SLOWLY: Duration = Duration::from_secs(5);
-
-/// Where the files of a target are, seen from its debug container.
-#[derive(Debug)]
-pub(super) struct FilesAt {
-    target_id: String,
-    /// A folder in the debug container.
-    pub(super) path: String,
-}
 
 /// The worker of one pod.
 #[derive(Debug)]
@@ -62,10 +55,8 @@ pub(super) struct PodWorker {
     held: BTreeMap<String, Held>,
     /// The containers whose image is there, by name.
     pulled: BTreeSet<String>,
-    /// Where the targets' files are, by ephemeral container.
-    files_at: BTreeMap<String, FilesAt>,
-    /// What was told of targets that do not run, by ephemeral container.
-    told: BTreeMap<String, String>,
+    /// What is known of the targets of its debug containers.
+    targets: Targets,
     steps: JoinSet<(String, Outcome)>,
     busy: BTreeMap<String, Arc<PullingFlag>>,
     /// Ends the waits for images: set when the pod goes or the agent stops.
@@ -97,8 +88,7 @@ impl PodWorker {
             crashes: CrashBackOff::default(),
             held: BTreeMap::new(),
             pulled: BTreeSet::new(),
-            files_at: BTreeMap::new(),
-            told: BTreeMap::new(),
+            targets: Targets::default(),
             steps: JoinSet::new(),
             busy: BTreeMap::new(),
             cancel: shutdown.child_token(),
@@ -149,13 +139,15 @@ impl PodWorker {
             match shutdown.run_until_cancelled(self.look(&view)).await? {
                 Ok(()) => self.dirty = false,
                 Err(error) => {
-                    tracing::warn!(pod = sandbox::pod_name(&view.pod), "{error}");
+                    tracing::warn!(pod = context::pod_name(&view.pod), "{error}");
                     return Some(Some(to_duration(RETRY_AFTER)));
                 }
             }
             wake_in = self.settle();
         }
-        self.find_targets(&view.records).await;
+        self.targets
+            .find(&self.context.runtime, &view.records, &self.observed)
+            .await;
         let runtime_instance = instance(self.context.runtime.socket()).await;
         let forbidden = self.context.forbidden.borrow().clone();
         let busy: BTreeSet<String> = self.busy.keys().cloned().collect();
@@ -174,7 +166,7 @@ impl PodWorker {
             now,
         });
         self.report(&view, &plan, &busy);
-        self.tell_of_targets(&view, &plan);
+        self.targets.tell(&self.context, &view, &plan, &self.held);
         if let Some(at) = plan.wake_at {
             let due = to_duration(at - now);
             wake_in = Some(wake_in.map_or(due, |earlier: Duration| earlier.min(due)));
@@ -256,67 +248,9 @@ impl PodWorker {
             plan,
             pulling: &pulling,
             starting: busy,
-            files_at: &self.files_at,
+            targets: &self.targets,
         });
         self.context.store.report(&self.uid, report);
-    }
-
-    /// An event for each debug container whose target does not run, as a kubelet has one: once for what is the case.
-    fn tell_of_targets(&mut self, view: &View, plan: &Plan) {
-        for record in &view.records {
-            let name = &record.spec.name;
-            let message = match plan.waiting.get(name) {
-                Some(waiting) if waiting.reason == TARGET_NOT_RUNNING && !self.held.contains_key(name) => {
-                    Some(&waiting.message)
-                }
-                _ => None,
-            };
-            if self.told.get(name) == message {
-                continue;
-            }
-            match message {
-                Some(message) => {
-                    let text = format!("Error: {message}");
-                    self.context
-                        .tell(&view.pod, Some(name), Severity::Warning, "Failed", text);
-                    self.told.insert(name.clone(), message.clone());
-                }
-                None => {
-                    self.told.remove(name);
-                }
-            }
-        }
-    }
-
-    /// Works out where the targets' files are, once per debug container.
-    async fn find_targets(&mut self, records: &[Record]) {
-        for record in records {
-            let name = &record.spec.name;
-            let running = |name: &str| {
-                self.observed
-                    .newest(name)
-                    .filter(|container| container.state == ContainerState::Running)
-            };
-            let target = record.spec.target_container_name.as_deref().and_then(running);
-            let (Some(target), Some(_), false) = (
-                target,
-                running(name),
-                target.is_some_and(|target| {
-                    self.files_at
-                        .get(name)
-                        .is_some_and(|known| known.target_id == target.id)
-                }),
-            ) else {
-                continue;
-            };
-            if let Some(path) = target::files_at(&self.context.runtime, &target.id).await {
-                let known = FilesAt {
-                    target_id: target.id.clone(),
-                    path,
-                };
-                self.files_at.insert(name.clone(), known);
-            }
-        }
     }
 
     /// Begins one step; the worker goes on meanwhile, and plans nothing else for the same name.

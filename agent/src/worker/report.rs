@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use k8s_openapi::jiff::Timestamp;
 
-use super::pod_worker::FilesAt;
+use super::target::Targets;
 use crate::pod::launch::{Launch, Stage};
 use crate::pod::node::Node;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedPod};
@@ -31,8 +31,8 @@ pub(super) struct Facts<'a> {
     pub(super) pulling: &'a BTreeSet<&'a str>,
     /// The containers with a step under way.
     pub(super) starting: &'a BTreeSet<String>,
-    /// Where the targets' files are, by ephemeral container.
-    pub(super) files_at: &'a BTreeMap<String, FilesAt>,
+    /// What is known of the targets of its debug containers.
+    pub(super) targets: &'a Targets,
 }
 
 /// Makes the report.
@@ -122,7 +122,7 @@ fn launch(facts: &Facts<'_>, record: &Record) -> Launch {
     match facts.observed.of_record(record) {
         Some(found) if found.state == ContainerState::Running => {
             launch.stage = Stage::Running;
-            launch.files_at = facts.files_at.get(name).map(|known| known.path.clone());
+            launch.files_at = facts.targets.files_at(name);
             return launch;
         }
         // Somebody else's: there is no record of its end to wait for.

@@ -7,7 +7,7 @@ use debuglet_proto::v1::{RemovePodSandboxRequest, RunPodSandboxRequest, StopPodS
 use k8s_openapi::api::core::v1::Pod;
 
 use super::cgroup_folders;
-use super::context::Context;
+use super::context::{Context, pod_name};
 use super::garbage::{self, GonePod};
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
 use super::volumes;
@@ -160,14 +160,4 @@ fn done_if_gone(error: &RuntimeError) -> Outcome {
     }
     tracing::warn!("{error}");
     Outcome::failed("Terminating", error.to_string(), RETRY_AFTER)
-}
-
-/// `namespace/name`.
-pub(crate) fn pod_name(pod: &Pod) -> String {
-    let metadata = &pod.metadata;
-    format!(
-        "{}/{}",
-        metadata.namespace.as_deref().unwrap_or_default(),
-        metadata.name.as_deref().unwrap_or_default()
-    )
 }

@@ -1,12 +1,86 @@
-//! Where the files of a debug container's target are, seen from the debug container: worked out from the
-//! target's process, not assumed.
+//! The targets of a pod's debug containers: where their files are, seen from the debug container (worked out from the
+//! target's process, not assumed), and what is told while they do not run.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use debuglet_proto::v1::ContainerStatusRequest;
 use serde::Deserialize;
 
+use super::context::Context;
+use crate::pod::observed::{ContainerState, ObservedPod};
+use crate::pod::plan::{Held, Plan, TARGET_NOT_RUNNING};
+use crate::pod::record::Record;
 use crate::runtime::client::Runtime;
+use crate::store::events::Severity;
+use crate::store::progress::View;
+
+/// What is known of the targets of one pod's debug containers.
+#[derive(Debug, Default)]
+pub(super) struct Targets {
+    /// By debug container: the target's id, and where its files are.
+    found: BTreeMap<String, (String, String)>,
+    /// What was told of targets that do not run, by debug container.
+    told: BTreeMap<String, String>,
+}
+
+impl Targets {
+    /// Where the files of this debug container's target are.
+    pub(super) fn files_at(&self, name: &str) -> Option<String> {
+        self.found.get(name).map(|(_, path)| path.clone())
+    }
+
+    /// Works out where the targets' files are, once per run of a target.
+    pub(super) async fn find(&mut self, runtime: &Runtime, records: &[Record], observed: &ObservedPod) {
+        let running = |name: &str| {
+            observed
+                .newest(name)
+                .filter(|container| container.state == ContainerState::Running)
+        };
+        for record in records {
+            let name = &record.spec.name;
+            let target = record.spec.target_container_name.as_deref().and_then(running);
+            let (Some(target), Some(_)) = (target, running(name)) else {
+                continue;
+            };
+            let known = self
+                .found
+                .get(name)
+                .is_some_and(|(target_id, _)| *target_id == target.id);
+            if !known && let Some(path) = files_at(runtime, &target.id).await {
+                self.found.insert(name.clone(), (target.id.clone(), path));
+            }
+        }
+    }
+
+    /// An event for each debug container whose target does not run, as a kubelet has one: once for what is the case.
+    pub(super) fn tell(
+        &mut self,
+        context: &Context,
+        view: &View,
+        plan: &Plan,
+        held: &BTreeMap<String, Held>,
+    ) {
+        for record in &view.records {
+            let name = &record.spec.name;
+            let waits = plan
+                .waiting
+                .get(name)
+                .filter(|waiting| waiting.reason == TARGET_NOT_RUNNING && !held.contains_key(name));
+            match waits {
+                Some(waiting) if self.told.get(name) != Some(&waiting.message) => {
+                    let text = format!("Error: {}", waiting.message);
+                    context.tell(&view.pod, Some(name), Severity::Warning, "Failed", text);
+                    self.told.insert(name.clone(), waiting.message.clone());
+                }
+                Some(_) => {}
+                None => {
+                    self.told.remove(name);
+                }
+            }
+        }
+    }
+}
 
 /// What containerd tells of a container's process (`ContainerStatus` with `verbose`, `info["info"]`).
 #[derive(Deserialize)]
@@ -16,7 +90,7 @@ struct Info {
 
 /// The target's root folder as a path in the PID namespace that it shares with the debug container:
 /// `/proc/1/root` where it is process 1 of its own. `None` where it cannot be told.
-pub(super) async fn files_at(runtime: &Runtime, target_id: &str) -> Option<String> {
+async fn files_at(runtime: &Runtime, target_id: &str) -> Option<String> {
     let request = ContainerStatusRequest {
         container_id: target_id.to_owned(),
         verbose: true,
