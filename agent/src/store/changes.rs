@@ -7,6 +7,9 @@ use k8s_openapi::api::core::v1::Pod;
 
 /// How many changes are kept for watches that resume; older ones answer `410 Gone`, and clients list again.
 const HISTORY: usize = 1024;
+/// How many containers the pods of all kept changes may have together: each change holds its pod whole, and a pod with
+/// many debug containers is large (about 3 KB for each).
+const CONTAINERS: usize = 2048;
 
 /// What happened to a pod, in the words of a watch event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub(crate) struct Gone {
 #[derive(Debug)]
 pub(crate) struct History {
     changes: VecDeque<Change>,
+    /// The containers of all their pods.
+    containers: usize,
     /// The version before the first change that is kept.
     before: u64,
     version: u64,
@@ -54,6 +59,7 @@ impl History {
     pub(crate) fn starting_at(version: u64) -> History {
         History {
             changes: VecDeque::new(),
+            containers: 0,
             before: version,
             version,
         }
@@ -70,14 +76,17 @@ impl History {
         self.version
     }
 
-    /// Adds a change; the oldest one makes room.
+    /// Adds a change; the oldest ones make room.
     pub(crate) fn push(&mut self, change: Change) {
-        if self.changes.len() == HISTORY
-            && let Some(oldest) = self.changes.pop_front()
-        {
+        self.containers += containers(&change.pod);
+        self.changes.push_back(change);
+        while self.changes.len() > HISTORY || (self.containers > CONTAINERS && self.changes.len() > 1) {
+            let Some(oldest) = self.changes.pop_front() else {
+                break;
+            };
+            self.containers -= containers(&oldest.pod);
             self.before = oldest.version;
         }
-        self.changes.push_back(change);
     }
 
     /// All changes after `version`, oldest first.
@@ -91,6 +100,17 @@ impl History {
         let from = self.changes.partition_point(|change| change.version <= version);
         Ok(self.changes.range(from..).cloned().collect())
     }
+}
+
+/// How many containers of all kinds a pod has; one without any counts as well.
+fn containers(pod: &Pod) -> usize {
+    let spec = pod.spec.as_ref();
+    let count = spec.map_or(0, |spec| {
+        spec.containers.len()
+            + spec.init_containers.as_ref().map_or(0, Vec::len)
+            + spec.ephemeral_containers.as_ref().map_or(0, Vec::len)
+    });
+    count.max(1)
 }
 
 #[cfg(test)]
@@ -136,5 +156,30 @@ mod tests {
             HISTORY
         );
         assert!(history.since(5).is_err());
+    }
+
+    #[test]
+    fn changes_of_large_pods_make_room_sooner_and_the_newest_is_always_kept() {
+        let ephemeral_containers = Some(vec![Default::default(); CONTAINERS / 2]);
+        let spec = Some(k8s_openapi::api::core::v1::PodSpec {
+            ephemeral_containers,
+            ..Default::default()
+        });
+        let pod = Arc::new(Pod {
+            spec,
+            ..Pod::default()
+        });
+        let mut history = History::starting_at(0);
+        for _ in 0..5 {
+            let version = history.next_version();
+            history.push(Change {
+                version,
+                kind: ChangeKind::Modified,
+                previous: None,
+                pod: Arc::clone(&pod),
+            });
+        }
+        assert!(history.since(2).is_err());
+        assert_eq!(history.since(3).expect("kept").len(), 2);
     }
 }
