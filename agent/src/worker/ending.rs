@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use super::context::Context;
 use super::files;
 use super::launch::{disk_failed, record_created, start};
-use super::step::{Outcome, RETRY_AFTER};
+use super::step::Outcome;
 use crate::pod::container_config::log_path;
 use crate::pod::observed::{ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
@@ -43,7 +43,10 @@ pub(crate) async fn stop(context: &Context, id: &str, grace_seconds: i64) -> Out
     };
     match context.runtime.runtime().stop_container(request).await {
         Ok(_) => Outcome::Done,
-        Err(status) => done_if_gone(&RuntimeError::new("stop container", id, &status)),
+        Err(status) => Outcome::done_if_gone(
+            &RuntimeError::new("stop container", id, &status),
+            "ContainerStopping",
+        ),
     }
 }
 
@@ -54,7 +57,10 @@ pub(crate) async fn remove(context: &Context, id: &str) -> Outcome {
     };
     match context.runtime.runtime().remove_container(request).await {
         Ok(_) => Outcome::Done,
-        Err(status) => done_if_gone(&RuntimeError::new("remove container", id, &status)),
+        Err(status) => Outcome::done_if_gone(
+            &RuntimeError::new("remove container", id, &status),
+            "ContainerStopping",
+        ),
     }
 }
 
@@ -83,14 +89,6 @@ pub(crate) async fn remove_dead(context: &Context, pod: &Pod, name: &str, id: &s
         tracing::warn!("cannot remove the log {}: {error}", log.display());
     }
     Outcome::Done
-}
-
-fn done_if_gone(error: &RuntimeError) -> Outcome {
-    if error.is_not_found() {
-        return Outcome::Done;
-    }
-    tracing::warn!("{error}");
-    Outcome::failed("ContainerStopping", error.to_string(), RETRY_AFTER)
 }
 
 /// Takes one of the steps of an ephemeral container that is not a launch. `observed` is what the plan saw.

@@ -101,7 +101,7 @@ pub(crate) async fn stop(context: &Context, id: &str) -> Outcome {
     };
     match context.runtime.runtime().stop_pod_sandbox(request).await {
         Ok(_) => Outcome::Done,
-        Err(status) => done_if_gone(&RuntimeError::new("stop sandbox", id, &status)),
+        Err(status) => Outcome::done_if_gone(&RuntimeError::new("stop sandbox", id, &status), "Terminating"),
     }
 }
 
@@ -112,7 +112,9 @@ pub(crate) async fn remove(context: &Context, id: &str) -> Outcome {
     };
     match context.runtime.runtime().remove_pod_sandbox(request).await {
         Ok(_) => Outcome::Done,
-        Err(status) => done_if_gone(&RuntimeError::new("remove sandbox", id, &status)),
+        Err(status) => {
+            Outcome::done_if_gone(&RuntimeError::new("remove sandbox", id, &status), "Terminating")
+        }
     }
 }
 
@@ -152,12 +154,4 @@ async fn remove_cgroup(context: &Context, pod: &Pod) {
         // Nothing hangs on it: the thread is only lost when the process ends.
         let _ = tokio::task::spawn_blocking(move || cgroup_folders::remove(&group)).await;
     }
-}
-
-fn done_if_gone(error: &RuntimeError) -> Outcome {
-    if error.is_not_found() {
-        return Outcome::Done;
-    }
-    tracing::warn!("{error}");
-    Outcome::failed("Terminating", error.to_string(), RETRY_AFTER)
 }

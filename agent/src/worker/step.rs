@@ -3,6 +3,7 @@
 use crate::pod::observed::{Nanoseconds, ObservedContainer};
 use crate::pod::plan::Held;
 use crate::pod::status::Waiting;
+use crate::runtime::error::RuntimeError;
 
 /// How long a step that the runtime refused waits before it is tried again.
 pub(crate) const RETRY_AFTER: Nanoseconds = 2_000_000_000;
@@ -55,6 +56,16 @@ impl Outcome {
 }
 
 impl Outcome {
+    /// The outcome of a stop or a removal that the runtime refused: what is gone is stopped, and removed. Meanwhile the
+    /// waiting reason is `reason`.
+    pub(crate) fn done_if_gone(error: &RuntimeError, reason: &str) -> Outcome {
+        if error.is_not_found() {
+            return Outcome::Done;
+        }
+        tracing::warn!("{error}");
+        Outcome::failed(reason, error.to_string(), RETRY_AFTER)
+    }
+
     /// The outcome of a launch: its failure holds back launches only.
     pub(crate) fn of_launch(self) -> Outcome {
         match self {

@@ -11,7 +11,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::Pod;
 
 use super::crash_back_off::CrashBackOff;
 use super::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
@@ -377,11 +377,6 @@ fn time_of_day(at: Nanoseconds) -> String {
         |_| "an unknown time".to_owned(),
         |time| time.strftime("%H:%M:%S UTC").to_string(),
     )
-}
-
-/// The final status of an ephemeral container whose pod goes before it started.
-pub(crate) fn ended_by_removal(now: Nanoseconds) -> ContainerStateTerminated {
-    ephemeral::pod_removed(now)
 }
 
 /// The exit code of a process that was killed: what process 1 of a PID namespace does to the others when it ends.

@@ -97,7 +97,7 @@ fn end_records(situation: &Situation<'_>, plan: &mut Plan) -> bool {
             EphemeralStep::End { container_id } => EphemeralStep::End { container_id },
             EphemeralStep::EndAs(terminated) => EphemeralStep::EndAs(terminated),
             // It was never started, and will not be.
-            _ => EphemeralStep::EndAs(super::ended_by_removal(situation.now)),
+            _ => EphemeralStep::EndAs(ephemeral::pod_removed(situation.now)),
         };
         plan.actions.push(Action::Ephemeral {
             name: name.clone(),

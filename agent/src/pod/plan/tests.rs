@@ -1,5 +1,6 @@
 //! The plan of a pod, from a spec in YAML's shape and a few words about what the runtime shows.
 
+use k8s_openapi::api::core::v1::ContainerStateTerminated;
 use serde_json::json;
 
 use super::*;
