@@ -10,16 +10,20 @@
 //! | `/api/v1/events`, `/api/v1/namespaces/NS/events` | list | [`events`] |
 //! | `/apis/debuglet.io/v1alpha1/node` | get | [`extension`] |
 //! | `.../namespaces/NS/pods/NAME/launches/CONTAINER` | get, watch; stop and flushlog | [`extension`] |
-//! | `/version`, `/livez`, `/readyz`, `/api...`, `/apis...` | get | [`version`] |
+//! | `/api`, `/api/v1`, `/apis`, `/apis/GROUP/VERSION`, ... | get | [`discovery`] |
+//! | `/openapi/v3`, ... | get | [`openapi`] |
+//! | `/version`, `/livez`, `/readyz` | get | [`version`] |
 //!
 //! Whatever goes wrong is answered with a `Status`: [`status`] is the one place that says how.
 
 mod connection;
 mod container;
+mod discovery;
 mod ephemeral_containers;
 mod events;
 mod extension;
 mod log;
+mod openapi;
 mod pods;
 mod request;
 mod selectors;
@@ -84,8 +88,6 @@ impl Api {
 fn router(context: Arc<Context>) -> Router {
     // Whole paths, not nested routers: what is served can be searched for, and errors name the whole path.
     let core = Router::new()
-        .route("/api", get(version::core_versions))
-        .route("/api/v1", get(version::core_resources))
         .route("/api/v1/pods", get(pods::list_all))
         .route("/api/v1/namespaces/{namespace}/pods", get(pods::list))
         .route("/api/v1/namespaces/{namespace}/pods/{name}", get(pods::get))
@@ -109,14 +111,21 @@ fn router(context: Arc<Context>) -> Router {
         .route("/api/v1/namespaces/{namespace}/events/{name}", get(events::get));
     let launch = "/apis/debuglet.io/v1alpha1/namespaces/{namespace}/pods/{name}/launches/{container}";
     let extension = Router::new()
-        .route("/apis", get(version::groups))
-        .route("/apis/debuglet.io", get(version::group))
-        .route("/apis/debuglet.io/v1alpha1", get(version::extension_resources))
         .route("/apis/debuglet.io/v1alpha1/node", get(extension::node))
         .route(launch, get(extension::launch))
         .route(&format!("{launch}/stop"), post(extension::stop))
         .route(&format!("{launch}/flushlog"), post(extension::flush_log));
+    let discovery = Router::new()
+        .route("/api", get(discovery::core))
+        .route("/api/v1", get(discovery::core_resources))
+        .route("/apis", get(discovery::groups))
+        .route("/apis/{group}", get(discovery::group))
+        .route("/apis/{group}/{version}", get(discovery::group_resources))
+        .route("/openapi/v3", get(openapi::documents))
+        .route("/openapi/v3/api/v1", get(openapi::core_document))
+        .route("/openapi/v3/apis/{group}/{version}", get(openapi::group_document));
     Router::new()
+        .merge(discovery)
         .route("/version", get(version::version))
         .route("/livez", get(version::healthy))
         .route("/readyz", get(version::healthy))
