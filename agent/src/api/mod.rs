@@ -6,7 +6,8 @@
 //! | `/api/v1/namespaces/NS/pods/NAME` | get | [`pods`] |
 //! | `.../ephemeralcontainers` | get, update, patch | [`ephemeral_containers`] |
 //! | `.../log` | get | [`log`] |
-//! | `.../attach`, `.../exec` | get, as a WebSocket | [`streams`] |
+//! | `.../attach`, `.../exec` | get and create, upgraded to a WebSocket or SPDY | [`streams`] |
+//! | `.../portforward` | get and create, upgraded likewise | [`port_forward`] |
 //! | `/api/v1/events`, `/api/v1/namespaces/NS/events` | list | [`events`] |
 //! | `/apis/debuglet.io/v1alpha1/node` | get | [`extension`] |
 //! | `.../namespaces/NS/pods/NAME/launches/CONTAINER` | get, watch; stop and flushlog | [`extension`] |
@@ -16,6 +17,7 @@
 //!
 //! Whatever goes wrong is answered with a `Status`: [`status`] is the one place that says how.
 
+mod channels;
 mod connection;
 mod container;
 mod discovery;
@@ -25,6 +27,7 @@ mod extension;
 mod log;
 mod openapi;
 mod pods;
+mod port_forward;
 mod request;
 mod selectors;
 mod server;
@@ -32,6 +35,7 @@ mod status;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod version;
 mod watch;
 
@@ -100,11 +104,15 @@ fn router(context: Arc<Context>) -> Router {
         .route("/api/v1/namespaces/{namespace}/pods/{name}/log", get(log::get))
         .route(
             "/api/v1/namespaces/{namespace}/pods/{name}/attach",
-            get(streams::attach_to),
+            get(streams::attach_to).post(streams::attach_to),
         )
         .route(
             "/api/v1/namespaces/{namespace}/pods/{name}/exec",
-            get(streams::exec_in),
+            get(streams::exec_in).post(streams::exec_in),
+        )
+        .route(
+            "/api/v1/namespaces/{namespace}/pods/{name}/portforward",
+            get(port_forward::forward).post(port_forward::forward),
         )
         .route("/api/v1/events", get(events::list_all))
         .route("/api/v1/namespaces/{namespace}/events", get(events::list))

@@ -1,49 +1,87 @@
-//! `pods/attach` and `pods/exec`: Kubernetes' remote command protocol over WebSocket, v5 and v4, carried on to the
-//! runtime's session. v5 can half-close stdin, and so can the runtime's; with v4 stdin ends with the connection.
+//! `pods/attach` and `pods/exec`: Kubernetes' remote command protocol. A WebSocket is carried on to the runtime's
+//! session stream by stream; SPDY, which the runtime speaks itself, is passed through.
+//!
+//! Of the WebSocket's subprotocols only v5 can half-close stdin; with the others stdin ends with the connection.
 
-use std::future::{Future, pending};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{Message, WebSocket};
 use axum::extract::{Path, Query, State};
 use axum::http::Uri;
 use axum::response::Response;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::channels::{
+    CLOSE_DEADLINE, FrameReader, Framing, HEARTBEAT, close, frame, going_away, normal_end,
+};
 use super::container::ServedContainer;
 use super::pods::find;
 use super::status::Failure;
+use super::upgrade::{Upgrade, WebSocketClient};
 use crate::pod::streaming::{
-    CHANNEL_ERROR, CHANNEL_RESIZE, CHANNEL_STDERR, CHANNEL_STDIN, CHANNEL_STDOUT, CLOSE_SIGNAL, V4_CHANNEL,
-    V5_CHANNEL,
+    CHANNEL_ERROR, CHANNEL_RESIZE, CHANNEL_STDERR, CHANNEL_STDIN, CHANNEL_STDOUT, CLOSE_SIGNAL,
+    V1_BASE64_CHANNEL, V1_CHANNEL, V4_BASE64_CHANNEL, V4_CHANNEL, V5_CHANNEL,
 };
-use crate::runtime::client::Runtime;
-use crate::runtime::streams::{Outcome, Resize, Session, StreamError, StreamOptions, attach, exec};
+use crate::runtime::streaming_server::{StreamError, StreamOptions, StreamingUrl};
+use crate::runtime::streams::{Outcome, Resize, Session};
 
-/// The most output that goes into one message, in bytes.
-const CHUNK_BYTES: usize = 32 * 1024;
-/// The largest message that is accepted, in bytes: clients send stdin in messages of their own choice.
-const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// How often a client is pinged, so that one that is gone is noticed while the container is silent.
-const HEARTBEAT: Duration = Duration::from_secs(30);
-/// How long a client that was told the end may take to close the connection.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// A subprotocol of the WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Protocol {
+    /// How its messages are written.
+    framing: Framing,
+    /// Whether stdin can be half-closed.
+    half_close: bool,
+    /// Whether the error channel carries a Status as JSON, also where all went well.
+    status: bool,
+}
+
+/// The subprotocols and their names, the best first. No name counts as the first version's.
+const PROTOCOLS: [(&str, Protocol); 6] = [
+    (
+        V5_CHANNEL,
+        Protocol {
+            half_close: true,
+            ..V4
+        },
+    ),
+    (V4_CHANNEL, V4),
+    (
+        V4_BASE64_CHANNEL,
+        Protocol {
+            framing: Framing::Base64,
+            ..V4
+        },
+    ),
+    (V1_CHANNEL, V1),
+    (
+        V1_BASE64_CHANNEL,
+        Protocol {
+            framing: Framing::Base64,
+            ..V1
+        },
+    ),
+    ("", V1),
+];
+const V4: Protocol = Protocol {
+    framing: Framing::Binary,
+    half_close: false,
+    status: true,
+};
+const V1: Protocol = Protocol { status: false, ..V4 };
 
 /// Why a stream is refused before the protocols are switched.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     /// The client speaks none of the subprotocols.
-    #[error(
-        "the WebSocket subprotocols {V5_CHANNEL} and {V4_CHANNEL} are served here, and none of them was asked for"
-    )]
-    Subprotocol,
+    #[error("none of the WebSocket subprotocols that were asked for is served here; {0} are")]
+    Subprotocol(String),
     /// The query cannot be read.
     #[error("the query cannot be read: {0}")]
     Query(String),
@@ -53,9 +91,24 @@ enum Refusal {
     /// Nothing to run.
     #[error("exec needs a command")]
     NoCommand,
+    /// A port that cannot be forwarded to.
+    #[error("ports: {0}")]
+    Ports(String),
     /// The runtime did not open the session.
     #[error(transparent)]
     Session(#[from] StreamError),
+}
+
+impl Refusal {
+    /// That only `protocols` are served.
+    pub(super) fn subprotocol(protocols: &[&str]) -> Refusal {
+        let names: Vec<_> = protocols
+            .iter()
+            .copied()
+            .filter(|name| !name.is_empty())
+            .collect();
+        Refusal::Subprotocol(names.join(", "))
+    }
 }
 
 /// What a client asks for: the parameters of PodAttachOptions and PodExecOptions.
@@ -102,15 +155,12 @@ impl StreamParameters {
     }
 }
 
-/// A client that may have asked for a WebSocket.
-type Client = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
-
 /// Attaches the client to a container's main process.
 pub(crate) async fn attach_to(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
     uri: Uri,
-    client: Client,
+    client: Upgrade,
 ) -> Result<Response, Failure> {
     let StreamParameters {
         container,
@@ -119,8 +169,9 @@ pub(crate) async fn attach_to(
     } = StreamParameters::read(&uri)?;
     let container = ServedContainer::find(&*find(&context.store, &namespace, &name)?, &container)?;
     options.tty = container.spec.tty.unwrap_or(false);
-    let client = client.map_err(|rejection| Failure::bad_request(rejection.body_text()))?;
-    Ok(serve_attach(client, &context.runtime, container.running_id()?, options).await?)
+    let url = context.runtime.attach_url(container.running_id()?, options);
+    let url = url.await.map_err(Refusal::from)?;
+    Ok(serve(client, &url, options, context.shutdown.clone()).await?)
 }
 
 /// Runs a command in a container for the client.
@@ -128,93 +179,88 @@ pub(crate) async fn exec_in(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
     uri: Uri,
-    client: Client,
+    client: Upgrade,
 ) -> Result<Response, Failure> {
     let StreamParameters {
         container,
         command,
         options,
     } = StreamParameters::read(&uri)?;
+    if command.is_empty() {
+        return Err(Refusal::NoCommand.into());
+    }
     let container = ServedContainer::find(&*find(&context.store, &namespace, &name)?, &container)?;
-    let client = client.map_err(|rejection| Failure::bad_request(rejection.body_text()))?;
-    Ok(serve_exec(
-        client,
-        &context.runtime,
-        container.running_id()?,
-        command,
-        options,
-    )
-    .await?)
+    let url = context
+        .runtime
+        .exec_url(container.running_id()?, command, options);
+    let url = url.await.map_err(Refusal::from)?;
+    Ok(serve(client, &url, options, context.shutdown.clone()).await?)
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Failure {
         let message = refusal.to_string();
         match refusal {
+            Refusal::Session(error) if error.is_refused_protocol() => Failure::forbidden(message),
             Refusal::Session(_) => Failure::internal(message),
-            Refusal::Subprotocol | Refusal::Query(_) | Refusal::NoStream | Refusal::NoCommand => {
-                Failure::bad_request(message)
-            }
+            Refusal::Subprotocol(_)
+            | Refusal::Query(_)
+            | Refusal::NoStream
+            | Refusal::NoCommand
+            | Refusal::Ports(_) => Failure::bad_request(message),
         }
     }
 }
 
-/// Attaches the client to the main process of a container. `options.tty` must say what the container has.
-async fn serve_attach(
-    client: WebSocketUpgrade,
-    runtime: &Runtime,
-    container_id: &str,
-    options: StreamOptions,
-) -> Result<Response, Refusal> {
-    serve(client, attach(runtime, container_id, options)).await
-}
-
-/// Runs a command in a container for the client.
-async fn serve_exec(
-    client: WebSocketUpgrade,
-    runtime: &Runtime,
-    container_id: &str,
-    command: Vec<String>,
-    options: StreamOptions,
-) -> Result<Response, Refusal> {
-    if command.is_empty() {
-        return Err(Refusal::NoCommand);
-    }
-    serve(client, exec(runtime, container_id, command, options)).await
-}
-
-/// Opens the session and then switches protocols: what goes wrong before is still an answer of HTTP.
+/// Opens the session at `url` and then switches protocols: what goes wrong before is still an answer of HTTP.
 async fn serve(
-    client: WebSocketUpgrade,
-    session: impl Future<Output = Result<Session, StreamError>>,
+    client: Upgrade,
+    url: &StreamingUrl,
+    options: StreamOptions,
+    shutdown: CancellationToken,
 ) -> Result<Response, Refusal> {
-    let client = client.protocols([V5_CHANNEL, V4_CHANNEL]);
-    let half_close = match client.selected_protocol() {
-        Some(protocol) => protocol == V5_CHANNEL,
-        None => return Err(Refusal::Subprotocol),
-    };
-    let session = session.await?;
-    let client = client
-        .max_message_size(MAX_MESSAGE_BYTES)
-        .max_frame_size(MAX_MESSAGE_BYTES);
-    Ok(client.on_upgrade(move |socket| relay(socket, session, half_close)))
+    match client {
+        Upgrade::Spdy(client) => Ok(client.pass_through(url, shutdown).await?),
+        Upgrade::WebSocket(client) => serve_web_socket(client, Session::open(url, options), shutdown).await,
+    }
 }
 
-/// Carries bytes between the client and the session until one of them ends. Nothing is read from either side
-/// before the other side has taken what came before.
-async fn relay(socket: WebSocket, session: Session, half_close: bool) {
-    let (to_client, from_client) = socket.split();
-    let mut input = pin!(relay_input(
-        from_client,
-        session.stdin,
-        session.resize,
-        half_close
-    ));
-    let output = relay_output(to_client, session.stdout, session.stderr, session.outcome);
-    tokio::select! {
+/// Carries a WebSocket on to `session`.
+async fn serve_web_socket(
+    client: WebSocketClient,
+    session: impl Future<Output = Result<Session, StreamError>>,
+    shutdown: CancellationToken,
+) -> Result<Response, Refusal> {
+    let names = PROTOCOLS.map(|(name, _)| name);
+    let (place, upgrade) = client
+        .choose(&names)
+        .ok_or_else(|| Refusal::subprotocol(&names))?;
+    let (_, protocol) = PROTOCOLS[place];
+    let session = session.await?;
+    Ok(upgrade.on_upgrade(move |socket| relay(socket, session, protocol, shutdown)))
+}
+
+/// Carries bytes between the client and the session until one of them ends, or the agent does. Nothing is read from
+/// either side before the other side has taken what came before.
+async fn relay(socket: WebSocket, session: Session, protocol: Protocol, shutdown: CancellationToken) {
+    let (mut to_client, from_client) = socket.split();
+    let mut input = pin!(relay_input(from_client, session.stdin, session.resize, protocol));
+    let output = relay_output(
+        &mut to_client,
+        session.stdout,
+        session.stderr,
+        session.outcome,
+        protocol,
+    );
+    let end = tokio::select! {
         () = &mut input => return,
-        sent = output => if sent.is_err() { return },
-    }
+        sent = output => match sent {
+            Ok(()) => normal_end(),
+            Err(_) => return,
+        },
+        () = shutdown.cancelled() => going_away(),
+    };
+    close(&mut to_client, end).await;
     // Closing while the client still sends would discard what it has not read yet.
     let _ = tokio::time::timeout(CLOSE_DEADLINE, input).await;
 }
@@ -224,15 +270,16 @@ async fn relay_input(
     mut from_client: impl Stream<Item = Result<Message, axum::Error>> + Unpin,
     mut stdin: Option<DuplexStream>,
     mut resize: Option<Resize>,
-    half_close: bool,
+    protocol: Protocol,
 ) {
     while let Some(Ok(message)) = from_client.next().await {
-        let data = match message {
-            Message::Binary(data) => data,
-            Message::Close(_) => return,
-            Message::Text(_) | Message::Ping(_) | Message::Pong(_) => continue,
+        if matches!(message, Message::Close(_)) {
+            return;
+        }
+        let Some(frame) = protocol.framing.frame(message) else {
+            continue;
         };
-        match &data[..] {
+        match &frame[..] {
             [CHANNEL_STDIN, data @ ..] => {
                 if let Some(writer) = &mut stdin
                     && writer.write_all(data).await.is_err()
@@ -246,7 +293,7 @@ async fn relay_input(
                     resize.send(size).await;
                 }
             }
-            [CLOSE_SIGNAL, CHANNEL_STDIN] if half_close => stdin = None,
+            [CLOSE_SIGNAL, CHANNEL_STDIN] if protocol.half_close => stdin = None,
             _ => {}
         }
     }
@@ -254,56 +301,61 @@ async fn relay_input(
 
 /// Carries the session's output to the client, up to the end of both streams, and then how it ended.
 async fn relay_output(
-    mut to_client: impl Sink<Message, Error = axum::Error> + Unpin,
-    mut stdout: Option<DuplexStream>,
-    mut stderr: Option<DuplexStream>,
+    to_client: &mut (impl Sink<Message, Error = axum::Error> + Unpin),
+    stdout: Option<DuplexStream>,
+    stderr: Option<DuplexStream>,
     outcome: Outcome,
+    protocol: Protocol,
 ) -> Result<(), axum::Error> {
-    let (mut from_stdout, mut from_stderr) = (BytesMut::new(), BytesMut::new());
+    let mut stdout = FrameReader::new(CHANNEL_STDOUT, stdout);
+    let mut stderr = FrameReader::new(CHANNEL_STDERR, stderr);
     let mut outcome = pin!(outcome.wait());
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    heartbeat.reset();
+    // Kubernetes says so that the session is there; some clients wait for it.
+    let first = [&stdout, &stderr].into_iter().find(|stream| !stream.has_ended());
+    if let Some(first) = first {
+        let opened = frame(first.channel(), b"");
+        to_client.send(protocol.framing.message(opened)).await?;
+    }
     let end = loop {
         let output = tokio::select! {
-            output = next_message(CHANNEL_STDOUT, &mut stdout, &mut from_stdout) => output,
-            output = next_message(CHANNEL_STDERR, &mut stderr, &mut from_stderr) => output,
-            end = &mut outcome, if stdout.is_none() && stderr.is_none() => break end,
-            _ = heartbeat.tick() => Some(Message::Ping(Bytes::new())),
+            output = stdout.next() => output,
+            output = stderr.next() => output,
+            end = &mut outcome, if stdout.has_ended() && stderr.has_ended() => break end,
+            _ = heartbeat.tick() => {
+                to_client.send(Message::Ping(Bytes::new())).await?;
+                None
+            }
         };
-        if let Some(message) = output {
-            to_client.send(message).await?;
+        if let Some(output) = output {
+            to_client.send(protocol.framing.message(output)).await?;
         }
     };
-    let mut message = vec![CHANNEL_ERROR];
-    message.extend(serde_json::to_vec(&end.unwrap_or_else(broken)).map_err(axum::Error::new)?);
-    to_client.send(Message::Binary(message.into())).await?;
-    to_client.send(Message::Close(None)).await
+    let status = end.unwrap_or_else(|error| broken(&error));
+    match protocol.last_words(&status) {
+        Some(words) => {
+            to_client
+                .send(protocol.framing.message(frame(CHANNEL_ERROR, &words)))
+                .await
+        }
+        None => Ok(()),
+    }
 }
 
-/// What `stream` has next, as a message; `None` at its end, which also takes it away. Waits forever where there
-/// is no such stream. Can be dropped and called again without losing bytes.
-async fn next_message(
-    channel: u8,
-    stream: &mut Option<DuplexStream>,
-    buffer: &mut BytesMut,
-) -> Option<Message> {
-    let Some(reader) = stream else {
-        return pending().await;
-    };
-    if buffer.is_empty() {
-        buffer.reserve(1 + CHUNK_BYTES);
-        buffer.put_u8(channel);
-    }
-    match reader.read_buf(buffer).await {
-        Ok(count) if count > 0 => Some(Message::Binary(buffer.split().freeze())),
-        _ => {
-            *stream = None;
-            None
+impl Protocol {
+    /// What the error channel carries at the end of a session.
+    fn last_words(self, status: &Status) -> Option<Vec<u8>> {
+        if self.status {
+            return serde_json::to_vec(status).ok();
         }
+        let failed = status.status.as_deref() != Some("Success");
+        failed.then(|| status.message.clone().unwrap_or_default().into_bytes())
     }
 }
 
 /// The Status of a session that did not tell how it ended.
-fn broken(error: StreamError) -> Status {
+fn broken(error: &StreamError) -> Status {
     Status {
         code: Some(500),
         message: Some(error.to_string()),

@@ -1,5 +1,5 @@
-//! The words of Kubernetes' remote command protocol, which both ends of a stream speak: the subprotocols'
-//! names, the channels of a WebSocket message, a terminal's size, and the Status that a stream ends with.
+//! The words of Kubernetes' streaming protocols, which both ends of a stream speak: the subprotocols' names, the
+//! channels of a WebSocket message, a terminal's size, and the Status that a stream ends with.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,18 @@ use serde::{Deserialize, Serialize};
 pub(crate) const V5_CHANNEL: &str = "v5.channel.k8s.io";
 /// The subprotocol that ends with a Status as JSON; the newest one over SPDY.
 pub(crate) const V4_CHANNEL: &str = "v4.channel.k8s.io";
+/// As v4, in text messages: the channel as a digit, and what follows it as Base64.
+pub(crate) const V4_BASE64_CHANNEL: &str = "v4.base64.channel.k8s.io";
+/// The first subprotocol, which also counts where none is named. Its error channel is text, and silent where all
+/// went well.
+pub(crate) const V1_CHANNEL: &str = "channel.k8s.io";
+/// The first one in text messages.
+pub(crate) const V1_BASE64_CHANNEL: &str = "base64.channel.k8s.io";
+
+/// What port forwarding speaks over SPDY: pairs of streams, opened by the client for each connection.
+pub(crate) const PORT_FORWARD: &str = "portforward.k8s.io";
+/// The subprotocol of a WebSocket whose messages are the bytes of such a SPDY connection.
+pub(crate) const PORT_FORWARD_TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
 /// The first byte of a WebSocket message: standard input, to the container.
 pub(crate) const CHANNEL_STDIN: u8 = 0;

@@ -51,16 +51,32 @@ enum Incoming {
     Short(Vec<u8>, oneshot::Sender<Vec<u8>>),
     /// Nothing comes; the value tells whether the peer has taken the stream, and dropping it that it has reset it.
     Write(watch::Sender<bool>),
+    /// Both: to its reader until the peer says nothing more.
+    Both(Option<DuplexStream>, watch::Sender<bool>),
 }
 
 impl Streams {
     /// A stream to the peer. Shutting it down (or dropping it) tells the peer that nothing more comes; writing
     /// to it fails once the peer does not want more.
     pub(crate) fn write_stream(&mut self, headers: &[(&str, &str)]) -> DuplexStream {
-        let (near, far) = tokio::io::duplex(BUFFER_BYTES);
-        let (taken, mut state) = watch::channel(false);
-        let mut until_reset = state.clone();
+        let (taken, state) = watch::channel(false);
         let id = self.add(headers, Incoming::Write(taken));
+        self.sending(id, state)
+    }
+
+    /// A stream both ways: its reader, as [`Streams::read_stream`] gives it, and its writer, as
+    /// [`Streams::write_stream`] does. Either end may be closed before the other.
+    pub(crate) fn both_ways(&mut self, headers: &[(&str, &str)]) -> (DuplexStream, DuplexStream) {
+        let (reader, far) = tokio::io::duplex(BUFFER_BYTES);
+        let (taken, state) = watch::channel(false);
+        let id = self.add(headers, Incoming::Both(Some(far), taken));
+        (reader, self.sending(id, state))
+    }
+
+    /// The writer of the stream `id`, whose `state` is that of [`Incoming::Write`].
+    fn sending(&mut self, id: u32, mut state: watch::Receiver<bool>) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(BUFFER_BYTES);
+        let mut until_reset = state.clone();
         let chunks = async move {
             // The peer drops what comes for a stream before it has taken it.
             let _ = state.wait_for(|taken| *taken).await;
@@ -189,7 +205,7 @@ async fn receive_frame(
     receive_data(from_peer, length.saturating_sub(4), None).await?;
     match kind {
         Kind::SynReply => {
-            if let Some(Incoming::Write(taken)) = incoming.get(&first) {
+            if let Some(Incoming::Write(taken) | Incoming::Both(_, taken)) = incoming.get(&first) {
                 taken.send_replace(true);
             }
         }
@@ -223,12 +239,14 @@ async fn receive_data(
         let piece = &piece[..piece.len().min(length)];
         let taken = piece.len();
         match &mut stream {
-            Some(Incoming::Read(reader)) => drop(reader.write_all(piece).await),
+            Some(Incoming::Read(reader) | Incoming::Both(Some(reader), _)) => {
+                drop(reader.write_all(piece).await);
+            }
             Some(Incoming::Short(bytes, _)) => {
                 let room = MAX_SHORT_BYTES - bytes.len();
                 bytes.extend_from_slice(&piece[..taken.min(room)]);
             }
-            Some(Incoming::Write(_)) | None => {}
+            Some(Incoming::Write(_) | Incoming::Both(None, _)) | None => {}
         }
         from_peer.consume(taken);
         length -= taken;
@@ -238,8 +256,10 @@ async fn receive_data(
 
 /// The peer sends nothing more on the stream. It may still read from it, if it is one that we write to.
 fn finish_incoming(incoming: &mut HashMap<u32, Incoming>, id: u32) {
-    if let Some(Incoming::Write(_)) = incoming.get(&id) {
-        return;
+    match incoming.get_mut(&id) {
+        Some(Incoming::Write(_)) => return,
+        Some(Incoming::Both(reader, _)) => return drop(reader.take()),
+        _ => {}
     }
     if let Some(stream) = incoming.remove(&id) {
         stream.finish();
