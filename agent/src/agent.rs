@@ -102,6 +102,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
             store: Arc::clone(&store),
             runtime: runtime.clone(),
             images: Arc::clone(&images),
+            log_dir: config.log_dir.clone(),
             shutdown: shutdown.clone(),
         },
     ));

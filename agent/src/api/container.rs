@@ -5,9 +5,6 @@ use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod
 use super::status::Failure;
 use crate::pod::defaults::as_container;
 
-/// The annotation that says which container is meant where none is named.
-const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
-
 /// A container of a served pod, of any of its three kinds.
 pub(crate) struct ServedContainer {
     /// As the pod's spec says it.
@@ -19,8 +16,8 @@ pub(crate) struct ServedContainer {
 }
 
 impl ServedContainer {
-    /// The container `name` of `pod`. An empty name stands for the one that the pod's annotation names, else for
-    /// its only container.
+    /// The container `name` of `pod`; an empty name stands for its only container. (Which one of several a person
+    /// means, by the pod's annotation or its order, is for the client to say.)
     pub(crate) fn find(pod: &Pod, name: &str) -> Result<ServedContainer, Failure> {
         let metadata = &pod.metadata;
         let (namespace, pod_name) = (
@@ -28,24 +25,16 @@ impl ServedContainer {
             metadata.name.clone().unwrap_or_default(),
         );
         let spec = pod.spec.clone().unwrap_or_default();
-        let name = if name.is_empty() {
-            let annotated = metadata
-                .annotations
-                .as_ref()
-                .and_then(|all| all.get(DEFAULT_CONTAINER));
-            match (annotated, &spec.containers[..]) {
-                (Some(name), _) => name.clone(),
-                (None, [only]) => only.name.clone(),
-                (None, several) => {
-                    let names: Vec<_> = several.iter().map(|one| one.name.as_str()).collect();
-                    let names = names.join(", ");
-                    let message =
-                        format!("{namespace}/{pod_name} has several containers, name one of: {names}");
-                    return Err(Failure::bad_request(message));
-                }
+        let name = match (name, &spec.containers[..]) {
+            ("", [only]) => only.name.clone(),
+            ("", several) => {
+                let init = spec.init_containers.as_deref().unwrap_or_default();
+                let names: Vec<_> = several.iter().chain(init).map(|one| one.name.as_str()).collect();
+                let names = names.join(", ");
+                let message = format!("{namespace}/{pod_name} has several containers, name one of: {names}");
+                return Err(Failure::bad_request(message));
             }
-        } else {
-            name.to_owned()
+            (name, _) => name.to_owned(),
         };
         let ordinary = spec
             .containers
@@ -54,7 +43,9 @@ impl ServedContainer {
         let ephemeral = spec.ephemeral_containers.into_iter().flatten();
         let mut all = ordinary.chain(ephemeral.map(|one| as_container(&one)));
         let Some(spec) = all.find(|container| container.name == name) else {
-            return Err(Failure::no_such_container(&namespace, &pod_name, &name));
+            // As Kubernetes: it is the request that is wrong, the pod is there.
+            let message = format!("{namespace}/{pod_name} has no container {name:?}");
+            return Err(Failure::bad_request(message));
         };
         Ok(ServedContainer {
             spec,
@@ -76,17 +67,37 @@ impl ServedContainer {
         let status = self.status.as_ref();
         let last = status.and_then(|status| terminated_id(status.last_state.as_ref()));
         if previous {
-            return last.ok_or_else(|| self.conflict("did not run before"));
+            return last.ok_or_else(|| self.unlogged("did not run before"));
         }
         let newest =
             status.and_then(|status| running_id(status).or_else(|| terminated_id(status.state.as_ref())));
         newest
             .or(last)
-            .ok_or_else(|| self.conflict("has not been started yet"))
+            .ok_or_else(|| self.unlogged("has not been started yet"))
+    }
+
+    /// Whether it has ended, also where nobody knows under which id it ran.
+    pub(crate) fn has_ended(&self) -> bool {
+        let state = self.status.as_ref().and_then(|status| status.state.as_ref());
+        state.is_some_and(|state| state.terminated.is_some())
+    }
+
+    /// Whether `id` is the container that runs now or ran last, not the one before it.
+    pub(crate) fn is_newest(&self, id: &str) -> bool {
+        self.logged_id(false).is_ok_and(|newest| newest == id)
+    }
+
+    /// The answer that there is no log, which to Kubernetes is a request that makes no sense.
+    fn unlogged(&self, what: &str) -> Failure {
+        Failure::bad_request(self.told(what))
     }
 
     /// The answer that it is not in a state for what is asked.
-    pub(crate) fn conflict(&self, what: &str) -> Failure {
+    fn conflict(&self, what: &str) -> Failure {
+        Failure::conflict("containers", &self.spec.name, self.told(what))
+    }
+
+    fn told(&self, what: &str) -> String {
         let name = &self.spec.name;
         let waiting = self
             .status
@@ -95,13 +106,12 @@ impl ServedContainer {
         let why = waiting
             .and_then(|waiting| waiting.reason.as_ref())
             .map(|reason| format!(": {reason}"));
-        let message = format!(
+        format!(
             "{name:?} in {}/{} {what}{}",
             self.namespace,
             self.pod,
             why.unwrap_or_default()
-        );
-        Failure::conflict("containers", name, message)
+        )
     }
 }
 
@@ -163,17 +173,26 @@ mod tests {
     }
 
     #[test]
-    fn without_a_name_the_only_container_is_meant_or_the_annotated_one() {
+    fn without_a_name_the_only_container_is_meant_and_of_several_one_must_be_named() {
         let mut pod = pod(&status(&json!({}), &json!({})));
         assert_eq!(ServedContainer::find(&pod, "").ok().unwrap().spec.name, "web");
-        let annotations = pod.metadata.annotations.get_or_insert_default();
-        annotations.insert(DEFAULT_CONTAINER.to_owned(), "setup".to_owned());
-        assert_eq!(ServedContainer::find(&pod, "").ok().unwrap().spec.name, "setup");
         assert_eq!(
             ServedContainer::find(&pod, "debugger").ok().unwrap().spec.tty,
             Some(true)
         );
-        assert!(ServedContainer::find(&pod, "nope").is_err());
+        let refused = |pod: &Pod, name: &str| ServedContainer::find(pod, name).err().unwrap();
+        let unknown = refused(&pod, "nope");
+        assert_eq!(unknown.status().code, Some(400));
+
+        let sidecar = Container {
+            name: "sidecar".to_owned(),
+            ..Container::default()
+        };
+        pod.spec.get_or_insert_default().containers.push(sidecar);
+        let several = refused(&pod, "");
+        assert_eq!(several.status().code, Some(400));
+        let message = several.status().message.clone().unwrap();
+        assert!(message.ends_with("web, sidecar, setup"), "{message}");
     }
 
     #[test]
@@ -192,6 +211,11 @@ mod tests {
         assert_eq!(logged(&ended("new"), ended("old"), false).as_deref(), Some("new"));
         assert_eq!(logged(&waiting, ended("new"), false).as_deref(), Some("new"));
         assert_eq!(logged(&waiting, json!({}), false), None);
+        let never = ServedContainer::find(&pod(&status(&waiting, &json!({}))), "web")
+            .ok()
+            .unwrap();
+        let refused = never.logged_id(false).err().unwrap();
+        assert_eq!(refused.status().code, Some(400), "as Kubernetes answers");
         assert_eq!(logged(&running, json!({}), true), None);
     }
 }

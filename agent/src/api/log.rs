@@ -7,11 +7,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::HeaderValue;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, WARNING};
 use axum::response::Response;
 use debuglet_proto::v1::ContainerStatusRequest;
 use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 
 use super::Context;
@@ -20,7 +21,12 @@ use super::pods::find;
 use super::request::{Parameters, flag};
 use super::status::Failure;
 use crate::pod::field_error::{Cause, FieldError};
-use crate::runtime::logs::{LogError, LogOptions, LogReader, LogStream};
+use crate::pod::sandbox_config::log_folder;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::logs::{LogError, LogOptions, LogReader, LogStream, attempts};
+
+/// What a client is warned of, as kubectl prints it, where lines that it asked for are not in the answer.
+const COMPRESSED: &str = "299 - \"older lines of this log are in compressed files, which are not read here\"";
 
 /// The query of `pods/log`: Kubernetes' PodLogOptions.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -59,7 +65,7 @@ impl LogParameters {
         let since_seconds = at_least("sinceSeconds", 1, self.since_seconds);
         if since_seconds.is_some() && self.since_time.is_some() {
             let message = "at most one of sinceTime and sinceSeconds may be given";
-            errors.push(FieldError::new("sinceTime", Cause::Forbidden, message));
+            errors.push(FieldError::new("", Cause::Forbidden, message));
         }
         let since_seconds = self.since_seconds.map(|seconds| {
             // What lies before all time is everything.
@@ -76,6 +82,10 @@ impl LogParameters {
                 None
             }
         };
+        if stream.is_some() && tail_lines.is_some() {
+            let message = "tailLines may not be given together with one of the two streams";
+            errors.push(FieldError::new("", Cause::Forbidden, message));
+        }
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -99,22 +109,49 @@ pub(crate) async fn get(
     let options = parameters.options(Timestamp::now());
     let options = options.map_err(|errors| Failure::invalid("PodLogOptions", &name, &errors))?;
     let container = ServedContainer::find(&pod, &parameters.container)?;
-    let id = container.logged_id(parameters.previous)?;
-    let path = log_path(&context, id).await?;
+    let (path, id) = log_of(&context, &pod, &container, parameters.previous).await?;
     // The previous instance, and one that has ended, write nothing more.
-    let ended = ended(
-        context,
-        namespace,
-        name,
-        container.spec.name.clone(),
-        id.to_owned(),
-    );
+    let ended = ended(context, namespace, name, container.spec.name.clone(), id);
     let response = log_response(&path, &options, parameters.follow, ended).await;
     response.map_err(|error| Failure::internal(error.to_string()))
 }
 
-/// Where the runtime keeps the log of the container.
-async fn log_path(context: &Context, container_id: &str) -> Result<PathBuf, Failure> {
+/// The container's log file and, where it is known, the runtime's id of the container that wrote it. The runtime says
+/// where it is; where it knows the container no more, or is away, the log folder does.
+async fn log_of(
+    context: &Context,
+    pod: &Pod,
+    container: &ServedContainer,
+    previous: bool,
+) -> Result<(PathBuf, Option<String>), Failure> {
+    let id = match container.logged_id(previous) {
+        Ok(id) => Some(id),
+        Err(_) if container.has_ended() && !previous => None,
+        Err(refusal) => return Err(refusal),
+    };
+    let mut why = "nothing is known of the container that ran".to_owned();
+    if let Some(id) = id {
+        match told_path(context, id).await {
+            Ok(path) => return Ok((path, Some(id.to_owned()))),
+            Err(error) => why = error,
+        }
+    }
+    let name = &container.spec.name;
+    let folder = context.log_dir.join(log_folder(pod)).join(name);
+    let place = usize::from(id.is_some_and(|id| !container.is_newest(id)));
+    let kept = attempts(folder).await.unwrap_or_default();
+    match kept.into_iter().nth(place) {
+        Some(path) => Ok((path, id.map(str::to_owned))),
+        None => Err(Failure::not_found(
+            "containers",
+            name,
+            format!("there is no log of {name:?} any more: {why}"),
+        )),
+    }
+}
+
+/// Where the runtime keeps the log of the container, or why that is not known.
+async fn told_path(context: &Context, container_id: &str) -> Result<PathBuf, String> {
     let request = ContainerStatusRequest {
         container_id: container_id.to_owned(),
         ..ContainerStatusRequest::default()
@@ -122,23 +159,26 @@ async fn log_path(context: &Context, container_id: &str) -> Result<PathBuf, Fail
     let path = match context.runtime.runtime().container_status(request).await {
         Ok(answer) => answer.into_inner().status.unwrap_or_default().log_path,
         Err(status) => {
-            let message = format!(
-                "the runtime does not tell where the log of {container_id} is: {}",
-                status.message()
+            return Err(
+                RuntimeError::new("ask the runtime about container", container_id, &status).to_string(),
             );
-            return Err(Failure::internal(message));
         }
     };
     if path.is_empty() {
-        return Err(Failure::internal(format!(
-            "the runtime keeps no log of {container_id}"
-        )));
+        return Err(format!("the runtime keeps no log of {container_id}"));
     }
     Ok(PathBuf::from(path))
 }
 
 /// Ready once the served pod does not say any more that this container runs, or the agent shuts down.
-async fn ended(context: Arc<Context>, namespace: String, name: String, container: String, id: String) {
+async fn ended(
+    context: Arc<Context>,
+    namespace: String,
+    name: String,
+    container: String,
+    id: Option<String>,
+) {
+    let Some(id) = id else { return };
     let mut versions = context.store.versions();
     let runs = || {
         let pod = context.store.pod(&namespace, &name);
@@ -165,15 +205,18 @@ pub(crate) async fn log_response(
     } else {
         LogReader::open(path, options).await?
     };
+    let left_out = reader.left_out();
     // An error ends the answer without its last chunk, so that the client knows that something is missing.
     let pieces = stream::try_unfold(reader, |mut reader| async move {
         let piece = reader.next().await?;
         Ok::<_, LogError>(piece.map(|piece| (piece, reader)))
     });
     let mut response = Response::new(Body::from_stream(pieces));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if left_out {
+        headers.insert(WARNING, HeaderValue::from_static(COMPRESSED));
+    }
     Ok(response)
 }
 
@@ -197,14 +240,16 @@ mod tests {
     #[test]
     fn the_parameters_of_pod_log_options_are_read() {
         let query = parameters(
-            "container=etcd&follow=true&previous=0&timestamps&tailLines=5&sinceSeconds=60&limitBytes=9&stream=Stderr",
+            "container=etcd&follow=true&previous=0&timestamps&sinceSeconds=60&limitBytes=9&stream=Stderr\
+             &insecureSkipTLSVerifyBackend=true",
         );
         assert_eq!(
             (query.container.as_str(), query.follow, query.previous),
             ("etcd", true, false)
         );
         let options = query.options(now()).unwrap();
-        assert_eq!(options.tail_lines, Some(5));
+        let tail = parameters("tailLines=5&stream=All").options(now()).unwrap();
+        assert_eq!((tail.tail_lines, tail.stream), (Some(5), None));
         assert_eq!(options.since, Some("2026-11-21T02:59:00Z".parse().unwrap()));
         assert_eq!(options.limit_bytes, Some(9));
         assert_eq!(options.stream, Some(LogStream::Stderr));
@@ -216,10 +261,11 @@ mod tests {
         let broken = "tailLines=-1&limitBytes=0&sinceSeconds=0&sinceTime=2026-11-21T03:00:00Z&stream=x";
         let errors = parameters(broken).options(now()).unwrap_err();
         let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
-        assert_eq!(
-            fields,
-            ["tailLines", "limitBytes", "sinceSeconds", "sinceTime", "stream"]
-        );
+        assert_eq!(fields, ["tailLines", "limitBytes", "sinceSeconds", "", "stream"]);
+        let both = parameters("tailLines=1&stream=Stdout")
+            .options(now())
+            .unwrap_err();
+        assert_eq!((both[0].field.as_str(), both[0].cause), ("", Cause::Forbidden));
     }
 
     #[tokio::test]

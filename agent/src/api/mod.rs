@@ -39,7 +39,7 @@ mod upgrade;
 mod version;
 mod watch;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -64,6 +64,8 @@ pub(crate) struct Context {
     pub(crate) runtime: Runtime,
     /// Its images, for the progress of pulls.
     pub(crate) images: Arc<Images>,
+    /// Where the pods' logs are, for those of which the runtime knows nothing more.
+    pub(crate) log_dir: PathBuf,
     /// Ends watches and sessions, so that a shutdown does not wait for them.
     pub(crate) shutdown: CancellationToken,
 }

@@ -71,6 +71,7 @@ impl Node {
             store: Arc::clone(&store),
             images: Images::new(runtime.clone(), PathBuf::new(), pulled, shutdown.clone()),
             runtime,
+            log_dir: folder.path().join("logs"),
             shutdown: shutdown.clone(),
         };
         let serving = tokio::spawn(api.serve(context));

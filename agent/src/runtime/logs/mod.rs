@@ -1,11 +1,15 @@
 //! CRI log files: what the container wrote, read from the file that the runtime keeps of it.
 //!
+//! - [`attempts`]: the logs that a container's folder holds.
 //! - [`entry`]: the format.
+//! - [`start`]: in which of the log's files the reading begins.
 //! - [`tail`]: where the last lines begin.
 //! - [`rotation`]: which file comes next, and when to look.
 
+mod attempts;
 mod entry;
 mod rotation;
+mod start;
 mod tail;
 
 use std::future::Future;
@@ -20,6 +24,7 @@ use jiff::Timestamp;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
+pub(crate) use attempts::attempts;
 pub(crate) use entry::LogStream;
 use entry::{Decoder, Selection};
 use rotation::{Changes, Identity};
@@ -52,11 +57,14 @@ pub(crate) struct LogError {
     pub(crate) source: io::Error,
 }
 
-/// Reads the log at one path, in pieces.
+/// Reads the log at one path and what was rotated away from it, oldest first, in pieces.
 pub(crate) struct LogReader {
     path: PathBuf,
     selection: Selection,
     current: OpenLog,
+    /// The newest file when the reading began: the last one, unless the log is followed.
+    newest: Identity,
+    left_out: bool,
     /// The file before `current`. The runtime may write to it for a moment after it has made the new one.
     rotated: Option<OpenLog>,
     follow: Option<Follow>,
@@ -103,18 +111,29 @@ impl LogReader {
             stream: options.stream,
             timestamps: options.timestamps,
         };
-        let current = OpenLog::open(path, selection, options.tail_lines).await;
+        let (begin, options) = (path.to_path_buf(), *options);
+        let start = off_the_runtime(move || start::find(&begin, &options)).await;
+        let failed = |source| LogError {
+            path: path.to_path_buf(),
+            source,
+        };
+        let start = start.map_err(failed)?;
+        let current = OpenLog::new(start.file, start.position, selection).await;
         Ok(LogReader {
             path: path.to_path_buf(),
             selection,
-            current: current.map_err(|source| LogError {
-                path: path.to_path_buf(),
-                source,
-            })?,
+            current: current.map_err(failed)?,
+            newest: start.newest,
+            left_out: start.left_out,
             rotated: None,
             follow,
             bytes_left: options.limit_bytes.unwrap_or(u64::MAX),
         })
+    }
+
+    /// Whether older lines that were asked for are not read, because their files were compressed.
+    pub(crate) fn left_out(&self) -> bool {
+        self.left_out
     }
 
     /// The next piece, never empty; `None` at the end. A call that is dropped loses nothing that follows only if
@@ -147,14 +166,17 @@ impl LogReader {
             if !at_end {
                 continue;
             }
-            let Some(follow) = &mut self.follow else {
+            if self.follow.is_none() && self.current.identity == self.newest {
                 return Ok(None);
-            };
+            }
             if let Some(next) = self.current.next_file(&self.path).await? {
-                let next = OpenLog::open(&next, self.selection, None).await?;
+                let next = OpenLog::open(next, self.selection).await?;
                 self.rotated = Some(std::mem::replace(&mut self.current, next));
                 continue;
             }
+            let Some(follow) = &mut self.follow else {
+                return Ok(None);
+            };
             if follow.settled {
                 return Ok(None);
             }
@@ -184,19 +206,16 @@ struct OpenLog {
 }
 
 impl OpenLog {
-    async fn open(path: &Path, selection: Selection, tail_lines: Option<u64>) -> io::Result<OpenLog> {
-        let path = path.to_path_buf();
-        let open = move || {
-            let file = std::fs::File::open(path)?;
-            let identity = Identity::of(&file.metadata()?);
-            let start = match tail_lines {
-                Some(lines) => tail::start_of_last(&file, lines, selection.stream)?,
-                None => 0,
-            };
-            io::Result::Ok((file, identity, start))
-        };
-        let (file, identity, position) = off_the_runtime(open).await?;
+    /// Opens the whole file at `path`.
+    async fn open(path: PathBuf, selection: Selection) -> io::Result<OpenLog> {
+        let file = off_the_runtime(move || std::fs::File::open(path)).await?;
+        OpenLog::new(file, 0, selection).await
+    }
+
+    /// Reads `file` from `position` on.
+    async fn new(file: std::fs::File, position: u64, selection: Selection) -> io::Result<OpenLog> {
         let mut file = File::from_std(file);
+        let identity = Identity::of(&file.metadata().await?);
         file.seek(io::SeekFrom::Start(position)).await?;
         Ok(OpenLog {
             file,

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
@@ -30,41 +30,71 @@ impl Identity {
 /// The file that goes on where `read` ended, once there is one: the file that was rotated away after it, or else
 /// the one at `path`. `None` while `read` is the newest.
 pub(super) fn next_after(read: Identity, path: &Path) -> io::Result<Option<PathBuf>> {
-    match std::fs::metadata(path) {
+    let newest = match std::fs::metadata(path) {
         Ok(metadata) if Identity::of(&metadata) == read => return Ok(None),
-        Ok(_) => {}
+        Ok(_) => Some(path.to_path_buf()),
         // Renamed, and not made anew yet.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
-    }
-    let rotated = rotated_away(path)?;
-    let place = rotated.iter().position(|(identity, _)| *identity == read);
-    let next = place.and_then(|place| rotated.into_iter().nth(place + 1));
-    Ok(Some(next.map_or_else(|| path.to_path_buf(), |(_, path)| path)))
+    };
+    let mut rotated = RotatedAway::from(path)?.files.into_iter();
+    // Where `read` is not among them it was compressed since: what came right after it is not known.
+    let _ = rotated.find(|file| file.identity == read);
+    Ok(rotated.next().map(|file| file.path).or(newest))
 }
 
-/// The files that were rotated away from `path`, oldest first, without those that were compressed since.
-fn rotated_away(path: &Path) -> io::Result<Vec<(Identity, PathBuf)>> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Ok(Vec::new());
-    };
-    let mut rotated = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let file_name = entry.file_name();
-        let suffix = file_name
-            .to_str()
-            .and_then(|file| file.strip_prefix(name)?.strip_prefix('.'));
-        if suffix.is_none_or(|suffix| suffix.ends_with("gz") || suffix.ends_with("tmp")) {
-            continue;
+/// What was rotated away from a log.
+#[derive(Debug, Default)]
+pub(super) struct RotatedAway {
+    /// The files that can be read, oldest first.
+    pub(super) files: Vec<RotatedFile>,
+    /// When the newest of those that were compressed since was written; they are not read.
+    pub(super) compressed: Option<SystemTime>,
+}
+
+/// A file that was rotated away.
+#[derive(Debug)]
+pub(super) struct RotatedFile {
+    /// Which one it is.
+    pub(super) identity: Identity,
+    /// Where it is now.
+    pub(super) path: PathBuf,
+    /// When it was last written to: not before its last line.
+    pub(super) written: SystemTime,
+}
+
+impl RotatedAway {
+    /// Looks beside the log at `path`.
+    pub(super) fn from(path: &Path) -> io::Result<RotatedAway> {
+        let mut rotated = RotatedAway::default();
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+        else {
+            return Ok(rotated);
+        };
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let file_name = entry.file_name();
+            let suffix = file_name
+                .to_str()
+                .and_then(|file| file.strip_prefix(name)?.strip_prefix('.'));
+            // It may be compressed while we look.
+            let (Some(suffix), Ok(metadata)) = (suffix, entry.metadata()) else {
+                continue;
+            };
+            let written = metadata.modified()?;
+            if suffix.ends_with("gz") {
+                rotated.compressed = rotated.compressed.max(Some(written));
+            } else if !suffix.ends_with("tmp") {
+                rotated.files.push(RotatedFile {
+                    identity: Identity::of(&metadata),
+                    path: entry.path(),
+                    written,
+                });
+            }
         }
-        // It may be compressed while we look.
-        if let Ok(metadata) = entry.metadata() {
-            rotated.push((Identity::of(&metadata), entry.path()));
-        }
+        rotated.files.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(rotated)
     }
-    rotated.sort_by(|(_, one), (_, other)| one.cmp(other));
-    Ok(rotated)
 }
 
 /// Wakes whoever follows a log file when something happened in its folder.

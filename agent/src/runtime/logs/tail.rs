@@ -1,4 +1,4 @@
-//! Finds where the last lines of a log file begin, reading from its end.
+//! Finds where the last lines of a log begin, reading its files from the newest to the oldest, each from its end.
 
 use std::fs::File;
 use std::io;
@@ -9,45 +9,66 @@ use super::entry::{Header, LogStream, MAX_HEADER_BYTES};
 /// How much is read at once, in bytes.
 const BLOCK_BYTES: u64 = 64 * 1024;
 
-/// The offset of the first entry of the last `lines` lines of the container, of one stream or of both. A line that
-/// has not ended yet counts as one.
-pub(super) fn start_of_last(file: &File, lines: u64, stream: Option<LogStream>) -> io::Result<u64> {
-    let size = file.metadata()?.len();
-    let mut start_of_kept = size;
-    let (mut counted, mut last_entry) = (0, true);
-    let mut block_end = size;
-    while block_end > 0 {
-        let block_start = block_end.saturating_sub(BLOCK_BYTES);
-        // An entry that begins at the very end of the block has its header behind it.
-        let read_end = size.min(block_end + MAX_HEADER_BYTES as u64);
-        let mut bytes = vec![0; (read_end - block_start) as usize];
-        file.read_exact_at(&mut bytes, block_start)?;
+/// Counts the container's lines from the last one on. A line that has not ended yet counts as one.
+pub(super) struct Tail {
+    lines: u64,
+    stream: Option<LogStream>,
+    counted: u64,
+    /// Whether no entry has been seen yet.
+    last_entry: bool,
+}
 
-        let in_block = (block_end - block_start) as usize;
-        let after_newlines = (0..in_block)
-            .rev()
-            .filter(|at| bytes[*at] == b'\n')
-            .map(|at| at + 1);
-        let first_of_file = (block_start == 0).then_some(0);
-        for start in after_newlines.chain(first_of_file) {
-            let Some(header) = Header::parse(&bytes[start..]) else {
-                continue;
-            };
-            if stream.is_some_and(|stream| header.stream != stream) {
-                continue;
-            }
-            if !header.partial || last_entry {
-                if counted == lines {
-                    return Ok(start_of_kept);
-                }
-                counted += 1;
-            }
-            last_entry = false;
-            start_of_kept = block_start + start as u64;
+impl Tail {
+    /// Looks for the last `lines` lines of one stream or of both.
+    pub(super) fn new(lines: u64, stream: Option<LogStream>) -> Tail {
+        Tail {
+            lines,
+            stream,
+            counted: 0,
+            last_entry: true,
         }
-        block_end = block_start;
     }
-    Ok(start_of_kept)
+
+    /// The offset of the first entry of `file` that belongs to the lines, at its end where none does; `None` where
+    /// all do, and some before it may. The files come newest first.
+    pub(super) fn start_in(&mut self, file: &File) -> io::Result<Option<u64>> {
+        let size = file.metadata()?.len();
+        let mut start_of_kept = size;
+        let mut block_end = size;
+        while block_end > 0 {
+            let block_start = block_end.saturating_sub(BLOCK_BYTES);
+            // An entry that begins at the very end of the block has its header behind it.
+            let read_end = size.min(block_end + MAX_HEADER_BYTES as u64);
+            let mut bytes = vec![0; (read_end - block_start) as usize];
+            file.read_exact_at(&mut bytes, block_start)?;
+
+            let in_block = (block_end - block_start) as usize;
+            let after_newlines = (0..in_block)
+                .rev()
+                .filter(|at| bytes[*at] == b'\n')
+                .map(|at| at + 1);
+            let first_of_file = (block_start == 0).then_some(0);
+            for start in after_newlines.chain(first_of_file) {
+                let Some(header) = Header::parse(&bytes[start..]) else {
+                    continue;
+                };
+                if self.stream.is_some_and(|stream| header.stream != stream) {
+                    continue;
+                }
+                if !header.partial || self.last_entry {
+                    if self.counted == self.lines {
+                        return Ok(Some(start_of_kept));
+                    }
+                    self.counted += 1;
+                }
+                self.last_entry = false;
+                start_of_kept = block_start + start as u64;
+            }
+            block_end = block_start;
+        }
+        // Without lines to look for, nothing of older files is wanted either.
+        Ok((self.lines == 0).then_some(size))
+    }
 }
 
 #[cfg(test)]
@@ -59,7 +80,8 @@ mod tests {
     fn last(log: &str, lines: u64, stream: Option<LogStream>) -> String {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(log.as_bytes()).unwrap();
-        log[start_of_last(&file, lines, stream).unwrap() as usize..].to_owned()
+        let start = Tail::new(lines, stream).start_in(&file).unwrap();
+        log[start.unwrap_or(0) as usize..].to_owned()
     }
 
     fn entry(stream: &str, tag: &str, content: &str) -> String {
@@ -85,6 +107,22 @@ mod tests {
         let (out, err) = (entry("stdout", "F", "out"), entry("stderr", "F", "err"));
         let log = format!("{out}{err}{err}");
         assert_eq!(last(&log, 1, Some(LogStream::Stdout)), log);
+    }
+
+    #[test]
+    fn lines_are_counted_on_into_older_files() {
+        let mut tail = Tail::new(2, None);
+        let mut start_in = |log: String| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(log.as_bytes()).unwrap();
+            tail.start_in(&file).unwrap()
+        };
+        assert_eq!(start_in(entry("stdout", "F", "last")), None);
+        let (ended, open) = (entry("stdout", "F", "x"), entry("stdout", "P", "y"));
+        // The open line goes on in the newer file, so it is one with its last line.
+        let older = format!("{ended}{ended}{open}");
+        assert_eq!(start_in(older), Some(ended.len() as u64));
+        assert_eq!(start_in(ended.clone()), Some(ended.len() as u64), "nothing of it");
     }
 
     #[test]

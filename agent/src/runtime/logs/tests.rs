@@ -175,3 +175,88 @@ async fn a_termination_message_is_the_last_80_lines_and_of_those_the_last_2048_b
     assert_eq!(message.len(), 2048);
     assert!(message.ends_with("x\nend\n"));
 }
+
+/// A log of three files with two lines each.
+fn rotated_twice() -> Written {
+    let mut log = Written::new();
+    for rotation in 1..=2 {
+        log.line(&format!("{rotation}a"));
+        log.line(&format!("{rotation}b"));
+        log.rename(&format!("20261121-03124{rotation}"));
+        log.reopen();
+    }
+    log.line("3a");
+    log.line("3b");
+    log
+}
+
+#[tokio::test]
+async fn a_log_is_read_with_what_was_rotated_away_from_it() {
+    let log = rotated_twice();
+    let whole = LogOptions::default();
+    assert_eq!(read(&log, whole).await, "1a\n1b\n2a\n2b\n3a\n3b\n");
+    for (lines, expected) in [
+        (0, ""),
+        (1, "3b\n"),
+        (2, "3a\n3b\n"),
+        (3, "2b\n3a\n3b\n"),
+        (5, "1b\n2a\n2b\n3a\n3b\n"),
+        (99, "1a\n1b\n2a\n2b\n3a\n3b\n"),
+    ] {
+        let tail = LogOptions {
+            tail_lines: Some(lines),
+            ..whole
+        };
+        assert_eq!(read(&log, tail).await, expected, "{lines}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_being_rotated_is_read() {
+    let log = rotated_twice();
+    log.rename("20261121-031243");
+    assert_eq!(
+        read(&log, LogOptions::default()).await,
+        "1a\n1b\n2a\n2b\n3a\n3b\n"
+    );
+}
+
+#[tokio::test]
+async fn files_whose_last_line_is_too_old_are_not_read() {
+    let log = rotated_twice();
+    // Older than what is asked for, by its file's time; its lines say otherwise, which shows that nobody read them.
+    let oldest = log.folder.path().join("0.log.20261121-031241");
+    let before = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    std::fs::File::options()
+        .append(true)
+        .open(oldest)
+        .unwrap()
+        .set_modified(before)
+        .unwrap();
+    let since = LogOptions {
+        since: Some("2026-11-21T03:12:40Z".parse().unwrap()),
+        ..LogOptions::default()
+    };
+    assert_eq!(read(&log, since).await, "2a\n2b\n3a\n3b\n");
+}
+
+#[tokio::test]
+async fn what_lies_in_compressed_files_is_left_out_and_said_so() {
+    let log = rotated_twice();
+    let whole = LogOptions::default();
+    let left_out = async |options| LogReader::open(&log.path(), &options).await.unwrap().left_out();
+    assert!(!left_out(whole).await);
+    std::fs::write(log.folder.path().join("0.log.20261121-031240.gz"), "").unwrap();
+    assert_eq!(read(&log, whole).await, "1a\n1b\n2a\n2b\n3a\n3b\n");
+    assert!(left_out(whole).await);
+    let tail = LogOptions {
+        tail_lines: Some(5),
+        ..whole
+    };
+    assert!(!left_out(tail).await, "there are so many lines");
+    let since = LogOptions {
+        since: Some("2999-01-01T00:00:00Z".parse().unwrap()),
+        ..whole
+    };
+    assert!(!left_out(since).await, "they are older");
+}
