@@ -27,6 +27,7 @@ mod parts;
 mod pods;
 mod process;
 mod proxy;
+mod tcp_front;
 mod terminal;
 
 pub use agent::{Agent, AgentOptions};
@@ -39,4 +40,5 @@ pub use node::Node;
 pub use pods::{debug_container, ephemeral_status, is_running, sleeping_pod, state_of};
 pub use process::{Output, Process};
 pub use proxy::{Held, Moment, Proxy};
+pub use tcp_front::TcpFront;
 pub use terminal::Terminal;

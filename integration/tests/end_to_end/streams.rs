@@ -1,14 +1,38 @@
-//! exec and logs through the command line, the agent's API and the runtime's streaming server.
+//! exec and attach through the agent's API and the runtime's streaming server: of the command line, and of kubectl,
+//! which speaks SPDY where it is old or told to.
 
 use std::fs::File;
+use std::process::Stdio;
 
-use integration::{ContainerdVersion, Node, is_running, sleeping_pod};
+use integration::{ContainerdVersion, Node, TcpFront, is_running, sleeping_pod};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 on_both_versions!(
     exec_keeps_the_streams_apart_and_gives_the_exit_code,
     the_end_of_standard_input_reaches_the_process,
-    a_followed_log_goes_on_across_rotation,
+    kubectl_runs_commands_over_every_protocol_that_it_speaks,
+    kubectl_attaches_over_every_protocol_that_it_speaks,
+    a_runtime_that_dies_and_an_agent_that_stops_end_their_sessions,
+    what_asks_for_no_upgrade_is_refused_with_a_status,
 );
+
+/// A kubectl, and whether it uses WebSockets.
+const KUBECTLS: [(&str, &str); 3] = [
+    ("kubernetes", "true"),
+    ("kubernetes", "false"),
+    ("kubectl-1.20", ""),
+];
+
+fn kubectl(
+    front: &TcpFront,
+    (version, web_sockets): (&str, &str),
+    words: &[&str],
+) -> tokio::process::Command {
+    let mut command = front.kubectl(version, words);
+    command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", web_sockets);
+    command
+}
 
 async fn node_with_web(version: ContainerdVersion) -> (Node, integration::Agent) {
     let node = Node::start(version).await;
@@ -36,45 +60,100 @@ async fn the_end_of_standard_input_reaches_the_process(version: ContainerdVersio
     assert_eq!(output.stdout, "5\ndone\n");
 }
 
-async fn a_followed_log_goes_on_across_rotation(version: ContainerdVersion) {
+async fn kubectl_runs_commands_over_every_protocol_that_it_speaks(version: ContainerdVersion) {
+    let (node, agent) = node_with_web(version).await;
+    let front = TcpFront::start(&agent).await;
+    let input = node.folder().join("input");
+    std::fs::write(&input, vec![b'x'; 300_000]).unwrap();
+    for client in KUBECTLS {
+        let script = "echo out; echo err >&2; exit 3";
+        let words = ["exec", "web", "--", "sh", "-c", script];
+        let output = kubectl(&front, client, &words).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(3), "{client:?}");
+        assert_eq!(output.stdout, b"out\n", "{client:?}");
+        assert!(output.stderr.starts_with(b"err\n"), "{client:?}");
+
+        // The end of the input reaches the process, and what it says after that reaches the client.
+        let mut command = kubectl(&front, client, &["exec", "-i", "web", "--", "wc", "-c"]);
+        command.stdin(File::open(&input).unwrap());
+        let output = command.output().await.unwrap();
+        assert_eq!(output.stdout, b"300000\n", "{client:?}");
+    }
+}
+
+async fn kubectl_attaches_over_every_protocol_that_it_speaks(version: ContainerdVersion) {
     let node = Node::start(version).await;
     let agent = node.start_agent().await;
-    let mut pod = sleeping_pod("counter");
-    let script = "i=0; while [ $i -lt 300 ]; do echo $i; i=$((i+1)); sleep 0.02; done";
-    pod["spec"]["restartPolicy"] = "Never".into();
-    pod["spec"]["containers"][0]["command"] = serde_json::json!(["sh", "-c", script]);
-    node.write_manifest("counter.json", &pod);
-    let served = agent.api().pod_until("default", "counter", is_running).await;
-    let uid = served["metadata"]["uid"].as_str().unwrap();
-    let id = served["status"]["containerStatuses"][0]["containerID"]
-        .as_str()
-        .unwrap();
-    let log = node
-        .folder()
-        .join(format!("logs/default_counter_{uid}/main/0.log"));
-
-    let following = node.spawn(node.debuglet_command(["logs", "-f", "counter"]));
-    for rotation in 1..=3 {
-        integration::eventually("some lines were followed", async || {
-            let lines = following.stdout().lines().count();
-            if lines >= rotation * 50 {
-                Ok(())
-            } else {
-                Err(lines)
-            }
-        })
-        .await;
-        std::fs::rename(
-            &log,
-            log.with_file_name(format!("0.log.20261121-00000{rotation}")),
-        )
-        .unwrap();
-        let request = debuglet_proto::v1::ReopenContainerLogRequest {
-            container_id: id.trim_start_matches("containerd://").to_owned(),
-        };
-        node.cri().runtime().reopen_container_log(request).await.unwrap();
+    let mut pod = sleeping_pod("echo");
+    pod["spec"]["containers"][0]["stdin"] = true.into();
+    let script = "while read line; do echo got $line; done";
+    pod["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
+    node.write_manifest("echo.json", &pod);
+    agent.api().pod_until("default", "echo", is_running).await;
+    let front = TcpFront::start(&agent).await;
+    for client in KUBECTLS {
+        let mut command = kubectl(&front, client, &["attach", "-i", "echo", "-c", "main"]);
+        command.stdin(Stdio::piped());
+        let mut child = TcpFront::spawn(command);
+        let mut stdin = child.stdin.take().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        tokio::io::AsyncWriteExt::write_all(&mut stdin, b"words\n")
+            .await
+            .unwrap();
+        let line = lines.next_line().await.unwrap();
+        assert_eq!(line.as_deref(), Some("got words"), "{client:?}");
     }
-    let output = following.output().await.succeeded();
-    let expected: String = (0..300).map(|number| format!("{number}\n")).collect();
-    assert_eq!(output.stdout, expected);
+}
+
+async fn a_runtime_that_dies_and_an_agent_that_stops_end_their_sessions(version: ContainerdVersion) {
+    let (node, agent) = node_with_web(version).await;
+    let front = TcpFront::start(&agent).await;
+    let start = async || {
+        let mut sessions = Vec::new();
+        for client in KUBECTLS {
+            let words = ["exec", "web", "--", "sh", "-c", "echo started; sleep 1000"];
+            let mut child = TcpFront::spawn(kubectl(&front, client, &words));
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let line = lines.next_line().await.unwrap();
+            assert_eq!(line.as_deref(), Some("started"), "{client:?}");
+            sessions.push(child);
+        }
+        sessions
+    };
+
+    let sessions = start().await;
+    node.kill_containerd().await;
+    for session in sessions {
+        session.wait_with_output().await.unwrap();
+    }
+
+    node.start_containerd().await;
+    agent.api().pod_until("default", "web", is_running).await;
+    let sessions = start().await;
+    assert_eq!(agent.stop().await, 0);
+    for session in sessions {
+        session.wait_with_output().await.unwrap();
+    }
+}
+
+async fn what_asks_for_no_upgrade_is_refused_with_a_status(version: ContainerdVersion) {
+    let (_node, agent) = node_with_web(version).await;
+    for path in [
+        "exec?command=sh&stdout=1",
+        "attach?stdout=1",
+        "portforward?ports=80",
+    ] {
+        let path = format!("/api/v1/namespaces/default/pods/web/{path}");
+        for answer in [
+            agent.api().get(&path).await,
+            agent.api().send("POST", &path, "", &json!({})).await,
+        ] {
+            assert_eq!(
+                (answer.status, &answer.body["reason"]),
+                (400, &json!("BadRequest")),
+                "{path}"
+            );
+            assert_eq!(answer.body["kind"], "Status");
+        }
+    }
 }
