@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::client::Runtime;
+use super::error::RuntimeError;
 use crate::http_upgrade::{UpgradeError, upgrade};
 use crate::pod::labels;
 
@@ -33,16 +34,9 @@ pub(crate) const PROTOCOL_HEADER: HeaderName = HeaderName::from_static("x-stream
 /// Why a session could not be opened, or how it broke.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
-    /// The runtime refused the call.
-    #[error("the runtime refused to {verb} {object}: {}", status.message())]
-    Call {
-        /// `attach to container`, `exec in container`, ...
-        verb: &'static str,
-        /// The object's id.
-        object: String,
-        /// The runtime's answer.
-        status: Box<tonic::Status>,
-    },
+    /// The runtime did not answer the call, or refused it.
+    #[error(transparent)]
+    Call(#[from] RuntimeError),
     /// The pod has no sandbox that is ready.
     #[error("the pod's sandbox is not ready: there is no network to forward ports to")]
     NoSandbox,
@@ -70,14 +64,6 @@ impl StreamError {
             return false;
         };
         *status == StatusCode::FORBIDDEN
-    }
-
-    fn call(verb: &'static str, object: &str, status: tonic::Status) -> StreamError {
-        StreamError::Call {
-            verb,
-            object: object.to_owned(),
-            status: Box::new(status),
-        }
     }
 }
 
@@ -127,7 +113,7 @@ impl Runtime {
         };
         let answer = self.runtime().attach(request).await;
         let answer =
-            answer.map_err(|status| StreamError::call("attach to container", container_id, status))?;
+            answer.map_err(|status| RuntimeError::new("attach to container", container_id, &status))?;
         Ok(StreamingUrl(answer.into_inner().url))
     }
 
@@ -148,7 +134,8 @@ impl Runtime {
             stderr: options.stderr,
         };
         let answer = self.runtime().exec(request).await;
-        let answer = answer.map_err(|status| StreamError::call("exec in container", container_id, status))?;
+        let answer =
+            answer.map_err(|status| RuntimeError::new("exec in container", container_id, &status))?;
         Ok(StreamingUrl(answer.into_inner().url))
     }
 
@@ -166,7 +153,7 @@ impl Runtime {
         };
         let answer = self.runtime().port_forward(request).await;
         let answer =
-            answer.map_err(|status| StreamError::call("forward ports of sandbox", &sandbox, status))?;
+            answer.map_err(|status| RuntimeError::new("forward ports of sandbox", sandbox, &status))?;
         Ok(StreamingUrl(answer.into_inner().url))
     }
 
@@ -183,7 +170,7 @@ impl Runtime {
             .runtime()
             .list_pod_sandbox(ListPodSandboxRequest { filter: Some(filter) })
             .await
-            .map_err(|status| StreamError::call("list the sandboxes of pod", pod_uid, status))?;
+            .map_err(|status| RuntimeError::new("list the sandboxes of pod", pod_uid, &status))?;
         let newest = listed
             .into_inner()
             .items

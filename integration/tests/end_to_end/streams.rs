@@ -6,7 +6,8 @@ use std::process::Stdio;
 
 use integration::{ContainerdVersion, Node, TcpFront, is_running, sleeping_pod};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 
 on_both_versions!(
     exec_keeps_the_streams_apart_and_gives_the_exit_code,
@@ -15,6 +16,7 @@ on_both_versions!(
     kubectl_attaches_over_every_protocol_that_it_speaks,
     a_runtime_that_dies_and_an_agent_that_stops_end_their_sessions,
     what_asks_for_no_upgrade_is_refused_with_a_status,
+    a_spdy_client_is_told_the_protocol_and_never_an_address,
 );
 
 /// A kubectl, and whether it uses WebSockets.
@@ -97,9 +99,7 @@ async fn kubectl_attaches_over_every_protocol_that_it_speaks(version: Containerd
         let mut child = TcpFront::spawn(command);
         let mut stdin = child.stdin.take().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        tokio::io::AsyncWriteExt::write_all(&mut stdin, b"words\n")
-            .await
-            .unwrap();
+        stdin.write_all(b"words\n").await.unwrap();
         let line = lines.next_line().await.unwrap();
         assert_eq!(line.as_deref(), Some("got words"), "{client:?}");
     }
@@ -155,5 +155,42 @@ async fn what_asks_for_no_upgrade_is_refused_with_a_status(version: ContainerdVe
             );
             assert_eq!(answer.body["kind"], "Status");
         }
+    }
+}
+
+async fn a_spdy_client_is_told_the_protocol_and_never_an_address(version: ContainerdVersion) {
+    let (_node, agent) = node_with_web(version).await;
+    let answer = async |protocols: &[&str]| {
+        let mut stream = UnixStream::connect(agent.api().socket()).await.unwrap();
+        let path = "/api/v1/namespaces/default/pods/web/exec?command=true&stdout=1";
+        let mut request =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n");
+        for protocol in protocols {
+            request.push_str(&format!("X-Stream-Protocol-Version: {protocol}\r\n"));
+        }
+        stream
+            .write_all(format!("{request}\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(head).unwrap().to_ascii_lowercase()
+    };
+    let chosen = answer(&["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"]).await;
+    assert!(chosen.starts_with("http/1.1 101 "), "{chosen}");
+    assert!(
+        chosen.contains("\r\nx-stream-protocol-version: v4.channel.k8s.io\r\n"),
+        "{chosen}"
+    );
+    assert!(chosen.contains("\r\nupgrade: spdy/3.1\r\n"), "{chosen}");
+    let refused = answer(&["v5.channel.k8s.io"]).await;
+    assert!(refused.starts_with("http/1.1 403 "), "{refused}");
+    for told in [chosen, refused] {
+        assert!(
+            !told.contains("location") && !told.contains("127.0.0.1"),
+            "{told}"
+        );
     }
 }
