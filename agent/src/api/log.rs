@@ -1,6 +1,7 @@
 //! `pods/log`: what a container wrote, as text, in chunks.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -113,7 +114,10 @@ pub(crate) async fn get(
     // The previous instance, and one that has ended, write nothing more.
     let ended = ended(context, namespace, name, container.spec.name.clone(), id);
     let response = log_response(&path, &options, parameters.follow, ended).await;
-    response.map_err(|error| Failure::internal(error.to_string()))
+    response.map_err(|error| match error.source.kind() {
+        ErrorKind::NotFound => Failure::not_found("containers", &container.spec.name, error.to_string()),
+        _ => Failure::internal(error.to_string()),
+    })
 }
 
 /// The container's log file and, where it is known, the runtime's id of the container that wrote it. The runtime says
