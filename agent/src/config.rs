@@ -5,8 +5,10 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 
+use nix::unistd::{Gid, Group};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -24,6 +26,8 @@ pub(crate) const DEFAULT_LOG_DIR: &str = "/var/log/pods";
 pub(crate) const DEFAULT_MANIFESTS_PATH: &str = "/etc/debuglet/manifests";
 /// Default of `registry.auth_file`.
 pub(crate) const DEFAULT_AUTH_FILE: &str = "/etc/debuglet/registry-auth.json";
+/// Default of `api.listen`: reached from this node only. (10250 is a kubelet's.)
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:10260";
 
 /// The socket of the agent's API inside `run_dir`.
 const SOCKET_NAME: &str = "debuglet.sock";
@@ -35,16 +39,18 @@ const KUBELET_FOLDERS: [&str; 3] = ["/etc/kubernetes", "/var/lib/kubelet", "/var
 /// The longest DNS subdomain (RFC 1123), in bytes.
 const MAX_NODE_NAME_LENGTH: usize = 253;
 
-const TOP_KEYS: [&str; 8] = [
+const TOP_KEYS: [&str; 9] = [
     "node_name",
     "runtime_endpoint",
     "cgroup_driver",
     "state_dir",
     "run_dir",
     "log_dir",
+    "api",
     "manifests",
     "registry",
 ];
+const API_KEYS: [&str; 2] = ["listen", "group"];
 const MANIFESTS_KEYS: [&str; 1] = ["path"];
 const REGISTRY_KEYS: [&str; 1] = ["auth_file"];
 
@@ -66,10 +72,21 @@ pub(crate) struct Config {
     pub(crate) run_dir: PathBuf,
     /// Where the runtime writes the containers' logs; absolute.
     pub(crate) log_dir: PathBuf,
+    /// The table `[api]`.
+    pub(crate) api: Api,
     /// The table `[manifests]`.
     pub(crate) manifests: Manifests,
     /// The table `[registry]`.
     pub(crate) registry: Registry,
+}
+
+/// The table `[api]`: where the API is served, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Api {
+    /// Where it listens with TLS; `None` turns that off.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Whose members may use the Unix socket beside root.
+    pub(crate) group: Option<Gid>,
 }
 
 /// The table `[manifests]`: pods from a folder.
@@ -171,6 +188,10 @@ impl Config {
             state_dir: or(draft.state_dir, DEFAULT_STATE_DIR),
             run_dir: or(draft.run_dir, DEFAULT_RUN_DIR),
             log_dir: or(draft.log_dir, DEFAULT_LOG_DIR),
+            api: Api {
+                listen: draft.listen.unwrap_or_else(|| DEFAULT_LISTEN.parse().ok()),
+                group: draft.group,
+            },
             manifests: Manifests {
                 path: or(draft.manifests_path, DEFAULT_MANIFESTS_PATH),
             },
@@ -195,6 +216,8 @@ struct Draft {
     state_dir: Option<PathBuf>,
     run_dir: Option<PathBuf>,
     log_dir: Option<PathBuf>,
+    listen: Option<Option<SocketAddr>>,
+    group: Option<Gid>,
     manifests_path: Option<PathBuf>,
     auth_file: Option<PathBuf>,
 }
@@ -227,6 +250,14 @@ impl Draft {
                 }
                 "run_dir" => self.run_dir = Some(checked(key, value, absolute_path)?),
                 "log_dir" => self.log_dir = Some(checked(key, value, absolute_path)?),
+                "api" => {
+                    for Entry { key, value, .. } in entries(table(key, value)?, &API_KEYS, "api.")? {
+                        match key {
+                            "listen" => self.listen = Some(checked("api.listen", value, listen)?),
+                            _ => self.group = Some(checked("api.group", value, group)?),
+                        }
+                    }
+                }
                 "manifests" => {
                     for Entry { value, .. } in entries(table(key, value)?, &MANIFESTS_KEYS, "manifests.")? {
                         self.manifests_path = Some(checked("manifests.path", value, absolute_path)?);
@@ -396,6 +427,31 @@ fn cgroup_driver(driver: &str) -> Result<CgroupDriverSetting, String> {
         "systemd" => Ok(CgroupDriverSetting::Systemd),
         "cgroupfs" => Ok(CgroupDriverSetting::Cgroupfs),
         _ => Err(format!("{driver:?} is none of auto, systemd, cgroupfs")),
+    }
+}
+
+/// An address and a port; nothing where the API is not to be served with TLS.
+fn listen(address: &str) -> Result<Option<SocketAddr>, String> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let named = |_| {
+        format!(
+            "{address:?} is not an address and a port, such as {DEFAULT_LISTEN} or [::1]:10260; \"\" turns it off"
+        )
+    };
+    address.parse().map(Some).map_err(named)
+}
+
+/// A group of this node, by name or number. It must exist by name, so that a slip lets nobody else in.
+fn group(group: &str) -> Result<Gid, String> {
+    if let Ok(number) = group.parse() {
+        return Ok(Gid::from_raw(number));
+    }
+    match Group::from_name(group) {
+        Ok(Some(found)) => Ok(found.gid),
+        Ok(None) => Err(format!("there is no group {group:?} on this node")),
+        Err(errno) => Err(format!("cannot look up group {group:?}: {}", errno.desc())),
     }
 }
 

@@ -21,6 +21,8 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(config.cgroup_driver, CgroupDriverSetting::Auto);
     assert_eq!(config.state_dir, Path::new("/var/lib/debuglet"));
     assert_eq!(config.log_dir, Path::new("/var/log/pods"));
+    assert_eq!(config.api.listen, Some(([127, 0, 0, 1], 10260).into()));
+    assert_eq!(config.api.group, None);
     assert_eq!(config.manifests.path, Path::new("/etc/debuglet/manifests"));
     assert_eq!(
         config.registry.auth_file,
@@ -39,6 +41,9 @@ cgroup_driver = "systemd"
 state_dir = "/srv/state"
 run_dir = "/srv/run"
 log_dir = "/srv/log"
+[api]
+listen = "[::1]:6443"
+group = "1234"
 [manifests]
 path = "/srv/manifests"
 [registry]
@@ -55,6 +60,10 @@ auth_file = "/srv/auth.json"
             state_dir: PathBuf::from("/srv/state"),
             run_dir: PathBuf::from("/srv/run"),
             log_dir: PathBuf::from("/srv/log"),
+            api: Api {
+                listen: Some("[::1]:6443".parse().expect("an address")),
+                group: Some(Gid::from_raw(1234)),
+            },
             manifests: Manifests {
                 path: PathBuf::from("/srv/manifests")
             },
@@ -127,6 +136,22 @@ fn a_bad_value_is_refused_by_line_and_key() {
             "\"cgroupv2\" is none of auto, systemd, cgroupfs",
         ),
         (
+            "[api]\nlisten = \"localhost:10260\"",
+            ":2: api.listen: \"localhost:10260\" is not an address and a port",
+        ),
+        (
+            "[api]\nlisten = \"127.0.0.1\"",
+            ":2: api.listen: \"127.0.0.1\" is not an address and a port",
+        ),
+        (
+            "[api]\nport = 1",
+            ":2: unknown key \"api.port\"; there are: api.listen, api.group",
+        ),
+        (
+            "api.group = \"no-such-group\"",
+            ":1: api.group: there is no group \"no-such-group\" on this node",
+        ),
+        (
             "state_dir = \"var/lib\"",
             ":1: state_dir: \"var/lib\" is not an absolute path",
         ),
@@ -149,6 +174,13 @@ fn what_is_not_toml_is_refused_by_line() {
         let refusal = refusal(text);
         assert!(refusal.contains(line) && !refusal.contains('\n'), "{refusal}");
     }
+}
+
+#[test]
+fn an_empty_address_turns_tcp_off_and_a_group_is_taken_by_its_name() {
+    let config = parse("[api]\nlisten = \"\"\ngroup = \"root\"").expect("a good file");
+    assert_eq!(config.api.listen, None);
+    assert_eq!(config.api.group, Some(Gid::from_raw(0)));
 }
 
 #[test]
