@@ -7,6 +7,8 @@ use debuglet_proto::v1::runtime_service_client::RuntimeServiceClient;
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::call_metrics::{CallMetrics, MeasuredChannel};
+
 /// The largest answer that is read from the runtime: a node with many containers lists more than tonic's 4 MiB.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -15,6 +17,7 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 pub(crate) struct Runtime {
     channel: Channel,
     socket: PathBuf,
+    metrics: CallMetrics,
 }
 
 impl Runtime {
@@ -30,6 +33,7 @@ impl Runtime {
         Runtime {
             channel,
             socket: socket.to_path_buf(),
+            metrics: CallMetrics::default(),
         }
     }
 
@@ -43,13 +47,22 @@ impl Runtime {
         self.channel.clone()
     }
 
+    /// How long its CRI calls take.
+    pub(crate) fn call_metrics(&self) -> &CallMetrics {
+        &self.metrics
+    }
+
+    fn measured(&self) -> MeasuredChannel {
+        MeasuredChannel::new(self.channel.clone(), self.metrics.clone())
+    }
+
     /// CRI's `RuntimeService`.
-    pub(crate) fn runtime(&self) -> RuntimeServiceClient<Channel> {
-        RuntimeServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    pub(crate) fn runtime(&self) -> RuntimeServiceClient<MeasuredChannel> {
+        RuntimeServiceClient::new(self.measured()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// CRI's `ImageService`.
-    pub(crate) fn images(&self) -> ImageServiceClient<Channel> {
-        ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    pub(crate) fn images(&self) -> ImageServiceClient<MeasuredChannel> {
+        ImageServiceClient::new(self.measured()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 }

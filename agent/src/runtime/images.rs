@@ -14,6 +14,7 @@ use tonic::Status;
 
 use super::client::Runtime;
 use super::pull_error::{ImageError, PullFailure, WaitingReason, cause};
+use super::pull_metrics::PullMetrics;
 use super::pull_progress;
 use super::pulled_images::PulledImages;
 use super::registry_auth::{Credential, RegistryAuth};
@@ -160,6 +161,7 @@ pub(crate) struct Images {
     pulled: Arc<PulledImages>,
     pulls: Mutex<HashMap<PullKey, PullState>>,
     slots: Semaphore,
+    metrics: PullMetrics,
     /// Ends every pull: the runtime drops what it has no caller for, and resumes its downloads at the next try.
     stopping: CancellationToken,
 }
@@ -184,6 +186,7 @@ impl Images {
             pulled,
             pulls: Mutex::new(HashMap::new()),
             slots: Semaphore::new(PARALLEL_PULLS),
+            metrics: PullMetrics::default(),
             stopping,
         })
     }
@@ -235,6 +238,11 @@ impl Images {
             ),
         ));
         Ok(resolved(name, &reference, image, Some(duration)))
+    }
+
+    /// How long pulls took, and what they brought.
+    pub(crate) fn pull_metrics(&self) -> &PullMetrics {
+        &self.metrics
     }
 
     /// How far the pull of an image has come; `None` if there is none under way.
@@ -406,6 +414,7 @@ impl Images {
         // The semaphore is never closed; without a permit the pull would go on all the same.
         let _slot = self.slots.acquire().await.ok();
         let started_at = Instant::now();
+        let before = self.on_node(key, &key.image).await;
         let auth = RegistryAuth::read(&self.auth_file).await;
         for problem in &auth.problems {
             tracing::warn!("{problem}");
@@ -414,7 +423,14 @@ impl Images {
         match ended {
             Ok(id) => {
                 self.pulled.add(&key.image, &id).await;
-                Ok((id, started_at.elapsed()))
+                let took = started_at.elapsed();
+                // An image that was there already is only asked for by its name again.
+                let brought = self
+                    .on_node(key, &id)
+                    .await
+                    .filter(|after| before.as_ref().is_none_or(|before| before.id != after.id));
+                self.metrics.pulled(took, brought.map_or(0, |image| image.size));
+                Ok((id, took))
             }
             Err(mut failure) => {
                 let problem = auth
@@ -427,6 +443,21 @@ impl Images {
                 Err(Arc::new(failure))
             }
         }
+    }
+
+    /// An image that is on the node, for the metrics: where the runtime does not say, it is not counted.
+    async fn on_node(&self, key: &PullKey, name_or_id: &str) -> Option<Image> {
+        let question = ImageStatusRequest {
+            image: Some(image_spec(name_or_id, &key.runtime_handler)),
+            verbose: false,
+        };
+        self.runtime
+            .images()
+            .image_status(question)
+            .await
+            .ok()?
+            .into_inner()
+            .image
     }
 
     /// Of several refusals the first is reported: its credentials fitted best.

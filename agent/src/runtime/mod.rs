@@ -1,5 +1,6 @@
 //! The runtime: CRI, containerd's events and pull progress, images, logs, streams.
 
+pub(crate) mod call_metrics;
 pub(crate) mod cgroup_driver;
 pub(crate) mod client;
 pub(crate) mod error;
@@ -12,6 +13,7 @@ pub(crate) mod node_facts;
 pub(crate) mod observe;
 pub(crate) mod port_forward;
 pub(crate) mod pull_error;
+pub(crate) mod pull_metrics;
 pub(crate) mod pull_progress;
 pub(crate) mod pulled_images;
 pub(crate) mod registry_auth;

@@ -173,6 +173,7 @@ impl Inner {
                 return self.history.version();
             }
             for record in records {
+                self.launch_clock.accepted(uid, &record.spec.name);
                 entry
                     .launches
                     .insert(record.spec.name.clone(), first_launch(&record));

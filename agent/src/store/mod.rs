@@ -8,6 +8,7 @@ pub(crate) mod accept;
 pub(crate) mod changes;
 pub(crate) mod disk;
 pub(crate) mod events;
+pub(crate) mod launch_metrics;
 pub(crate) mod manifests;
 pub(crate) mod node_report;
 pub(crate) mod progress;
@@ -28,6 +29,7 @@ use crate::pod::status;
 use changes::{Change, ChangeKind, Gone, History};
 use disk::Disk;
 use events::{Events, Happening};
+use launch_metrics::{LaunchClock, LaunchMetrics};
 use node_report::NodeReport;
 
 /// Says on a served pod where it came from.
@@ -54,6 +56,7 @@ struct Inner {
     orphans: BTreeMap<String, Vec<Record>>,
     history: History,
     events: Events,
+    launch_clock: LaunchClock,
     report: NodeReport,
 }
 
@@ -131,6 +134,7 @@ impl Store {
             // Microseconds since the epoch: versions grow over a restart as long as the clock does.
             history: History::starting_at(Timestamp::now().as_microsecond().unsigned_abs()),
             events: Events::default(),
+            launch_clock: LaunchClock::default(),
             report: NodeReport {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 node_name: node_name.to_owned(),
@@ -231,6 +235,11 @@ impl Store {
             .launches
             .get(container)
             .cloned()
+    }
+
+    /// How launches came out.
+    pub(crate) fn launch_metrics(&self) -> LaunchMetrics {
+        self.lock().launch_clock.metrics()
     }
 
     /// What the node has and lacks.

@@ -142,9 +142,11 @@ impl Store {
         };
         record.phase = phase.clone();
         self.disk.write_record(uid, order, &record)?;
-        let mut inner = self.lock();
+        let mut guard = self.lock();
+        let inner = &mut *guard;
         let entry = inner.pods.get_mut(uid).ok_or(AdvanceError::Gone)?;
         if let (Phase::Ended { terminated, .. }, Some(launch)) = (&phase, entry.launches.get_mut(container)) {
+            inner.launch_clock.ended(uid, container, launch, terminated);
             launch.end(terminated);
         }
         if let Some(kept) = entry.records.get_mut(order) {
@@ -152,14 +154,15 @@ impl Store {
         }
         entry.wake.notify_one();
         let version = inner.history.version();
-        drop(inner);
+        drop(guard);
         self.announce(version);
         Ok(phase)
     }
 
     /// Takes what a worker has to say; watches see it where it says something new.
     pub(crate) fn report(&self, uid: &str, report: Report) {
-        let mut inner = self.lock();
+        let mut guard = self.lock();
+        let inner = &mut *guard;
         let Some(entry) = inner.pods.get_mut(uid) else {
             return;
         };
@@ -169,6 +172,7 @@ impl Store {
         let mut launches_moved = false;
         for (name, launch) in report.launches {
             launches_moved |= entry.launches.get(&name) != Some(&launch);
+            inner.launch_clock.reached(uid, &name, launch.stage);
             entry.launches.insert(name, launch);
         }
         let version = if entry.status == report.status {
@@ -177,7 +181,7 @@ impl Store {
             entry.status = report.status;
             inner.publish(uid, ChangeKind::Modified)
         };
-        drop(inner);
+        drop(guard);
         if first || launches_moved || *self.versions.borrow() != version {
             self.announce(version);
         }
@@ -224,6 +228,7 @@ impl Store {
             let mut inner = self.lock();
             let version = inner.publish(uid, ChangeKind::Deleted);
             inner.pods.remove(uid);
+            inner.launch_clock.forget(uid);
             inner.tombstones.insert(uid.to_owned(), now);
             version
         };
