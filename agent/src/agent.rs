@@ -97,7 +97,13 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         shutdown.clone(),
     );
     let api = tokio::spawn(serve_api(
-        Api::bind(&config.run_dir)?,
+        Api::bind(api::Settings {
+            run_dir: config.run_dir.clone(),
+            group: config.api.group,
+            listen: config.api.listen,
+            state_dir: config.state_dir.clone(),
+            node_name: config.node_name.clone(),
+        })?,
         api::Context {
             store: Arc::clone(&store),
             runtime: runtime.clone(),

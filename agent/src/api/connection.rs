@@ -16,15 +16,37 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 /// How long a client that watches may leave its connection full.
 const STALLED: Duration = Duration::from_secs(30);
 
+/// How many clients watch.
+pub(crate) type Watchers = prometheus::IntGauge;
+
 /// Whether the client of a connection must read what it is sent; in the extensions of each request.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ReadDuty(Arc<AtomicBool>);
+#[derive(Clone, Debug)]
+pub(crate) struct ReadDuty(Arc<Duty>);
+
+#[derive(Debug)]
+struct Duty {
+    must_read: AtomicBool,
+    watchers: Watchers,
+}
 
 impl ReadDuty {
+    /// The client need not read yet; while it must, it is one of the `watchers`.
+    pub(crate) fn counted_by(watchers: Watchers) -> ReadDuty {
+        ReadDuty(Arc::new(Duty {
+            must_read: AtomicBool::new(false),
+            watchers,
+        }))
+    }
+
     /// From now on, until the answer is dropped, the client must read.
     pub(crate) fn begin(self) -> OnDuty {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.must_read.store(true, Ordering::Relaxed);
+        self.0.watchers.inc();
         OnDuty(self)
+    }
+
+    fn must_read(&self) -> bool {
+        self.0.must_read.load(Ordering::Relaxed)
     }
 }
 
@@ -34,7 +56,9 @@ pub(crate) struct OnDuty(ReadDuty);
 
 impl Drop for OnDuty {
     fn drop(&mut self) {
-        self.0.0.store(false, Ordering::Relaxed);
+        let OnDuty(ReadDuty(duty)) = self;
+        duty.must_read.store(false, Ordering::Relaxed);
+        duty.watchers.dec();
     }
 }
 
@@ -66,7 +90,7 @@ impl<S> Connection<S> {
 
     /// Lets a write wait, but not for ever.
     fn wait<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() || !self.duty.0.load(Ordering::Relaxed) {
+        if written.is_ready() || !self.duty.must_read() {
             self.stalled = None;
             return written;
         }
@@ -113,7 +137,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        // TLS takes a record's worth of bytes in any case; whether they go out shows here.
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.wait(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -129,6 +155,10 @@ mod tests {
 
     use super::*;
 
+    fn duty() -> ReadDuty {
+        ReadDuty::counted_by(Watchers::new("watchers", "Clients").expect("a gauge"))
+    }
+
     async fn full_connection(
         duty: ReadDuty,
     ) -> (Connection<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
@@ -141,16 +171,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_watches_and_does_not_read_is_dropped() {
-        let duty = ReadDuty::default();
+        let duty = duty();
         let (mut connection, _theirs) = full_connection(duty.clone()).await;
-        let _watch = duty.begin();
+        let watchers = duty.0.watchers.clone();
+        let watch = duty.begin();
+        assert_eq!(watchers.get(), 1);
         let error = connection.write_all(&[0; 64]).await.expect_err("dropped");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(watch);
+        assert_eq!(watchers.get(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_follows_a_log_may_pause() {
-        let (mut connection, _theirs) = full_connection(ReadDuty::default()).await;
+        let (mut connection, _theirs) = full_connection(duty()).await;
         let day = Duration::from_secs(24 * 60 * 60);
         assert!(
             tokio::time::timeout(day, connection.write_all(&[0; 64]))

@@ -1,4 +1,6 @@
-//! The node-local Kubernetes API, on `debuglet.sock` in the run folder, for root.
+//! The node-local Kubernetes API: on `debuglet.sock` in the run folder for root and a configured group
+//! ([`unix_listener`]), and over TLS for holders of a client certificate ([`tls_listener`]). Whoever is let in may do
+//! everything ([`identity`]).
 //!
 //! | path | verbs | file |
 //! |---|---|---|
@@ -11,12 +13,16 @@
 //! | `/api/v1/events`, `/api/v1/namespaces/NS/events` | list | [`events`] |
 //! | `/apis/debuglet.io/v1alpha1/node` | get | [`extension`] |
 //! | `.../namespaces/NS/pods/NAME/launches/CONTAINER` | get, watch; stop and flushlog | [`extension`] |
+//! | `/apis/authentication.k8s.io/v1/selfsubjectreviews` | create | [`reviews`] |
+//! | `/apis/authorization.k8s.io/v1/selfsubject{access,rules}reviews` | create | [`reviews`] |
+//! | `/metrics` | get | [`metrics`] |
 //! | `/api`, `/api/v1`, `/apis`, `/apis/GROUP/VERSION`, ... | get | [`discovery`] |
 //! | `/openapi/v3`, ... | get | [`openapi`] |
 //! | `/version`, `/livez`, `/readyz` | get | [`version`] |
 //!
 //! Whatever goes wrong is answered with a `Status`: [`status`] is the one place that says how.
 
+mod certificates;
 mod channels;
 mod connection;
 mod container;
@@ -24,36 +30,46 @@ mod discovery;
 mod ephemeral_containers;
 mod events;
 mod extension;
+mod identity;
+mod kubeconfig;
 mod log;
+mod metrics;
 mod openapi;
 mod pods;
 mod port_forward;
 mod request;
+mod reviews;
 mod selectors;
 mod server;
 mod status;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tls_listener;
+mod unix_listener;
 mod upgrade;
 mod version;
 mod watch;
 
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::routing::{get, post};
-use nix::unistd::ROOT;
+use nix::unistd::Gid;
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::client::Runtime;
 use crate::runtime::images::Images;
 use crate::store::Store;
-pub(crate) use server::BindError;
-use server::Listener;
+use metrics::Metrics;
+use server::Server;
 use status::Failure;
+use tls_listener::TlsListener;
+pub(crate) use unix_listener::BindError;
+use unix_listener::UnixListener;
 
 /// What the handlers work with.
 #[derive(Debug)]
@@ -70,24 +86,55 @@ pub(crate) struct Context {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// The API, listening and not serving yet.
+/// Where the API is served, and to whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The folder of the socket and of root's kubeconfig.
+    pub(crate) run_dir: PathBuf,
+    /// Whose members may use the socket beside root.
+    pub(crate) group: Option<Gid>,
+    /// Where to listen with TLS, if at all.
+    pub(crate) listen: Option<SocketAddr>,
+    /// The folder in which the certificates' folder is.
+    pub(crate) state_dir: PathBuf,
+    /// The node's name: one of the server's.
+    pub(crate) node_name: String,
+}
+
+/// The API, listening on its socket and not serving yet.
 #[derive(Debug)]
 pub(crate) struct Api {
-    listener: Listener,
+    unix: UnixListener,
+    tls: Option<TlsListener>,
 }
 
 impl Api {
-    /// Listens on the socket in `run_dir`.
-    pub(crate) fn bind(run_dir: &Path) -> Result<Api, BindError> {
-        Ok(Api {
-            listener: Listener::bind(run_dir, ROOT.as_raw())?,
-        })
+    /// Listens on the socket. TLS comes when it is served: its trouble must not hold back the socket.
+    pub(crate) fn bind(settings: Settings) -> Result<Api, BindError> {
+        let unix = UnixListener::bind(&settings.run_dir, settings.group)?;
+        let tls = settings.listen.map(|listen| TlsListener {
+            listen,
+            pki_dir: settings.state_dir.join("pki"),
+            run_dir: settings.run_dir,
+            node_name: settings.node_name,
+        });
+        Ok(Api { unix, tls })
     }
 
     /// Serves until the shutdown of the context, and a moment longer for what is under way.
     pub(crate) async fn serve(self, context: Context) {
-        let shutdown = context.shutdown.clone();
-        self.listener.serve(router(Arc::new(context)), shutdown).await;
+        let context = Arc::new(context);
+        let metrics = Metrics::of(&context);
+        let (watchers, shutdown) = (metrics.watchers(), context.shutdown.clone());
+        let router = metrics.measure(router(Arc::clone(&context)));
+        let server = Server::new(router, watchers, shutdown);
+        let tls = async {
+            if let Some(tls) = self.tls {
+                tls.serve(Arc::clone(&server), &context.store).await;
+            }
+        };
+        tokio::join!(self.unix.serve(Arc::clone(&server)), Box::pin(tls));
+        server.drain().await;
     }
 }
 
@@ -121,6 +168,18 @@ fn router(context: Arc<Context>) -> Router {
         .route("/api/v1/namespaces/{namespace}/events/{name}", get(events::get));
     let launch = "/apis/debuglet.io/v1alpha1/namespaces/{namespace}/pods/{name}/launches/{container}";
     let extension = Router::new()
+        .route(
+            "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+            post(reviews::subject),
+        )
+        .route(
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            post(reviews::access),
+        )
+        .route(
+            "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+            post(reviews::rules),
+        )
         .route("/apis/debuglet.io/v1alpha1/node", get(extension::node))
         .route(launch, get(extension::launch))
         .route(&format!("{launch}/stop"), post(extension::stop))

@@ -38,6 +38,11 @@ impl Failure {
         Failure::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
+    /// 401: nobody knows who asks.
+    pub(crate) fn unauthorized(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::UNAUTHORIZED, "Unauthorized", message)
+    }
+
     /// 403: this peer may do nothing here.
     pub(crate) fn forbidden(message: impl Into<String>) -> Failure {
         Failure::new(StatusCode::FORBIDDEN, "Forbidden", message)

@@ -1,7 +1,6 @@
 //! Requests over the real socket, answered from a real store.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +17,8 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::server::{BindError, Listener, SOCKET};
-use super::{Api, Context};
+use super::unix_listener::SOCKET;
+use super::{Api, Context, Settings};
 use crate::runtime::client::Runtime;
 use crate::runtime::images::Images;
 use crate::runtime::pulled_images::PulledImages;
@@ -63,7 +62,14 @@ impl Node {
         let disk = Disk::open(&folder.path().join("state")).expect("a state folder");
         let (store, problems) = Store::load("node1", disk).expect("a store");
         assert!(problems.is_empty(), "{problems:?}");
-        let api = Api::bind(folder.path()).expect("a socket");
+        let api = Api::bind(Settings {
+            run_dir: folder.path().to_path_buf(),
+            group: None,
+            listen: None,
+            state_dir: folder.path().join("state"),
+            node_name: "node1".to_owned(),
+        })
+        .expect("a socket");
         let shutdown = CancellationToken::new();
         let runtime = Runtime::connect_lazy(&folder.path().join("no-runtime.sock"));
         let pulled = Arc::new(PulledImages::load(folder.path()));
@@ -623,46 +629,4 @@ async fn the_node_report_and_discovery_are_served() {
     assert_eq!(version["major"], "1");
     assert_eq!(node.get("/livez").await.0, 200);
     assert_eq!(node.get("/readyz").await.0, 200);
-}
-
-#[tokio::test]
-async fn the_socket_is_for_root_alone_and_a_stale_one_makes_room() {
-    use std::os::unix::fs::PermissionsExt;
-
-    let node = Node::start().await;
-    let run_dir = node.folder.path();
-    let mode = std::fs::metadata(run_dir.join(SOCKET))
-        .expect("a socket")
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o600);
-    assert!(matches!(Listener::bind(run_dir, 0), Err(BindError::InUse { .. })));
-
-    let folder = tempfile::tempdir().expect("a folder");
-    let socket = folder.path().join(SOCKET);
-    drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
-    assert!(Listener::bind(folder.path(), 0).is_ok());
-    std::fs::remove_file(&socket).expect("removed");
-    std::fs::write(&socket, "a file").expect("written");
-    assert!(matches!(
-        Listener::bind(folder.path(), 0),
-        Err(BindError::NotASocket { .. })
-    ));
-}
-
-#[tokio::test]
-async fn a_process_of_another_user_is_refused() -> io::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let somebody_else = nix::unistd::getuid().as_raw() + 1;
-    let listener = Listener::bind(folder.path(), somebody_else).expect("a socket");
-    let shutdown = CancellationToken::new();
-    let router = axum::Router::new().fallback(async || "secret");
-    let serving = tokio::spawn(listener.serve(router, shutdown.clone()));
-    let response = send(&mut connect(folder.path()).await, "GET", "/", "", String::new()).await;
-    assert_eq!(response.status(), 403);
-    let body = response.into_body().collect().await.expect("a body").to_bytes();
-    assert_eq!(serde_json::from_slice::<Value>(&body)?["reason"], "Forbidden");
-    shutdown.cancel();
-    serving.await?;
-    Ok(())
 }

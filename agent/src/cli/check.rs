@@ -1,5 +1,6 @@
 //! `debuglet check`: what this node has and lacks. It asks the node itself, so that it works without a running agent.
 
+mod api;
 mod host;
 mod runtime;
 
@@ -130,7 +131,7 @@ pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> ExitCode {
 async fn look(config: &Config) -> Vec<Finding> {
     let mut findings = vec![host::permissions()];
     findings.extend(runtime::look(config).await);
-    findings.push(host::agent(config).await);
+    findings.extend(api::look(config).await);
     findings.extend(host::folders(config));
     findings.extend(host::disks(config));
     findings.extend(host::registry(config).await);

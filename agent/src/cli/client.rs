@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use nix::unistd::{Gid, Group};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -38,10 +40,12 @@ pub(crate) enum ClientError {
         socket: PathBuf,
     },
     /// The socket may not be opened.
-    #[error("may not open the agent's socket {}: it is for root only", socket.display())]
+    #[error("may not open the agent's socket {}: it is for {}", socket.display(), audience(group.as_deref()))]
     NotRoot {
         /// The socket.
         socket: PathBuf,
+        /// The group whose members may open it, if there is one.
+        group: Option<String>,
     },
     /// Some other trouble with the socket.
     #[error("cannot open the agent's socket {}: {source}", socket.display())]
@@ -91,7 +95,10 @@ impl ClientError {
     pub(crate) fn connecting(socket: PathBuf, source: io::Error) -> ClientError {
         match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning { socket },
-            io::ErrorKind::PermissionDenied => ClientError::NotRoot { socket },
+            io::ErrorKind::PermissionDenied => {
+                let group = group_of(&socket);
+                ClientError::NotRoot { socket, group }
+            }
             _ => ClientError::Socket { socket, source },
         }
     }
@@ -107,7 +114,12 @@ impl ClientError {
             ClientError::Refused(status) if status.code == Some(403) => {
                 "Run the command as root, for example with sudo.".into()
             }
-            ClientError::NotRoot { .. } => "Run the command as root, for example with sudo.".into(),
+            ClientError::NotRoot { group: None, .. } => {
+                "Run the command as root, for example with sudo.".into()
+            }
+            ClientError::NotRoot {
+                group: Some(group), ..
+            } => format!("Run the command as root, for example with sudo, or as a member of the group {group}."),
             ClientError::Silent { .. } | ClientError::Broken { .. } => {
                 "\"journalctl -u debuglet\" shows what the agent has to say.".into()
             }
@@ -133,6 +145,22 @@ impl ClientError {
             ClientError::NotRunning { .. } | ClientError::Broken { .. } | ClientError::Socket { .. }
         )
     }
+}
+
+fn audience(group: Option<&str>) -> String {
+    match group {
+        None => "root only".to_owned(),
+        Some(group) => format!("root and the group {group}"),
+    }
+}
+
+/// The group whose members may open a socket, where its mode lets it in.
+fn group_of(socket: &Path) -> Option<String> {
+    let metadata = socket.metadata().ok()?;
+    let may_open = metadata.mode() & 0o060 == 0o060;
+    let gid = Gid::from_raw(metadata.gid());
+    let name = || Group::from_gid(gid).ok().flatten().map(|group| group.name);
+    may_open.then(|| name().unwrap_or_else(|| gid.to_string()))
 }
 
 /// The sentence of a refusal, without the full stop that a line of ours does not end with.

@@ -175,10 +175,22 @@ fn what_is_typed_is_escaped_in_paths_and_queries() {
 fn what_may_not_be_opened_needs_root() {
     let error = ClientError::NotRoot {
         socket: "/run/debuglet/debuglet.sock".into(),
+        group: None,
     };
     assert_eq!(
         error.to_string(),
         "may not open the agent's socket /run/debuglet/debuglet.sock: it is for root only"
     );
     assert!(error.hint().contains("sudo"));
+    let error = ClientError::NotRoot {
+        socket: "/run/debuglet/debuglet.sock".into(),
+        group: Some("debuggers".to_owned()),
+    };
+    assert!(
+        error
+            .to_string()
+            .ends_with("it is for root and the group debuggers"),
+        "{error}"
+    );
+    assert!(error.hint().contains("a member of the group debuggers"));
 }

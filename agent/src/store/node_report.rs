@@ -14,8 +14,24 @@ pub(crate) struct NodeReport {
     pub(crate) runtime: RuntimeReport,
     /// Whether a kubelet runs here.
     pub(crate) kubelet: KubeletReport,
+    /// The API over TLS.
+    pub(crate) api: ApiReport,
     /// The manifests folder.
     pub(crate) manifests: ManifestsReport,
+}
+
+/// The API over TLS; all empty where the configuration turns it off.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ApiReport {
+    /// Where it listens, or should: `https://...`.
+    pub(crate) listen: String,
+    /// root's kubeconfig.
+    pub(crate) kubeconfig: String,
+    /// Whether it listens.
+    pub(crate) ready: bool,
+    /// Why not, if it does not.
+    pub(crate) message: String,
 }
 
 /// The container runtime.

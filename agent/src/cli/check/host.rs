@@ -1,13 +1,11 @@
-//! What the node itself gives: rights, folders, room on the disk, credentials, and the agent.
+//! What the node itself gives: rights, folders, room on the disk, and credentials.
 
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::statvfs::{Statvfs, statvfs};
 use nix::unistd::{AccessFlags, access, geteuid};
-use serde::Deserialize;
 
-use super::super::client::{Client, NODE_REPORT};
 use super::Finding;
 use crate::config::Config;
 use crate::runtime::registry_auth::RegistryAuth;
@@ -48,21 +46,6 @@ fn permission_finding(is_root: bool, status: &str) -> Finding {
     match missing.is_empty() {
         true => Finding::ok("rights", "root, with the capabilities to mount and to own"),
         false => Finding::fail("rights", format!("root, but without {}", missing.join(", "))),
-    }
-}
-
-/// What the agent says of itself, as far as it is of interest here.
-#[derive(Deserialize)]
-struct NodeReport {
-    version: String,
-}
-
-/// Whether the agent runs.
-pub(super) async fn agent(config: &Config) -> Finding {
-    let report: Result<NodeReport, _> = Client::new(config.socket()).get(NODE_REPORT).await;
-    match report {
-        Ok(report) => Finding::ok("agent", format!("debuglet {} runs", report.version)),
-        Err(error) => Finding::warn("agent", format!("{error}. {}", error.hint()).trim_end()),
     }
 }
 
@@ -239,13 +222,5 @@ mod tests {
             "{findings:?}"
         );
         assert!(findings[0].message.contains("auth.json"), "{findings:?}");
-    }
-
-    #[tokio::test]
-    async fn an_agent_that_does_not_run_is_a_warning() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut config = Config::load(None).expect("defaults");
-        config.run_dir = folder.path().to_path_buf();
-        assert_eq!(agent(&config).await.level, Level::Warn);
     }
 }

@@ -1,0 +1,292 @@
+//! The API on TCP, with TLS and client certificates. Its trouble is its own: where the port is taken or the
+//! certificates cannot be kept, the Unix socket goes on, and this is tried again.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{CommonState, ServerConfig};
+use time::OffsetDateTime;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, interval_at, sleep, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::certificates::{self, CertificateError, Certificates, provider};
+use super::identity::Identity;
+use super::kubeconfig::{self, KUBECONFIG, reachable};
+use super::server::{ACCEPT_BACK_OFF, Server, places};
+use super::status::Failure;
+use crate::store::Store;
+
+/// How long somebody who is not known yet may take: for the handshake, and where no certificate came with it, for the
+/// request that is answered with 401.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many connections may be unknown at once. One more takes the place of the oldest, so that whoever opens many and
+/// says nothing does not keep others out.
+const MAX_STRANGERS: usize = 128;
+
+/// How often it is looked at whether a certificate is to be made anew. More often than their life asks for: a clock
+/// that was set changes what is left of it.
+const RENEWAL: Duration = Duration::from_secs(60 * 60);
+
+/// How long it waits before it tries again to listen: at first, and at most.
+const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+
+/// How much TLS may hold for a client that does not read, in bytes: one record.
+const TLS_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Why it does not listen.
+#[derive(Debug, thiserror::Error)]
+enum ListenError {
+    #[error("cannot listen on {listen}: {source}")]
+    Bind { listen: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+    #[error("cannot write {}: {source}", path.display())]
+    Kubeconfig { path: PathBuf, source: io::Error },
+    #[error("the agent is shutting down")]
+    ShuttingDown,
+}
+
+/// Where to listen, and where its files are.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsListener {
+    /// The address and port; port 0 takes a free one.
+    pub(crate) listen: SocketAddr,
+    /// The folder of the certificates.
+    pub(crate) pki_dir: PathBuf,
+    /// The folder of the kubeconfig.
+    pub(crate) run_dir: PathBuf,
+    /// The node's name, which is one of the server's.
+    pub(crate) node_name: String,
+}
+
+impl TlsListener {
+    /// Serves until the server's shutdown. Whether it listens is in the node report of `store`.
+    pub(super) async fn serve(self, server: Arc<Server>, store: &Store) {
+        let mut back_off = FIRST_BACK_OFF;
+        let mut told = String::new();
+        loop {
+            match self.open().await {
+                Ok((listener, acceptor)) => {
+                    let listening = listener.local_addr().unwrap_or(self.listen);
+                    self.report(store, listening, None);
+                    tracing::info!("the API listens on https://{listening}");
+                    return self.accept_all(&listener, acceptor, &server).await;
+                }
+                Err(error) => {
+                    let message = error.to_string();
+                    if message != told {
+                        tracing::warn!("no API over TLS: {message}; it is tried again");
+                    }
+                    self.report(store, self.listen, Some(&message));
+                    told = message;
+                }
+            }
+            if server
+                .shutdown()
+                .run_until_cancelled(sleep(back_off))
+                .await
+                .is_none()
+            {
+                return;
+            }
+            back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+        }
+    }
+
+    fn report(&self, store: &Store, listening: SocketAddr, trouble: Option<&str>) {
+        store.report_node(|report| {
+            report.api.listen = format!("https://{}", reachable(listening));
+            report.api.kubeconfig = self.run_dir.join(KUBECONFIG).display().to_string();
+            report.api.ready = trouble.is_none();
+            report.api.message = trouble.unwrap_or_default().to_owned();
+        });
+    }
+
+    async fn open(&self) -> Result<(TcpListener, TlsAcceptor), ListenError> {
+        let listener = TcpListener::bind(self.listen)
+            .await
+            .map_err(|source| ListenError::Bind {
+                listen: self.listen,
+                source,
+            })?;
+        let listening = listener.local_addr().unwrap_or(self.listen);
+        Ok((listener, self.prepare(listening).await?))
+    }
+
+    /// Has certificates that are good for a while, tells root how to connect, and answers how to greet clients.
+    async fn prepare(&self, listening: SocketAddr) -> Result<TlsAcceptor, ListenError> {
+        let this = self.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            let certificates =
+                certificates::ensure(&this.pki_dir, &this.names(listening), OffsetDateTime::now_utc())?;
+            kubeconfig::write(&this.run_dir, &certificates, listening).map_err(|source| {
+                ListenError::Kubeconfig {
+                    path: this.run_dir.join(KUBECONFIG),
+                    source,
+                }
+            })?;
+            Ok(tls_acceptor(&certificates)?)
+        });
+        prepared.await.map_err(|_| ListenError::ShuttingDown)?
+    }
+
+    /// By which names and addresses it is reached.
+    fn names(&self, listening: SocketAddr) -> Vec<String> {
+        let mut names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+        for name in [self.node_name.clone(), reachable(listening).ip().to_string()] {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    async fn accept_all(&self, listener: &TcpListener, mut acceptor: TlsAcceptor, server: &Arc<Server>) {
+        let listening = listener.local_addr().unwrap_or(self.listen);
+        let places = places();
+        let mut strangers = Strangers::default();
+        let mut renewals = interval_at(Instant::now() + RENEWAL, RENEWAL);
+        loop {
+            let accepted = tokio::select! {
+                () = server.shutdown().cancelled() => return,
+                _ = renewals.tick() => {
+                    match self.prepare(listening).await {
+                        Ok(prepared) => acceptor = prepared,
+                        Err(error) => tracing::warn!("the API's certificates could not be looked after: {error}"),
+                    }
+                    continue;
+                }
+                accepted = accept(listener, &places) => accepted,
+            };
+            match accepted {
+                Ok((stream, place)) => {
+                    let stranger = strangers.admit();
+                    let (acceptor, serving) = (acceptor.clone(), Arc::clone(server));
+                    server.spawn(async move { greet(stream, place, acceptor, stranger, &serving).await });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    sleep(ACCEPT_BACK_OFF).await;
+                }
+            }
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}
+
+/// The connections whose clients are not known yet, the oldest first. A token is cancelled to end its connection, and
+/// when its client is known or gone.
+#[derive(Debug, Default)]
+struct Strangers(VecDeque<CancellationToken>);
+
+impl Strangers {
+    /// One more; the oldest goes where there are too many.
+    fn admit(&mut self) -> CancellationToken {
+        self.0.retain(|stranger| !stranger.is_cancelled());
+        if self.0.len() >= MAX_STRANGERS
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.cancel();
+        }
+        let stranger = CancellationToken::new();
+        self.0.push_back(stranger.clone());
+        stranger
+    }
+}
+
+/// Finds out who is there, and serves whom it knows; a stranger gets one answer, and not much time for it.
+async fn greet(
+    stream: TcpStream,
+    place: OwnedSemaphorePermit,
+    acceptor: TlsAcceptor,
+    stranger: CancellationToken,
+    server: &Server,
+) {
+    // However this ends, it is no stranger's connection then.
+    let known = stranger.clone().drop_guard();
+    let deadline = Instant::now() + STRANGER_TIMEOUT;
+    if let Err(error) = prepare_socket(&stream) {
+        tracing::debug!(%error, "a connection broke");
+    }
+    let handshake = acceptor.accept_with(stream, |connection| {
+        connection.set_buffer_limit(Some(TLS_BUFFER_BYTES));
+    });
+    let handshake = timeout_at(deadline, handshake);
+    let stream = match stranger.run_until_cancelled(Box::pin(handshake)).await {
+        Some(Ok(Ok(stream))) => stream,
+        Some(Ok(Err(error))) => return tracing::debug!(%error, "a TLS handshake failed"),
+        Some(Err(_)) | None => return tracing::debug!("a TLS handshake was not finished in time"),
+    };
+    match identity(stream.get_ref().1) {
+        Some(identity) => {
+            drop(known);
+            server.serve(stream, Ok(identity), place).await;
+        }
+        None => {
+            let refusal =
+                Failure::unauthorized("a client certificate is needed; root's is in its kubeconfig");
+            let answered = timeout_at(deadline, server.serve(stream, Err(refusal), place));
+            let _ = stranger.run_until_cancelled(Box::pin(answered)).await;
+        }
+    }
+}
+
+/// Whose certificate it was; TLS has verified it.
+fn identity(connection: &CommonState) -> Option<Identity> {
+    Identity::of_certificate(connection.peer_certificates()?.first()?)
+}
+
+/// What is sent is sent at once, and a watcher whose machine went away does not keep its place for ever.
+fn prepare_socket(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    Ok(())
+}
+
+/// TLS 1.2 and 1.3, with client certificates of our own authority where there are any: who has none is told so in
+/// HTTP, who has another's is turned away.
+fn tls_acceptor(certificates: &Certificates) -> Result<TlsAcceptor, CertificateError> {
+    let failed = |error: &dyn std::fmt::Display| CertificateError::Tls(error.to_string());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&certificates.roots), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| failed(&error))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|error| failed(&error))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&certificates.server))));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Nothing is kept for a client that comes back: a new handshake costs less than its memory, and looks at the
+    // certificate again.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests;
