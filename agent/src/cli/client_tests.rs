@@ -1,4 +1,4 @@
-use super::*;
+use std::io;
 use std::sync::Arc;
 
 use axum::Router;
@@ -8,6 +8,8 @@ use axum::routing::{get, patch, post};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
 
 /// A server on a socket of its own; it goes with the runtime of the test.
 fn serve(router: Router) -> (Client, TempDir) {

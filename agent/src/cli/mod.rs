@@ -4,6 +4,7 @@ mod age;
 mod attach;
 mod check;
 mod client;
+mod client_error;
 mod debug;
 mod describe;
 mod exec;
