@@ -1,7 +1,7 @@
 //! How launches of debug containers come out, and how long they take from accepted to running.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::ContainerStateTerminated;
 use prometheus::core::Collector;
@@ -47,12 +47,20 @@ impl LaunchMetrics {
     }
 }
 
-/// The launches whose outcome is not counted yet, by UID of the pod and name of the container, and since when. Those
-/// of before a restart are not among them: when they were accepted is not known to this process' clock.
+/// A launch whose outcome is not counted yet.
+#[derive(Debug)]
+struct Open {
+    since: Instant,
+    /// Whether something stood in its way.
+    hindered: bool,
+}
+
+/// The launches whose outcome is not counted yet, by UID of the pod and name of the container. Those of before a
+/// restart are not among them: when they were accepted is not known to this process' clock.
 #[derive(Debug, Default)]
 pub(super) struct LaunchClock {
     metrics: LaunchMetrics,
-    open: HashMap<(String, String), Instant>,
+    open: HashMap<(String, String), Open>,
 }
 
 impl LaunchClock {
@@ -62,40 +70,46 @@ impl LaunchClock {
 
     /// A launch was accepted.
     pub(super) fn accepted(&mut self, uid: &str, container: &str) {
-        self.open
-            .insert((uid.to_owned(), container.to_owned()), Instant::now());
+        let open = Open {
+            since: Instant::now(),
+            hindered: false,
+        };
+        self.open.insert((uid.to_owned(), container.to_owned()), open);
     }
 
-    /// A launch has moved on to this stage.
-    pub(super) fn reached(&mut self, uid: &str, container: &str, stage: Stage) {
-        if stage == Stage::Running {
-            let took = self.close(uid, container, "running");
-            if let Some(took) = took {
-                self.metrics.durations.observe(took.as_secs_f64());
+    /// A launch has moved on.
+    pub(super) fn moved(&mut self, uid: &str, launch: &Launch) {
+        match launch.stage {
+            Stage::Running => {
+                if let Some(open) = self.close(uid, &launch.container) {
+                    self.count("running");
+                    self.metrics.durations.observe(open.since.elapsed().as_secs_f64());
+                }
             }
+            Stage::Waiting if !launch.reason.is_empty() => {
+                let key = (uid.to_owned(), launch.container.clone());
+                if let Some(open) = self.open.get_mut(&key) {
+                    open.hindered = true;
+                }
+            }
+            _ => {}
         }
     }
 
-    /// A launch is over: how it stood before, and how it ended.
-    pub(super) fn ended(
-        &mut self,
-        uid: &str,
-        container: &str,
-        before: &Launch,
-        terminated: &ContainerStateTerminated,
-    ) {
-        let ran = terminated
-            .started_at
-            .as_ref()
-            .is_some_and(|started| started.0.as_second() > 0);
-        let outcome = if ran {
-            "running"
-        } else if before.reason.is_empty() && terminated.reason.as_deref() != Some("StartError") {
-            "stopped"
-        } else {
-            "failed"
+    /// A launch is over, and this is how.
+    pub(super) fn ended(&mut self, uid: &str, container: &str, terminated: &ContainerStateTerminated) {
+        let Some(open) = self.close(uid, container) else {
+            return;
         };
-        self.close(uid, container, outcome);
+        let started = terminated.started_at.as_ref();
+        if started.is_some_and(|started| started.0.as_second() > 0) {
+            // When it began to run was not seen, so how long it took is not counted.
+            self.count("running");
+        } else if open.hindered || terminated.reason.as_deref() == Some("StartError") {
+            self.count("failed");
+        } else {
+            self.count("stopped");
+        }
     }
 
     /// A pod is gone: what was not counted will not be.
@@ -103,10 +117,12 @@ impl LaunchClock {
         self.open.retain(|(of, _), _| of != uid);
     }
 
-    /// Counts a launch, once; answers how long it took until now.
-    fn close(&mut self, uid: &str, container: &str, outcome: &str) -> Option<Duration> {
-        let since = self.open.remove(&(uid.to_owned(), container.to_owned()))?;
+    /// A launch is counted once.
+    fn close(&mut self, uid: &str, container: &str) -> Option<Open> {
+        self.open.remove(&(uid.to_owned(), container.to_owned()))
+    }
+
+    fn count(&self, outcome: &str) {
         self.metrics.outcomes.with_label_values(&[outcome]).inc();
-        Some(since.elapsed())
     }
 }

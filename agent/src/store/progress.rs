@@ -146,7 +146,7 @@ impl Store {
         let inner = &mut *guard;
         let entry = inner.pods.get_mut(uid).ok_or(AdvanceError::Gone)?;
         if let (Phase::Ended { terminated, .. }, Some(launch)) = (&phase, entry.launches.get_mut(container)) {
-            inner.launch_clock.ended(uid, container, launch, terminated);
+            inner.launch_clock.ended(uid, container, terminated);
             launch.end(terminated);
         }
         if let Some(kept) = entry.records.get_mut(order) {
@@ -172,7 +172,7 @@ impl Store {
         let mut launches_moved = false;
         for (name, launch) in report.launches {
             launches_moved |= entry.launches.get(&name) != Some(&launch);
-            inner.launch_clock.reached(uid, &name, launch.stage);
+            inner.launch_clock.moved(uid, &launch);
             entry.launches.insert(name, launch);
         }
         let version = if entry.status == report.status {

@@ -35,6 +35,7 @@ mod kubelet;
 mod lifecycle;
 mod logs;
 mod manifests;
+mod metrics;
 mod port_forward;
 mod private_node;
 mod proxy;
