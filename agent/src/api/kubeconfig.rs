@@ -19,6 +19,13 @@ pub(crate) fn write(run_dir: &Path, certificates: &Certificates, listening: Sock
     durable_file::write(run_dir, KUBECONFIG, text.as_bytes())
 }
 
+/// Removes it from the run folder: with TLS turned off it leads nowhere. Blocks.
+pub(crate) fn remove(run_dir: &Path) {
+    if let Err(error) = durable_file::remove_if_there(&run_dir.join(KUBECONFIG)) {
+        tracing::warn!("cannot remove the kubeconfig of before: {error}");
+    }
+}
+
 /// Where somebody on this node reaches a server that listens there.
 pub(crate) fn reachable(listening: SocketAddr) -> SocketAddr {
     let ip = match listening.ip() {

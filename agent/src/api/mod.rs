@@ -112,6 +112,9 @@ impl Api {
     /// Listens on the socket. TLS comes when it is served: its trouble must not hold back the socket.
     pub(crate) fn bind(settings: Settings) -> Result<Api, BindError> {
         let unix = UnixListener::bind(&settings.run_dir, settings.group)?;
+        if settings.listen.is_none() {
+            kubeconfig::remove(&settings.run_dir);
+        }
         let tls = settings.listen.map(|listen| TlsListener {
             listen,
             pki_dir: settings.state_dir.join("pki"),

@@ -335,6 +335,22 @@ async fn the_kubeconfig_is_roots_alone_and_opens_the_api() {
 }
 
 #[tokio::test]
+async fn with_tls_turned_off_the_kubeconfig_of_before_goes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(KUBECONFIG);
+    std::fs::write(&path, "of before").expect("written");
+    let settings = Settings {
+        run_dir: folder.path().to_path_buf(),
+        group: None,
+        listen: None,
+        state_dir: folder.path().join("state"),
+        node_name: "node1".to_owned(),
+    };
+    let _api = Api::bind(settings).expect("a socket");
+    assert!(!path.exists());
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_costs_only_tls_and_is_tried_again() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
