@@ -1,6 +1,5 @@
 //! The command line: one file per subcommand.
 
-mod age;
 mod attach;
 mod check;
 mod client;
@@ -35,6 +34,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::pod::age;
 use client::Client;
 use failure::Failure;
 

@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::client::{Client, NODE_REPORT, pods_path};
 use super::failure::Failure;
-use super::status_words::{debug_words, pod_line};
+use super::status_words::debug_words;
 use super::table::table;
 use super::{age, print, tell};
+use crate::pod::pod_line::pod_line;
 
 /// The annotation that says where a pod comes from.
 const SOURCE: &str = "debuglet.io/source";
@@ -87,6 +88,7 @@ fn pods_table(pods: &[Pod], wide: bool, now: Timestamp) -> String {
 
 fn row(pod: &Pod, wide: bool, now: Timestamp) -> Vec<String> {
     let line = pod_line(pod);
+    let restarts = line.restarts(now);
     let annotations = pod.metadata.annotations.as_ref();
     let source = annotations.and_then(|annotations| annotations.get(SOURCE));
     let or_none = |value: Option<String>| {
@@ -104,7 +106,7 @@ fn row(pod: &Pod, wide: bool, now: Timestamp) -> Vec<String> {
         age::since(pod.metadata.creation_timestamp.as_ref().map(|time| time.0), now),
     ];
     if wide {
-        cells.push(line.restarts.to_string());
+        cells.push(restarts);
         cells.push(or_none(
             pod.status.as_ref().and_then(|status| status.pod_ip.clone()),
         ));

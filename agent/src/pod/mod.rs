@@ -1,6 +1,7 @@
 //! The rules: what a pod may say, what is done about it, and how that is reported. Pure: no I/O, no async,
 //! no clock but the one handed in.
 
+pub(crate) mod age;
 pub(crate) mod cgroup;
 pub(crate) mod container_config;
 pub(crate) mod crash_back_off;
@@ -17,8 +18,10 @@ pub(crate) mod image_reference;
 pub(crate) mod labels;
 pub(crate) mod launch;
 pub(crate) mod node;
+pub(crate) mod node_object;
 pub(crate) mod observed;
 pub(crate) mod plan;
+pub(crate) mod pod_line;
 pub(crate) mod profile;
 pub(crate) mod quantity;
 pub(crate) mod record;

@@ -35,4 +35,21 @@ pub(crate) struct Node {
     pub(crate) resolv_conf: DnsConfig,
     /// The host's `/etc/hosts`, for pods on the host's network.
     pub(crate) hosts: String,
+    /// What the machine and its system are called.
+    pub(crate) system: SystemInfo,
+}
+
+/// What the machine and its system are called: nothing but `kubectl get nodes` and `describe` show it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct SystemInfo {
+    /// The identity of this boot.
+    pub(crate) boot_id: String,
+    /// The identity of the installed system.
+    pub(crate) machine_id: String,
+    /// The identity of the machine, as its firmware tells it.
+    pub(crate) system_uuid: String,
+    /// The kernel's release.
+    pub(crate) kernel_version: String,
+    /// The system's name for people.
+    pub(crate) os_image: String,
 }

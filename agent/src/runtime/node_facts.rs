@@ -8,7 +8,7 @@ use debuglet_proto::v1::StatusRequest;
 
 use super::client::Runtime;
 use crate::pod::dns::parse_resolv_conf;
-use crate::pod::node::Node;
+use crate::pod::node::{Node, SystemInfo};
 
 /// An address of the documentation block (RFC 5737): asking for the way to it sends nothing, and tells which of
 /// our addresses leads outside.
@@ -56,7 +56,28 @@ fn read_facts(name: String, recursive_read_only: bool) -> Node {
         thermal_paths: thermal_paths(Path::new("/sys/devices/system/cpu")),
         resolv_conf: parse_resolv_conf(&text("/etc/resolv.conf")),
         hosts: text("/etc/hosts"),
+        system: system_info(),
     }
+}
+
+/// Containers of other tools hide some of these files: what cannot be read stays empty.
+fn system_info() -> SystemInfo {
+    let word = |path| text(path).trim().to_owned();
+    SystemInfo {
+        boot_id: word("/proc/sys/kernel/random/boot_id"),
+        machine_id: word("/etc/machine-id"),
+        system_uuid: word("/sys/class/dmi/id/product_uuid"),
+        kernel_version: word("/proc/sys/kernel/osrelease"),
+        os_image: pretty_name(&text("/etc/os-release")),
+    }
+}
+
+/// `PRETTY_NAME` of `/etc/os-release`, whose values are written as a shell would take them.
+fn pretty_name(os_release: &str) -> String {
+    let name = os_release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
 }
 
 fn text(path: &str) -> String {
@@ -133,6 +154,17 @@ mod tests {
             24_105_000 * 1024
         );
         assert_eq!(memory_bytes("nothing"), 0);
+    }
+
+    #[test]
+    fn a_system_is_named_with_or_without_quotes() {
+        for (os_release, name) in [
+            ("ID=debian\nPRETTY_NAME=\"Debian 12\"\n", "Debian 12"),
+            ("PRETTY_NAME=Alpine\n", "Alpine"),
+            ("ID=x\n", ""),
+        ] {
+            assert_eq!(pretty_name(os_release), name);
+        }
     }
 
     #[test]
