@@ -150,6 +150,7 @@ async fn work(
 ) -> Result<(), AgentError> {
     let cgroup_driver = cgroup_driver(config.cgroup_driver, runtime).await;
     let node = runtime.node_facts(&config.node_name).await;
+    store.set_node_facts(&node);
     let (forbid, forbidden) = watch::channel(None);
     kubelet_watch::look(runtime, store, &forbid).await;
 

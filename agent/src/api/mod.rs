@@ -4,13 +4,14 @@
 //!
 //! | path | verbs | file |
 //! |---|---|---|
-//! | `/api/v1/pods`, `/api/v1/namespaces/NS/pods` | list, watch | [`pods`], [`watch`] |
-//! | `/api/v1/namespaces/NS/pods/NAME` | get | [`pods`] |
+//! | `/api/v1/pods`, `/api/v1/namespaces/NS/pods` | list, watch | [`resource`], [`page`], [`watch`], [`pods`] |
+//! | `/api/v1/namespaces/NS/pods/NAME`, `.../status` | get | [`resource`], [`pods`] |
 //! | `.../ephemeralcontainers` | get, update, patch | [`ephemeral_containers`] |
 //! | `.../log` | get | [`log`] |
 //! | `.../attach`, `.../exec` | get and create, upgraded to a WebSocket or SPDY | [`streams`] |
 //! | `.../portforward` | get and create, upgraded likewise | [`port_forward`] |
-//! | `/api/v1/events`, `/api/v1/namespaces/NS/events` | list | [`events`] |
+//! | the same of `events` | get, list, watch | [`resource`], [`events`] |
+//! | `/api/v1/namespaces`, `/api/v1/nodes`, one of them | get, list, watch | [`resource`], [`namespaces`], [`nodes`] |
 //! | `/apis/debuglet.io/v1alpha1/node` | get | [`extension`] |
 //! | `.../namespaces/NS/pods/NAME/launches/CONTAINER` | get, watch; stop and flushlog | [`extension`] |
 //! | `/apis/authentication.k8s.io/v1/selfsubjectreviews` | create | [`reviews`] |
@@ -32,17 +33,24 @@ mod events;
 mod extension;
 mod identity;
 mod kubeconfig;
+mod list_options;
 mod log;
 mod metrics;
+mod namespaces;
+mod nodes;
 mod openapi;
+mod page;
 mod pods;
 mod port_forward;
+mod representation;
 mod request;
+mod resource;
 mod reviews;
 mod selectors;
 mod server;
 mod status;
 mod streams;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tls_listener;
@@ -58,6 +66,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::routing::{get, post};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 use nix::unistd::Gid;
 use tokio_util::sync::CancellationToken;
 
@@ -144,12 +153,19 @@ impl Api {
 fn router(context: Arc<Context>) -> Router {
     // Whole paths, not nested routers: what is served can be searched for, and errors name the whole path.
     let core = Router::new()
-        .route("/api/v1/pods", get(pods::list_all))
-        .route("/api/v1/namespaces/{namespace}/pods", get(pods::list))
-        .route("/api/v1/namespaces/{namespace}/pods/{name}", get(pods::get))
+        .route("/api/v1/pods", get(resource::list::<Pod>))
+        .route("/api/v1/namespaces/{namespace}/pods", get(resource::list::<Pod>))
+        .route(
+            "/api/v1/namespaces/{namespace}/pods/{name}",
+            get(resource::get::<Pod>),
+        )
+        .route(
+            "/api/v1/namespaces/{namespace}/pods/{name}/status",
+            get(resource::get::<Pod>),
+        )
         .route(
             "/api/v1/namespaces/{namespace}/pods/{name}/ephemeralcontainers",
-            get(pods::get)
+            get(resource::get::<Pod>)
                 .put(ephemeral_containers::put)
                 .patch(ephemeral_containers::patch),
         )
@@ -166,9 +182,19 @@ fn router(context: Arc<Context>) -> Router {
             "/api/v1/namespaces/{namespace}/pods/{name}/portforward",
             get(port_forward::forward).post(port_forward::forward),
         )
-        .route("/api/v1/events", get(events::list_all))
-        .route("/api/v1/namespaces/{namespace}/events", get(events::list))
-        .route("/api/v1/namespaces/{namespace}/events/{name}", get(events::get));
+        .route("/api/v1/events", get(resource::list::<Event>))
+        .route(
+            "/api/v1/namespaces/{namespace}/events",
+            get(resource::list::<Event>),
+        )
+        .route(
+            "/api/v1/namespaces/{namespace}/events/{name}",
+            get(resource::get::<Event>),
+        )
+        .route("/api/v1/namespaces", get(resource::list::<Namespace>))
+        .route("/api/v1/namespaces/{name}", get(resource::get::<Namespace>))
+        .route("/api/v1/nodes", get(resource::list::<Node>))
+        .route("/api/v1/nodes/{name}", get(resource::get::<Node>));
     let launch = "/apis/debuglet.io/v1alpha1/namespaces/{namespace}/pods/{name}/launches/{container}";
     let extension = Router::new()
         .route(

@@ -1,136 +1,102 @@
-//! `pods`: get, list and watch.
+//! `pods`: what they are selected by, their table, and which pod a name means.
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::{Extension, Path, State};
-use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::Context;
-use super::connection::ReadDuty;
-use super::request::{ListParameters, Parameters};
-use super::selectors::{POD_FIELDS, Selector};
+use super::resource::Resource;
+use super::selectors::{Field, text};
 use super::status::Failure;
-use super::watch;
+use super::table::Column;
+use crate::pod::age;
+use crate::pod::pod_line::{node_name, nominated_node, pod_ip, pod_line, readiness_gates};
 use crate::store::Store;
 
-/// Which pods are asked for.
-pub(crate) struct PodSelector {
-    namespace: Option<String>,
-    selector: Selector<Pod>,
-}
+impl Resource for Pod {
+    const FIELDS: &'static [Field<Pod>] = &[
+        ("metadata.name", |pod| text(pod.metadata.name.as_ref())),
+        ("metadata.namespace", |pod| text(pod.metadata.namespace.as_ref())),
+        ("spec.nodeName", |pod| {
+            text(pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()))
+        }),
+        ("spec.restartPolicy", |pod| {
+            text(pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_ref()))
+        }),
+        ("spec.schedulerName", |pod| {
+            text(pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_ref()))
+        }),
+        ("spec.serviceAccountName", |pod| {
+            text(
+                pod.spec
+                    .as_ref()
+                    .and_then(|spec| spec.service_account_name.as_ref()),
+            )
+        }),
+        ("spec.hostNetwork", |pod| {
+            match pod.spec.as_ref().and_then(|spec| spec.host_network) {
+                Some(true) => "true",
+                _ => "false",
+            }
+        }),
+        ("status.phase", |pod| {
+            text(pod.status.as_ref().and_then(|status| status.phase.as_ref()))
+        }),
+        ("status.podIP", |pod| {
+            text(pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()))
+        }),
+        ("status.nominatedNodeName", |pod| {
+            text(
+                pod.status
+                    .as_ref()
+                    .and_then(|status| status.nominated_node_name.as_ref()),
+            )
+        }),
+    ];
 
-impl PodSelector {
-    /// The pods of `namespace`, or of all, that the parameters select.
-    pub(crate) fn parse(
-        namespace: Option<String>,
-        parameters: &ListParameters,
-    ) -> Result<PodSelector, Failure> {
-        let ListParameters {
-            field_selector,
-            label_selector,
-            ..
-        } = parameters;
-        Ok(PodSelector {
-            namespace,
-            selector: Selector::parse(POD_FIELDS, field_selector, label_selector)?,
-        })
+    const COLUMNS: &'static [Column] = &[
+        Column::name("The pod's name, unique in its namespace."),
+        Column::new("Ready", "How many of the pod's containers are ready."),
+        Column::new("Status", "One word for the state of the pod and its containers."),
+        Column::new(
+            "Restarts",
+            "How often containers were started again, and when last.",
+        ),
+        Column::new("Age", "How long ago the pod was created."),
+        Column::new("IP", "The pod's first address.").wide(),
+        Column::new("Node", "The node that the pod runs on.").wide(),
+        Column::new("Nominated Node", "The node that is being cleared for the pod.").wide(),
+        Column::new(
+            "Readiness Gates",
+            "How many of the pod's own conditions of readiness hold.",
+        )
+        .wide(),
+    ];
+
+    fn cells(&self, now: Timestamp) -> Vec<Value> {
+        let line = pod_line(self);
+        let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        vec![
+            json!(self.metadata.name.as_deref().unwrap_or_default()),
+            json!(format!("{}/{}", line.ready, line.total)),
+            json!(line.status),
+            json!(line.restarts(now)),
+            json!(age::since(created, now)),
+            json!(pod_ip(self)),
+            json!(node_name(self)),
+            json!(nominated_node(self)),
+            json!(readiness_gates(self)),
+        ]
     }
 
-    /// Whether this pod is asked for.
-    pub(crate) fn selects(&self, pod: &Pod) -> bool {
-        let namespace = self.namespace.is_none() || self.namespace == pod.metadata.namespace;
-        namespace && self.selector.selects(pod, pod.metadata.labels.as_ref())
+    /// Of two pods of one name, the newest that is not on its way out.
+    fn find(store: &Store, namespace: Option<&str>, name: &str) -> Option<Arc<Pod>> {
+        store.pod(namespace.unwrap_or_default(), name)
     }
 }
 
-/// A list of objects as Kubernetes answers it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct List<T> {
-    kind: &'static str,
-    api_version: &'static str,
-    metadata: ListMetadata,
-    items: Vec<T>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ListMetadata {
-    resource_version: String,
-}
-
-impl<T: Serialize> List<T> {
-    /// A list of the core group, as it is at `version`.
-    pub(crate) fn new(kind: &'static str, version: u64, items: Vec<T>) -> List<T> {
-        List {
-            kind,
-            api_version: "v1",
-            metadata: ListMetadata {
-                resource_version: version.to_string(),
-            },
-            items,
-        }
-    }
-}
-
-/// The pods of all namespaces.
-pub(crate) async fn list_all(
-    State(context): State<Arc<Context>>,
-    Parameters(parameters): Parameters<ListParameters>,
-    Extension(duty): Extension<ReadDuty>,
-) -> Result<Response, Failure> {
-    answer(&context, None, &parameters, duty)
-}
-
-/// The pods of one namespace.
-pub(crate) async fn list(
-    State(context): State<Arc<Context>>,
-    Path(namespace): Path<String>,
-    Parameters(parameters): Parameters<ListParameters>,
-    Extension(duty): Extension<ReadDuty>,
-) -> Result<Response, Failure> {
-    answer(&context, Some(namespace), &parameters, duty)
-}
-
-fn answer(
-    context: &Context,
-    namespace: Option<String>,
-    parameters: &ListParameters,
-    duty: ReadDuty,
-) -> Result<Response, Failure> {
-    let selector = PodSelector::parse(namespace, parameters)?;
-    if parameters.watch {
-        return watch::start(
-            &context.store,
-            selector,
-            parameters,
-            duty,
-            context.shutdown.clone(),
-        );
-    }
-    parameters.version()?;
-    let (version, pods) = context.store.pods();
-    let selected: Vec<&Pod> = pods
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|pod| selector.selects(pod))
-        .collect();
-    Ok(Json(List::new("PodList", version, selected)).into_response())
-}
-
-/// One pod.
-pub(crate) async fn get(
-    State(context): State<Arc<Context>>,
-    Path((namespace, name)): Path<(String, String)>,
-) -> Result<Response, Failure> {
-    let pod = find(&context.store, &namespace, &name)?;
-    Ok(Json(&*pod).into_response())
-}
-
-/// The pod, or the answer that there is none: it says where one of that name is.
+/// The pod, or the answer that there is none.
 pub(crate) fn find(store: &Store, namespace: &str, name: &str) -> Result<Arc<Pod>, Failure> {
     store
         .pod(namespace, name)

@@ -40,42 +40,6 @@ pub(crate) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
     Ok(value != "0" && !value.eq_ignore_ascii_case("false"))
 }
 
-/// The query parameters of a list or a watch; empty where they are not given.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct ListParameters {
-    /// Follow the changes instead of answering a list.
-    #[serde(deserialize_with = "flag")]
-    pub(crate) watch: bool,
-    /// Where a watch goes on; `0` and none: the present state first.
-    pub(crate) resource_version: String,
-    /// Seconds after which a watch ends.
-    pub(crate) timeout_seconds: Option<u64>,
-    /// `metadata.name=web,status.phase!=Running`.
-    pub(crate) field_selector: String,
-    /// `app=web,tier in (front,back)`.
-    pub(crate) label_selector: String,
-    /// A watch may be told the newest version now and then.
-    #[serde(deserialize_with = "flag")]
-    pub(crate) allow_watch_bookmarks: bool,
-    /// The present state first, and a bookmark after it.
-    #[serde(deserialize_with = "flag")]
-    pub(crate) send_initial_events: bool,
-}
-
-impl ListParameters {
-    /// The version to go on from; none stands for the present state.
-    pub(crate) fn version(&self) -> Result<Option<u64>, Failure> {
-        match self.resource_version.as_str() {
-            "" | "0" => Ok(None),
-            version => version
-                .parse()
-                .map(Some)
-                .map_err(|_| Failure::bad_request(format!("resourceVersion: {version:?} is not a version"))),
-        }
-    }
-}
-
 /// A body, whole, with its media type in lower case and without parameters; empty where none is given.
 #[derive(Debug)]
 pub(crate) struct Body {

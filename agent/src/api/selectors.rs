@@ -3,66 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Event, Pod};
-
 use super::status::Failure;
 
 /// A field of an object that can be selected by: its name, and how to read it (empty where it is not set).
 pub(crate) type Field<T> = (&'static str, fn(&T) -> &str);
 
-/// The fields of a pod that can be selected by.
-pub(crate) const POD_FIELDS: &[Field<Pod>] = &[
-    ("metadata.name", |pod| text(pod.metadata.name.as_ref())),
-    ("metadata.namespace", |pod| text(pod.metadata.namespace.as_ref())),
-    ("spec.nodeName", |pod| {
-        text(pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()))
-    }),
-    ("spec.restartPolicy", |pod| {
-        text(pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_ref()))
-    }),
-    ("status.phase", |pod| {
-        text(pod.status.as_ref().and_then(|status| status.phase.as_ref()))
-    }),
-    ("status.podIP", |pod| {
-        text(pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()))
-    }),
-];
-
-/// The fields of an event that can be selected by.
-pub(crate) const EVENT_FIELDS: &[Field<Event>] = &[
-    ("metadata.name", |event| text(event.metadata.name.as_ref())),
-    ("metadata.namespace", |event| {
-        text(event.metadata.namespace.as_ref())
-    }),
-    ("involvedObject.kind", |event| {
-        text(event.involved_object.kind.as_ref())
-    }),
-    ("involvedObject.namespace", |event| {
-        text(event.involved_object.namespace.as_ref())
-    }),
-    ("involvedObject.name", |event| {
-        text(event.involved_object.name.as_ref())
-    }),
-    ("involvedObject.uid", |event| {
-        text(event.involved_object.uid.as_ref())
-    }),
-    ("involvedObject.apiVersion", |event| {
-        text(event.involved_object.api_version.as_ref())
-    }),
-    ("involvedObject.fieldPath", |event| {
-        text(event.involved_object.field_path.as_ref())
-    }),
-    ("reason", |event| text(event.reason.as_ref())),
-    ("reportingComponent", |event| {
-        text(event.reporting_component.as_ref())
-    }),
-    ("source", |event| {
-        text(event.source.as_ref().and_then(|source| source.component.as_ref()))
-    }),
-    ("type", |event| text(event.type_.as_ref())),
-];
-
-fn text(value: Option<&String>) -> &str {
+/// What a field says: empty where it is not set.
+pub(crate) fn text(value: Option<&String>) -> &str {
     value.map_or("", String::as_str)
 }
 
@@ -105,6 +52,11 @@ impl<T> Selector<T> {
             labels: parse_labels(label_selector)
                 .map_err(|problem| Failure::bad_request(format!("labelSelector: {problem}")))?,
         })
+    }
+
+    /// Whether everything is selected.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.labels.is_empty()
     }
 
     /// Whether the object with these labels is asked for.
@@ -264,8 +216,10 @@ fn parse_bound(bound: &str) -> Result<i64, String> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+    use super::super::resource::Resource;
     use super::*;
 
     fn pod() -> Pod {
@@ -286,7 +240,7 @@ mod tests {
     }
 
     fn selects(fields: &str, labels: &str) -> bool {
-        let selector = Selector::parse(POD_FIELDS, fields, labels).expect("a selector");
+        let selector = Selector::parse(Pod::FIELDS, fields, labels).expect("a selector");
         selector.selects(&pod(), pod().metadata.labels.as_ref())
     }
 
@@ -340,7 +294,7 @@ mod tests {
             ("", "weight>many"),
         ] {
             assert!(
-                Selector::parse(POD_FIELDS, fields, labels).is_err(),
+                Selector::parse(Pod::FIELDS, fields, labels).is_err(),
                 "{fields} {labels}"
             );
         }

@@ -85,6 +85,11 @@ impl Failure {
         Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
     }
 
+    /// 406: the client takes no form that there is.
+    pub(crate) fn not_acceptable(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
     /// 408: the body did not arrive in time.
     pub(crate) fn request_timeout(message: impl Into<String>) -> Failure {
         Failure::new(StatusCode::REQUEST_TIMEOUT, "Timeout", message)
@@ -98,6 +103,16 @@ impl Failure {
     /// 410: the version asked for is not known any more; list again.
     pub(crate) fn expired(message: impl Into<String>) -> Failure {
         Failure::new(StatusCode::GONE, "Expired", message)
+    }
+
+    /// 410: the version of the list that is to go on is not known any more; `continuation` goes on with what is newest.
+    pub(crate) fn expired_list(continuation: String) -> Failure {
+        let mut failure = Failure::expired(
+            "the list has changed too much to go on with it as it was: list again, or go on from here with metadata.continue, \
+             and miss or see twice what has moved",
+        );
+        failure.0.metadata.continue_ = Some(continuation);
+        failure
     }
 
     /// 413: the body is larger than `limit` bytes.
@@ -154,6 +169,22 @@ impl Failure {
         let mut failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message);
         failure.0.details = Some(StatusDetails {
             retry_after_seconds: Some(seconds),
+            ..StatusDetails::default()
+        });
+        failure
+    }
+
+    /// 504: the version asked for is yet to come. Clients of kube-apiserver know it by its cause, and list anew.
+    pub(crate) fn version_too_large(version: u64, newest: u64) -> Failure {
+        let message = format!("version {version} has not been reached: the newest is {newest}");
+        let mut failure = Failure::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message.clone());
+        failure.0.details = Some(StatusDetails {
+            causes: Some(vec![StatusCause {
+                reason: Some("ResourceVersionTooLarge".to_owned()),
+                message: Some(message),
+                field: None,
+            }]),
+            retry_after_seconds: Some(1),
             ..StatusDetails::default()
         });
         failure

@@ -3,6 +3,8 @@
 use axum::Json;
 use serde_json::{Value, json};
 
+use crate::pod::node_object::architecture;
+
 /// The Kubernetes release whose API this is a part of.
 const KUBERNETES: (&str, &str) = ("1", "36");
 
@@ -20,15 +22,6 @@ pub(crate) async fn version() -> Json<Value> {
         "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, architecture()),
     }))
-}
-
-/// The processor's name as Go and container images write it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 /// `/livez` and `/readyz`: whoever answers is both. Whether the runtime answers is in the node report.

@@ -1,24 +1,26 @@
-//! The stream of a watch on pods: one JSON object a line. It is pulled by its client and keeps nothing for it
-//! but the version it has come to, so that a thousand watchers cost little, and a slow one nobody else.
+//! The stream of a watch: one JSON object a line. It is pulled by its client and keeps nothing for it but the version it
+//! has come to, so that a thousand watchers cost little, and a slow one nobody else.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use k8s_openapi::api::core::v1::Pod;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{OnDuty, ReadDuty};
-use super::pods::PodSelector;
-use super::request::ListParameters;
+use super::list_options::ListOptions;
+use super::representation::Representation;
+use super::resource::{Resource, Selection, reached};
 use super::status::Failure;
 use crate::store::Store;
 use crate::store::changes::{Change, ChangeKind, Gone};
@@ -50,19 +52,37 @@ pub(crate) fn line(object: &impl Serialize) -> Bytes {
 
 /// What a watcher is told: the words are those of Kubernetes' `WatchEvent`.
 #[derive(Debug)]
-enum Told {
-    Pod(&'static str, Arc<Pod>),
-    Bookmark { initial_events_end: bool },
+enum Told<T> {
+    Object {
+        word: &'static str,
+        object: Arc<T>,
+        /// Where others who are told the same find the line, or leave it.
+        line: Option<Arc<OnceLock<Bytes>>>,
+    },
+    Bookmark {
+        initial_events_end: bool,
+    },
+    /// The history does not reach back far enough: the end.
+    Gone(Gone),
 }
 
-/// A watch on pods.
-struct PodWatch {
+#[derive(Serialize)]
+struct WatchEvent<'a, O> {
+    r#type: &'a str,
+    object: O,
+}
+
+/// A watch on the objects of a resource.
+struct ObjectWatch<T> {
     store: Arc<Store>,
-    selector: PodSelector,
+    selection: Selection<T>,
+    representation: Representation,
+    /// Whether the client has been told a table's columns: they come once.
+    columns_told: bool,
     versions: tokio::sync::watch::Receiver<u64>,
     /// Everything up to here is in `waiting`, or was told.
     version: u64,
-    waiting: VecDeque<Told>,
+    waiting: VecDeque<Told<T>>,
     bookmarks: bool,
     next_bookmark: Instant,
     /// When the client wants it to end.
@@ -73,86 +93,111 @@ struct PodWatch {
     _duty: OnDuty,
 }
 
-/// Starts a watch: from the version that is asked for, or with the present pods first.
-pub(crate) fn start(
+/// Starts a watch: from the version that is asked for, from now, or with the present objects first.
+pub(crate) fn start<T: Resource>(
     store: &Arc<Store>,
-    selector: PodSelector,
-    parameters: &ListParameters,
+    selection: Selection<T>,
+    representation: Representation,
+    options: &ListOptions,
     duty: ReadDuty,
     shutdown: CancellationToken,
 ) -> Result<Response, Failure> {
-    let versions = store.versions();
-    let mut waiting = VecDeque::new();
-    let version = match parameters.version()? {
-        Some(version) if !parameters.send_initial_events => {
-            store.changes_since(version)?;
-            if version > store.pods().0 {
-                // Not of this history: the state folder was lost, or the clock went back.
-                return Err(Failure::expired(format!(
-                    "version {version} has not been reached"
-                )));
-            }
-            version
-        }
-        _ => {
-            let (version, pods) = store.pods();
-            let pods = pods.into_iter().filter(|pod| selector.selects(pod));
-            waiting.extend(pods.map(|pod| Told::Pod("ADDED", pod)));
-            if parameters.send_initial_events {
-                waiting.push_back(Told::Bookmark {
-                    initial_events_end: true,
-                });
-            }
-            version
-        }
-    };
+    // Before anything is read, so that a change that comes in between wakes us.
+    let versions = store.versions_of::<T>();
+    let (version, waiting) = beginning(store, &selection, options)?;
     let now = Instant::now();
-    let watch = PodWatch {
+    let lasts = options
+        .timeout_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    let lasts = lasts
+        .filter(|seconds| *seconds > 0)
+        .map_or(NEVER, Duration::from_secs);
+    let watch = ObjectWatch {
         store: Arc::clone(store),
-        selector,
+        selection,
+        representation,
+        columns_told: false,
         versions,
         version,
         waiting,
-        bookmarks: parameters.allow_watch_bookmarks,
+        bookmarks: options.allow_watch_bookmarks,
         next_bookmark: now + BOOKMARK_INTERVAL,
-        end: now
-            + parameters
-                .timeout_seconds
-                .map_or(NEVER, Duration::from_secs)
-                .min(NEVER),
+        end: now + lasts.min(NEVER),
         over: false,
         shutdown,
         _duty: duty.begin(),
     };
-    Ok(lines(stream::unfold(watch, PodWatch::next)))
+    Ok(lines(stream::unfold(watch, ObjectWatch::next)))
 }
 
-impl PodWatch {
+/// The version that a watch goes on from, and what its client is told before that.
+fn beginning<T: Resource>(
+    store: &Store,
+    selection: &Selection<T>,
+    options: &ListOptions,
+) -> Result<(u64, VecDeque<Told<T>>), Failure> {
+    let asked = options.version()?;
+    if !options.send_initial_events.unwrap_or(asked.is_none()) {
+        let Some(asked) = asked else {
+            return Ok((store.list::<T>().0, VecDeque::new()));
+        };
+        let (newest, _) = store.changes::<T>(asked)?;
+        if asked > newest {
+            // Not of this history: the state folder was lost. kube-apiserver would wait; here the client lists anew.
+            let message = format!("version {asked} has not been reached: the newest is {newest}");
+            return Err(Failure::expired(message));
+        }
+        return Ok((asked, VecDeque::new()));
+    }
+    let (version, objects) = store.list::<T>();
+    if let Some(asked) = asked {
+        reached(asked, version)?;
+    }
+    let objects = objects.into_iter().filter(|object| selection.selects(object));
+    let mut waiting: VecDeque<Told<T>> = objects
+        .map(|object| Told::Object {
+            word: "ADDED",
+            object,
+            line: None,
+        })
+        .collect();
+    if options.send_initial_events == Some(true) && options.allow_watch_bookmarks {
+        waiting.push_back(Told::Bookmark {
+            initial_events_end: true,
+        });
+    }
+    Ok((version, waiting))
+}
+
+impl<T: Resource> ObjectWatch<T> {
     /// The next line, once there is one; none when the watch has ended.
-    async fn next(mut self) -> Option<(Bytes, PodWatch)> {
+    async fn next(mut self) -> Option<(Bytes, ObjectWatch<T>)> {
         loop {
             if let Some(told) = self.waiting.pop_front() {
+                if self.waiting.is_empty() {
+                    // The first list may have been long, and the watch is.
+                    self.waiting = VecDeque::new();
+                }
                 return Some((self.write(&told), self));
             }
             if self.over {
                 return None;
             }
-            // Seen before the changes are read, so that one that comes in between wakes us again.
-            self.versions.borrow_and_update();
-            match self.read_changes() {
-                Ok(()) if !self.waiting.is_empty() => continue,
-                Ok(()) => {}
-                Err(gone) => {
-                    self.over = true;
-                    let failure = Failure::from(gone);
-                    let error = json!({"type": "ERROR", "object": failure.status()});
-                    return Some((line(&error), self));
-                }
+            // Seen before the changes are read, so that one that comes in between wakes us again. Where others have
+            // woken us (a launch has moved on), the number is all that is looked at.
+            let newest = *self.versions.borrow_and_update();
+            if newest > self.version {
+                self.read_changes();
+            }
+            if !self.waiting.is_empty() {
+                continue;
             }
             tokio::select! {
                 changed = self.versions.changed() => changed.ok()?,
                 () = sleep_until(self.next_bookmark), if self.bookmarks => {
                     self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
+                    // Other kinds take versions too: the client is told how far nothing of this one has changed.
+                    self.read_changes();
                     self.waiting.push_back(Told::Bookmark { initial_events_end: false });
                 }
                 () = sleep_until(self.end) => return None,
@@ -161,67 +206,107 @@ impl PodWatch {
         }
     }
 
-    fn read_changes(&mut self) -> Result<(), Gone> {
-        for change in self.store.changes_since(self.version)? {
-            self.version = change.version;
-            self.waiting.extend(tell(&self.selector, change));
+    fn read_changes(&mut self) {
+        match self.store.changes::<T>(self.version) {
+            Ok((newest, changes)) => {
+                self.version = newest;
+                let told = changes
+                    .into_iter()
+                    .filter_map(|change| tell(&self.selection, change));
+                self.waiting.extend(told);
+            }
+            Err(gone) => self.waiting.push_back(Told::Gone(gone)),
         }
-        Ok(())
     }
 
-    fn write(&self, told: &Told) -> Bytes {
+    fn write(&mut self, told: &Told<T>) -> Bytes {
         match told {
-            Told::Pod(kind, pod) => {
-                #[derive(Serialize)]
-                struct Event<'a> {
-                    r#type: &'a str,
-                    object: &'a Pod,
+            Told::Object { word, object, line } => match line {
+                Some(line) if self.representation == Representation::Object => {
+                    line.get_or_init(|| self.event(word, object)).clone()
                 }
-                line(&Event {
-                    r#type: kind,
-                    object: pod,
+                _ => {
+                    let event = self.event(word, object);
+                    self.columns_told = true;
+                    event
+                }
+            },
+            Told::Bookmark { initial_events_end } => self.bookmark(*initial_events_end),
+            Told::Gone(gone) => {
+                self.over = true;
+                let failure = Failure::from(gone.clone());
+                line(&WatchEvent {
+                    r#type: "ERROR",
+                    object: failure.status(),
                 })
             }
-            Told::Bookmark { initial_events_end } => line(&bookmark(self.version, *initial_events_end)),
         }
     }
-}
 
-fn bookmark(version: u64, initial_events_end: bool) -> Value {
-    let mut metadata = json!({"resourceVersion": version.to_string(), "creationTimestamp": null});
-    if initial_events_end {
-        metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+    fn event(&self, word: &str, object: &T) -> Bytes {
+        let columns = !self.columns_told;
+        line(&WatchEvent {
+            r#type: word,
+            object: self.representation.object(object, columns, Timestamp::now()),
+        })
     }
-    json!({"type": "BOOKMARK", "object": {"kind": "Pod", "apiVersion": "v1", "metadata": metadata}})
+
+    /// An object of which only the version counts.
+    fn bookmark(&self, initial_events_end: bool) -> Bytes {
+        let mut metadata = ObjectMeta {
+            resource_version: Some(self.version.to_string()),
+            ..ObjectMeta::default()
+        };
+        if initial_events_end {
+            let annotation = ("k8s.io/initial-events-end".to_owned(), "true".to_owned());
+            metadata.annotations = Some([annotation].into());
+        }
+        if self.representation == Representation::Object {
+            let object = json!({"kind": T::KIND, "apiVersion": T::API_VERSION, "metadata": metadata});
+            return line(&WatchEvent {
+                r#type: "BOOKMARK",
+                object,
+            });
+        }
+        let mut object = T::default();
+        *object.metadata_mut() = metadata;
+        self.event("BOOKMARK", &object)
+    }
 }
 
-/// What a change is to a watcher: a pod that comes under its selector is new to it, one that leaves it is gone.
-fn tell(selector: &PodSelector, change: Change) -> Option<Told> {
+/// What a change is to a watcher: an object that comes under its selector is new to it, one that leaves it is gone.
+fn tell<T: Resource>(selection: &Selection<T>, change: Change<T>) -> Option<Told<T>> {
     let Change {
         version,
         kind,
         previous,
-        pod,
+        object,
+        line,
     } = change;
-    let is = kind != ChangeKind::Deleted && selector.selects(&pod);
-    let was = kind != ChangeKind::Added && selector.selects(previous.as_ref().unwrap_or(&pod));
-    match (was, is) {
-        (false, true) => Some(Told::Pod("ADDED", pod)),
-        (true, true) => Some(Told::Pod("MODIFIED", pod)),
-        (true, false) if kind == ChangeKind::Deleted => Some(Told::Pod("DELETED", pod)),
-        (true, false) => {
-            // As it was when it was selected, under the version that took it away.
-            let mut last = Arc::unwrap_or_clone(previous.unwrap_or(pod));
-            last.metadata.resource_version = Some(version.to_string());
-            Some(Told::Pod("DELETED", Arc::new(last)))
-        }
-        (false, false) => None,
-    }
+    let is = kind != ChangeKind::Deleted && selection.selects(&object);
+    let was = kind != ChangeKind::Added && selection.selects(previous.as_ref().unwrap_or(&object));
+    let word = match (was, is) {
+        (false, true) => "ADDED",
+        (true, true) => "MODIFIED",
+        (true, false) => "DELETED",
+        (false, false) => return None,
+    };
+    let object = if word == "DELETED" && kind != ChangeKind::Deleted {
+        // As it was when it was selected, under the version that took it away.
+        let mut last = Arc::unwrap_or_clone(previous.unwrap_or(object));
+        last.metadata_mut().resource_version = Some(version.to_string());
+        Arc::new(last)
+    } else {
+        object
+    };
+    // Who sees it come or go by a selector is told another line than the others.
+    let line = line.filter(|_| word == kind.word());
+    Some(Told::Object { word, object, line })
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::PodStatus;
+    use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
     use super::*;
 
@@ -237,11 +322,11 @@ mod tests {
 
     #[test]
     fn a_pod_that_comes_under_a_selector_is_added_and_one_that_leaves_it_is_deleted() {
-        let running = ListParameters {
+        let running = ListOptions {
             field_selector: "status.phase=Running".to_owned(),
-            ..ListParameters::default()
+            ..ListOptions::default()
         };
-        let selector = PodSelector::parse(None, &running).expect("a selector");
+        let selection = Selection::parse(None, &running).expect("a selection");
         for (kind, before, after, expected) in [
             (ChangeKind::Added, None, "Pending", None),
             (ChangeKind::Added, None, "Running", Some("ADDED")),
@@ -252,34 +337,35 @@ mod tests {
             (ChangeKind::Deleted, Some("Running"), "Running", Some("DELETED")),
             (ChangeKind::Deleted, Some("Failed"), "Failed", None),
         ] {
-            let change = Change {
-                version: 9,
-                kind,
-                previous: before.map(pod),
-                pod: pod(after),
+            let change = Change::new(9, kind, before.map(pod), pod(after));
+            let told = tell(&selection, change);
+            let (word, shared) = match told {
+                Some(Told::Object { word, line, .. }) => (Some(word), line.is_some()),
+                _ => (None, false),
             };
-            let told = tell(&selector, change).map(|told| match told {
-                Told::Pod(kind, _) => kind,
-                Told::Bookmark { .. } => "BOOKMARK",
-            });
-            assert_eq!(told, expected, "{kind:?} {before:?} -> {after}");
+            assert_eq!(word, expected, "{kind:?} {before:?} -> {after}");
+            assert_eq!(
+                shared,
+                word == Some(kind.word()),
+                "{kind:?} {before:?} -> {after}"
+            );
         }
     }
 
     #[test]
     fn a_pod_that_leaves_a_selector_is_shown_as_it_was_under_the_new_version() {
-        let running = ListParameters {
+        let running = ListOptions {
             field_selector: "status.phase=Running".to_owned(),
-            ..ListParameters::default()
+            ..ListOptions::default()
         };
-        let selector = PodSelector::parse(None, &running).expect("a selector");
-        let change = Change {
-            version: 9,
-            kind: ChangeKind::Modified,
-            previous: Some(pod("Running")),
-            pod: pod("Failed"),
-        };
-        let Some(Told::Pod("DELETED", last)) = tell(&selector, change) else {
+        let selection = Selection::parse(None, &running).expect("a selection");
+        let change = Change::new(9, ChangeKind::Modified, Some(pod("Running")), pod("Failed"));
+        let Some(Told::Object {
+            word: "DELETED",
+            object: last,
+            line: None,
+        }) = tell(&selection, change)
+        else {
             panic!("it is deleted");
         };
         assert_eq!(last.metadata.resource_version.as_deref(), Some("9"));

@@ -1,17 +1,22 @@
-//! The history of the served pods: every change under its own version, for lists and watches.
+//! The history of what is served: every change of every object under its own version, for lists and watches. All kinds
+//! share one sequence of versions, and each keeps its newest changes in a log of its own.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use k8s_openapi::api::core::v1::Pod;
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 
-/// How many changes are kept for watches that resume; older ones answer `410 Gone`, and clients list again.
+/// How many changes of one kind are kept for watches that resume; older ones answer `410 Gone`, and clients list again.
 const HISTORY: usize = 1024;
 /// How many containers the pods of all kept changes may have together: each change holds its pod whole, and a pod with
 /// many debug containers is large (about 3 KB for each).
 const CONTAINERS: usize = 2048;
+/// How many of the newest changes keep what watchers were told of them: those that follow come to it together, and
+/// one that is far behind makes its own.
+const SHARED_LINES: usize = 16;
 
-/// What happened to a pod, in the words of a watch event.
+/// What happened to an object, in the words of a watch event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChangeKind {
     /// It is new.
@@ -22,75 +27,146 @@ pub(crate) enum ChangeKind {
     Deleted,
 }
 
-/// One change of one served pod.
-#[derive(Clone, Debug)]
-pub(crate) struct Change {
+impl ChangeKind {
+    /// The `type` of a watch event.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            ChangeKind::Added => "ADDED",
+            ChangeKind::Modified => "MODIFIED",
+            ChangeKind::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One change of one served object.
+#[derive(Debug)]
+pub(crate) struct Change<T> {
     /// The version that this change made: the object's `metadata.resourceVersion`.
     pub(crate) version: u64,
     /// What happened.
     pub(crate) kind: ChangeKind,
-    /// The pod before, unless it was added: a watch with a selector tells by it whether the pod came or left.
-    pub(crate) previous: Option<Arc<Pod>>,
-    /// The pod afterwards.
-    pub(crate) pod: Arc<Pod>,
+    /// The object before, unless it was added: a watch with a selector tells by it whether the object came or left.
+    pub(crate) previous: Option<Arc<T>>,
+    /// The object afterwards.
+    pub(crate) object: Arc<T>,
+    /// Room for the line that watchers without a selector are told, so that a thousand of them share one; none on an
+    /// older change, where nobody is left to share it with.
+    pub(crate) line: Option<Arc<OnceLock<Bytes>>>,
+}
+
+impl<T> Change<T> {
+    /// A change that made `version`.
+    pub(crate) fn new(version: u64, kind: ChangeKind, previous: Option<Arc<T>>, object: Arc<T>) -> Change<T> {
+        Change {
+            version,
+            kind,
+            previous,
+            object,
+            line: Some(Arc::default()),
+        }
+    }
+}
+
+impl<T> Clone for Change<T> {
+    fn clone(&self) -> Change<T> {
+        Change {
+            version: self.version,
+            kind: self.kind,
+            previous: self.previous.clone(),
+            object: Arc::clone(&self.object),
+            line: self.line.clone(),
+        }
+    }
 }
 
 /// The version asked for is older than the history: the client must list again (HTTP 410).
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("version {asked} is too old: the history begins at {oldest}")]
 pub(crate) struct Gone {
     asked: u64,
     oldest: u64,
 }
 
-/// The newest changes, oldest first.
+/// The sequence of versions, and the newest changes of each kind.
 #[derive(Debug)]
 pub(crate) struct History {
-    changes: VecDeque<Change>,
-    /// The containers of all their pods.
-    containers: usize,
-    /// The version before the first change that is kept.
-    before: u64,
     version: u64,
+    /// Of pods.
+    pub(crate) pods: Log<Pod>,
+    /// Of events.
+    pub(crate) events: Log<Event>,
+    /// Of namespaces.
+    pub(crate) namespaces: Log<Namespace>,
+    /// Of the node.
+    pub(crate) nodes: Log<Node>,
 }
 
 impl History {
     /// An empty history that goes on from `version`.
     pub(crate) fn starting_at(version: u64) -> History {
         History {
-            changes: VecDeque::new(),
-            containers: 0,
-            before: version,
             version,
+            pods: Log::starting_at(version, containers),
+            events: Log::starting_at(version, |_| 1),
+            namespaces: Log::starting_at(version, |_| 1),
+            nodes: Log::starting_at(version, |_| 1),
         }
     }
 
-    /// The newest version.
+    /// The newest version, of whatever kind.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Takes the next version; the caller builds the object with it and hands it to [`History::push`].
+    /// Takes the next version; the caller builds the object with it and hands it to [`Log::push`].
     pub(crate) fn next_version(&mut self) -> u64 {
         self.version += 1;
         self.version
     }
+}
+
+/// The newest changes of one kind, oldest first.
+#[derive(Debug)]
+pub(crate) struct Log<T> {
+    changes: VecDeque<Change<T>>,
+    /// How large an object is, as a share of [`CONTAINERS`].
+    size_of: fn(&T) -> usize,
+    /// The sizes of all objects.
+    size: usize,
+    /// The version before the first change that is kept.
+    before: u64,
+}
+
+impl<T> Log<T> {
+    fn starting_at(version: u64, size_of: fn(&T) -> usize) -> Log<T> {
+        Log {
+            changes: VecDeque::new(),
+            size_of,
+            size: 0,
+            before: version,
+        }
+    }
 
     /// Adds a change; the oldest ones make room.
-    pub(crate) fn push(&mut self, change: Change) {
-        self.containers += containers(&change.pod);
+    pub(crate) fn push(&mut self, change: Change<T>) {
+        self.size += (self.size_of)(&change.object);
         self.changes.push_back(change);
-        while self.changes.len() > HISTORY || (self.containers > CONTAINERS && self.changes.len() > 1) {
+        if let Some(older) = self.changes.len().checked_sub(SHARED_LINES + 1)
+            && let Some(older) = self.changes.get_mut(older)
+        {
+            older.line = None;
+        }
+        while self.changes.len() > HISTORY || (self.size > CONTAINERS && self.changes.len() > 1) {
             let Some(oldest) = self.changes.pop_front() else {
                 break;
             };
-            self.containers -= containers(&oldest.pod);
+            self.size -= (self.size_of)(&oldest.object);
             self.before = oldest.version;
         }
     }
 
     /// All changes after `version`, oldest first.
-    pub(crate) fn since(&self, version: u64) -> Result<Vec<Change>, Gone> {
+    pub(crate) fn since(&self, version: u64) -> Result<Vec<Change<T>>, Gone> {
         if version < self.before {
             return Err(Gone {
                 asked: version,
@@ -121,12 +197,8 @@ mod tests {
         let mut history = History::starting_at(100);
         for _ in 0..count {
             let version = history.next_version();
-            history.push(Change {
-                version,
-                kind: ChangeKind::Modified,
-                previous: None,
-                pod: Arc::default(),
-            });
+            let change = Change::new(version, ChangeKind::Modified, None, Arc::default());
+            history.pods.push(change);
         }
         history
     }
@@ -134,6 +206,7 @@ mod tests {
     #[test]
     fn a_watch_from_a_version_sees_every_later_change_in_order() {
         let versions: Vec<u64> = history_of(5)
+            .pods
             .since(102)
             .expect("kept")
             .iter()
@@ -144,18 +217,22 @@ mod tests {
 
     #[test]
     fn a_watch_from_now_sees_nothing_yet() {
-        assert!(history_of(5).since(105).expect("kept").is_empty());
+        assert!(history_of(5).pods.since(105).expect("kept").is_empty());
     }
 
     #[test]
     fn a_version_older_than_the_history_is_gone() {
         let history = history_of(HISTORY as u64 + 10);
-        assert!(history.since(109).is_err());
+        assert!(history.pods.since(109).is_err());
         assert_eq!(
-            history.since(110).expect("the oldest version that is kept").len(),
+            history
+                .pods
+                .since(110)
+                .expect("the oldest version that is kept")
+                .len(),
             HISTORY
         );
-        assert!(history.since(5).is_err());
+        assert!(history.pods.since(5).is_err());
     }
 
     #[test]
@@ -172,14 +249,32 @@ mod tests {
         let mut history = History::starting_at(0);
         for _ in 0..5 {
             let version = history.next_version();
-            history.push(Change {
-                version,
-                kind: ChangeKind::Modified,
-                previous: None,
-                pod: Arc::clone(&pod),
-            });
+            let change = Change::new(version, ChangeKind::Modified, None, Arc::clone(&pod));
+            history.pods.push(change);
         }
-        assert!(history.since(2).is_err());
-        assert_eq!(history.since(3).expect("kept").len(), 2);
+        assert!(history.pods.since(2).is_err());
+        assert_eq!(history.pods.since(3).expect("kept").len(), 2);
+    }
+
+    #[test]
+    fn only_the_newest_changes_have_room_for_a_shared_line() {
+        let history = history_of(SHARED_LINES as u64 + 3);
+        let changes = history.pods.since(100).expect("kept");
+        let shared = changes.iter().filter(|change| change.line.is_some()).count();
+        assert_eq!(shared, SHARED_LINES);
+        assert!(changes[0].line.is_none() && changes[changes.len() - 1].line.is_some());
+    }
+
+    #[test]
+    fn kinds_share_the_versions_and_not_the_history() {
+        let mut history = history_of(1);
+        for _ in 0..HISTORY + 1 {
+            let version = history.next_version();
+            let change = Change::new(version, ChangeKind::Added, None, Arc::default());
+            history.events.push(change);
+        }
+        assert_eq!(history.pods.since(100).expect("kept").len(), 1);
+        assert!(history.events.since(100).is_err());
+        assert_eq!(history.version(), 101 + HISTORY as u64 + 1);
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! lock                          held by the agent that runs on this folder
+//! versions.json                 which resource versions may have been given out
 //! pods/UID/pod.json             the pod as accepted, and since when it is gone, if it is
 //! pods/UID/ephemeral/NAME.json  the record of one ephemeral container
 //! ```
 //!
 //! A write is done when it would survive a power cut: a new file beside the old one, synced, renamed over it,
 //! the folder synced. Every function here blocks.
+
+mod versions;
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -46,9 +46,10 @@ async fn a_pod_that_is_replaced_is_on_its_way_out_before_the_new_one_is_there() 
 
     apply(&store, Some(Ok(vec![manifest("two")]))).await;
 
-    let changes = store.changes_since(seen).unwrap();
-    let leaves = |change: &crate::store::changes::Change| change.pod.metadata.deletion_timestamp.is_some();
-    assert_eq!(changes[0].pod.metadata.uid.as_deref(), Some(old.as_str()));
+    let (_, changes) = store.changes::<Pod>(seen).unwrap();
+    let leaves =
+        |change: &crate::store::changes::Change<Pod>| change.object.metadata.deletion_timestamp.is_some();
+    assert_eq!(changes[0].object.metadata.uid.as_deref(), Some(old.as_str()));
     assert!(leaves(&changes[0]) && changes[1].kind == ChangeKind::Added);
     let workable: Vec<String> = store.workable().into_iter().map(|(uid, _)| uid).collect();
     assert_eq!(

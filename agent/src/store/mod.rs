@@ -10,26 +10,31 @@ pub(crate) mod disk;
 pub(crate) mod events;
 pub(crate) mod launch_metrics;
 pub(crate) mod manifests;
+mod namespaces;
+mod node;
 pub(crate) mod node_report;
 pub(crate) mod progress;
+pub(crate) mod served;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Node as NodeObject, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use crate::pod::identity::PodKey;
 use crate::pod::launch::Launch;
+use crate::pod::node::Node;
 use crate::pod::record::{Phase, Record};
 use crate::pod::status;
-use changes::{Change, ChangeKind, Gone, History};
+use changes::{Change, ChangeKind, History};
 use disk::Disk;
 use events::{Events, Happening};
 use launch_metrics::{LaunchClock, LaunchMetrics};
+use namespaces::Namespaces;
 use node_report::NodeReport;
 
 /// Says on a served pod where it came from.
@@ -43,11 +48,14 @@ pub(crate) struct Store {
     node_name: String,
     disk: Disk,
     inner: Mutex<Inner>,
+    /// The newest version, for those who wait for a change of anything but events.
     versions: watch::Sender<u64>,
+    /// The newest version, for those who wait for events.
+    event_versions: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     /// By UID.
     pods: BTreeMap<String, Entry>,
     /// UIDs that were used by pods that are gone, and since when.
@@ -57,7 +65,10 @@ struct Inner {
     history: History,
     events: Events,
     launch_clock: LaunchClock,
+    namespaces: Namespaces,
     report: NodeReport,
+    facts: Node,
+    node: Arc<NodeObject>,
 }
 
 /// What a pod is to be.
@@ -127,12 +138,15 @@ impl Store {
     /// A store on the state folder that `disk` holds, with everything that was kept there. Returns, beside it,
     /// what could not be read back, in words.
     pub(crate) fn load(node_name: &str, disk: Disk) -> Result<(Arc<Store>, Vec<String>), disk::DiskError> {
+        let now = Timestamp::now();
+        let (version, mut problems) = disk.first_version(now.as_microsecond().unsigned_abs());
+        let mut history = History::starting_at(version);
         let mut inner = Inner {
             pods: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             orphans: BTreeMap::new(),
-            // Microseconds since the epoch: versions grow over a restart as long as the clock does.
-            history: History::starting_at(Timestamp::now().as_microsecond().unsigned_abs()),
+            namespaces: Namespaces::new(node_name, Time(now), &mut history),
+            history,
             events: Events::default(),
             launch_clock: LaunchClock::default(),
             report: NodeReport {
@@ -140,8 +154,13 @@ impl Store {
                 node_name: node_name.to_owned(),
                 ..NodeReport::default()
             },
+            facts: Node {
+                name: node_name.to_owned(),
+                ..Node::default()
+            },
+            node: Arc::default(),
         };
-        let mut problems = Vec::new();
+        inner.publish_node();
         for loaded in disk.load()? {
             problems.extend(loaded.problems);
             match loaded.kept {
@@ -167,12 +186,13 @@ impl Store {
                 }
             }
         }
-        let versions = watch::Sender::new(inner.history.version());
+        let version = inner.history.version();
         let store = Store {
             node_name: node_name.to_owned(),
             disk,
             inner: Mutex::new(inner),
-            versions,
+            versions: watch::Sender::new(version),
+            event_versions: watch::Sender::new(version),
         };
         store.expire_tombstones();
         Ok((Arc::new(store), problems))
@@ -192,19 +212,7 @@ impl Store {
 
     /// All pods by namespace and name, and the version at which they are this.
     pub(crate) fn pods(&self) -> (u64, Vec<Arc<Pod>>) {
-        let inner = self.lock();
-        let mut entries: Vec<&Entry> = inner.pods.values().collect();
-        entries.sort_by(|one, other| one.key.cmp(&other.key));
-        let pods = entries
-            .into_iter()
-            .map(|entry| Arc::clone(&entry.served))
-            .collect();
-        (inner.history.version(), pods)
-    }
-
-    /// All changes after `version`.
-    pub(crate) fn changes_since(&self, version: u64) -> Result<Vec<Change>, Gone> {
-        self.lock().history.since(version)
+        self.list()
     }
 
     /// Returns once every pod that was read from disk at start was looked at.
@@ -220,12 +228,6 @@ impl Store {
     /// The newest version; it also wakes when a launch has moved on.
     pub(crate) fn versions(&self) -> watch::Receiver<u64> {
         self.versions.subscribe()
-    }
-
-    /// All events, and the version at which they are these.
-    pub(crate) fn events(&self) -> (u64, Vec<Arc<Event>>) {
-        let inner = self.lock();
-        (inner.history.version(), inner.events.all())
     }
 
     /// How far the launch of an ephemeral container has come.
@@ -247,23 +249,20 @@ impl Store {
         self.lock().report.clone()
     }
 
-    /// Changes the node report.
-    pub(crate) fn report_node(&self, change: impl FnOnce(&mut NodeReport)) {
-        change(&mut self.lock().report);
-    }
-
     /// Records an event of the pod with this UID; nothing where the pod is gone.
     pub(crate) fn record_event(&self, uid: &str, happening: Happening) {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        let Some(entry) = inner.pods.get(uid) else { return };
-        inner.events.record(
-            &entry.pod.metadata,
-            happening,
-            &self.node_name,
-            Timestamp::now(),
-            inner.history.version(),
-        );
+        let version = {
+            let mut inner = self.lock();
+            let inner = &mut *inner;
+            let Some(entry) = inner.pods.get(uid) else { return };
+            let pod = &entry.pod.metadata;
+            let now = Timestamp::now();
+            inner
+                .events
+                .record(pod, happening, &self.node_name, now, &mut inner.history);
+            inner.history.version()
+        };
+        announce(&self.event_versions, version);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -273,8 +272,13 @@ impl Store {
 
     /// Wakes everyone who waits for a new version, or for a launch to move on.
     fn announce(&self, version: u64) {
-        self.versions.send_replace(version);
+        announce(&self.versions, version);
     }
+}
+
+/// Wakes those who wait for a version. Who announces late does not take back a newer one.
+fn announce(versions: &watch::Sender<u64>, version: u64) {
+    versions.send_modify(|newest| *newest = version.max(*newest));
 }
 
 impl Inner {
@@ -342,17 +346,39 @@ impl Inner {
         let Some(entry) = self.pods.get_mut(uid) else {
             return self.history.version();
         };
+        let key = entry.key.clone();
+        if kind == ChangeKind::Added {
+            let created = entry.pod.metadata.creation_timestamp.clone();
+            let created = created.unwrap_or_else(|| Time(Timestamp::now()));
+            self.namespaces.open(&key.namespace, created, &mut self.history);
+        }
         let version = self.history.next_version();
         let served = entry.serve(version);
         let previous = std::mem::replace(&mut entry.served, served);
         let previous = (kind != ChangeKind::Added).then_some(previous);
-        self.history.push(Change {
-            version,
-            kind,
-            pod: Arc::clone(&entry.served),
-            previous,
-        });
-        version
+        let change = Change::new(version, kind, previous, Arc::clone(&entry.served));
+        self.history.pods.push(change);
+        if kind == ChangeKind::Deleted {
+            self.after_deletion(&key);
+        }
+        self.history.version()
+    }
+
+    /// What the end of a pod means to others: its namespace may be empty, and another pod may have had its name
+    /// already. A client that keeps pods by name has just dropped that one too, so it is told of it once more.
+    fn after_deletion(&mut self, gone: &PodKey) {
+        let others = self.pods.values().filter(|entry| entry.key.uid != gone.uid);
+        let neighbours: Vec<&Entry> = others
+            .filter(|entry| entry.key.namespace == gone.namespace)
+            .collect();
+        let namesake = neighbours.iter().find(|entry| entry.key.name == gone.name);
+        match namesake.map(|entry| entry.key.uid.clone()) {
+            Some(namesake) => {
+                self.publish(&namesake, ChangeKind::Modified);
+            }
+            None if neighbours.is_empty() => self.namespaces.close(&gone.namespace, &mut self.history),
+            None => {}
+        }
     }
 }
 

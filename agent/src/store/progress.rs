@@ -175,14 +175,15 @@ impl Store {
             inner.launch_clock.moved(uid, &launch);
             entry.launches.insert(name, launch);
         }
-        let version = if entry.status == report.status {
-            inner.history.version()
-        } else {
+        let published = entry.status != report.status;
+        let version = if published {
             entry.status = report.status;
             inner.publish(uid, ChangeKind::Modified)
+        } else {
+            inner.history.version()
         };
         drop(guard);
-        if first || launches_moved || *self.versions.borrow() != version {
+        if first || launches_moved || published {
             self.announce(version);
         }
     }

@@ -1,0 +1,104 @@
+//! What lists and watches read: for each kind that is served, its objects and their changes. All kinds are read in one
+//! way, so that nothing of a list or a watch is written twice.
+
+use std::sync::Arc;
+
+use k8s_openapi::Metadata;
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio::sync::watch;
+
+use super::changes::{Change, Gone, History, Log};
+use super::{Entry, Inner, Store};
+
+/// A kind of object that the store has for lists and watches.
+pub(crate) trait Served: Metadata<Ty = ObjectMeta> + Clone + Default + Send + Sync + 'static {
+    /// All objects, in any order.
+    fn all(inner: &Inner) -> Vec<Arc<Self>>;
+    /// Their changes.
+    fn log(history: &History) -> &Log<Self>;
+    /// Sends the newest version to those who wait for a change of this kind.
+    fn versions(store: &Store) -> &watch::Sender<u64> {
+        &store.versions
+    }
+}
+
+impl Served for Pod {
+    fn all(inner: &Inner) -> Vec<Arc<Pod>> {
+        let served = |entry: &Entry| Arc::clone(&entry.served);
+        inner.pods.values().map(served).collect()
+    }
+
+    fn log(history: &History) -> &Log<Pod> {
+        &history.pods
+    }
+}
+
+impl Served for Event {
+    fn all(inner: &Inner) -> Vec<Arc<Event>> {
+        inner.events.all()
+    }
+
+    fn log(history: &History) -> &Log<Event> {
+        &history.events
+    }
+
+    /// Events have a bell of their own: they are many, and no worker and no watch on pods waits for one.
+    fn versions(store: &Store) -> &watch::Sender<u64> {
+        &store.event_versions
+    }
+}
+
+impl Served for Namespace {
+    fn all(inner: &Inner) -> Vec<Arc<Namespace>> {
+        inner.namespaces.all()
+    }
+
+    fn log(history: &History) -> &Log<Namespace> {
+        &history.namespaces
+    }
+}
+
+impl Served for Node {
+    fn all(inner: &Inner) -> Vec<Arc<Node>> {
+        vec![Arc::clone(&inner.node)]
+    }
+
+    fn log(history: &History) -> &Log<Node> {
+        &history.nodes
+    }
+}
+
+impl Store {
+    /// All objects of a kind by namespace and name, and the version at which they are these.
+    pub(crate) fn list<T: Served>(&self) -> (u64, Vec<Arc<T>>) {
+        let (version, mut objects) = {
+            let inner = self.lock();
+            (inner.history.version(), T::all(&inner))
+        };
+        objects.sort_by(|one, other| place(&**one).cmp(&place(&**other)));
+        (version, objects)
+    }
+
+    /// The changes of a kind after `version`, and the newest version: up to it these are all.
+    pub(crate) fn changes<T: Served>(&self, version: u64) -> Result<(u64, Vec<Change<T>>), Gone> {
+        let inner = self.lock();
+        let changes = T::log(&inner.history).since(version)?;
+        Ok((inner.history.version(), changes))
+    }
+
+    /// The newest version; it changes when an object of this kind has changed.
+    pub(crate) fn versions_of<T: Served>(&self) -> watch::Receiver<u64> {
+        T::versions(self).subscribe()
+    }
+}
+
+/// Where an object stands in a list: by namespace, name and UID (two pods may have one name for a while).
+pub(crate) fn place<T: Metadata<Ty = ObjectMeta>>(object: &T) -> (&str, &str, &str) {
+    let metadata = object.metadata();
+    (
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+        metadata.uid.as_deref().unwrap_or_default(),
+    )
+}
