@@ -26,6 +26,8 @@ use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::store::manifests::{LogDir, ManifestPod};
 
+mod lists;
+
 const POD: &str = "/api/v1/namespaces/default/pods/web";
 const EPHEMERAL: &str = "/api/v1/namespaces/default/pods/web/ephemeralcontainers";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
