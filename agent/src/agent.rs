@@ -1,13 +1,13 @@
 //! The daemon: puts the parts together; start and shutdown order, readable top to bottom.
 
 mod kubelet_watch;
+mod runtime_watch;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use debuglet_proto::v1::VersionRequest;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,6 @@ use crate::api::{self, Api};
 use crate::config::{CgroupDriverSetting, Config};
 use crate::pod::cgroup::CgroupDriver;
 use crate::runtime::client::Runtime;
-use crate::runtime::error::RuntimeError;
 use crate::runtime::events;
 use crate::runtime::images::Images;
 use crate::runtime::pulled_images::PulledImages;
@@ -29,8 +28,6 @@ use crate::{logging, systemd_notify};
 
 /// How many threads run the tasks: the work is waiting, not computing.
 const THREADS: usize = 2;
-/// How long a runtime that does not answer yet is given between two questions.
-const RUNTIME_RETRY: Duration = Duration::from_secs(1);
 /// How long clients wait after a start for the first look at the pods.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// How often the images that nobody uses are looked at.
@@ -119,7 +116,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         async move { drop(store.pods()) }
     });
 
-    if wait_for_runtime(&runtime, &store, &shutdown).await {
+    if runtime_watch::wait(&runtime, &store, &shutdown).await {
         work(&config, &store, &runtime, images, pulled, &shutdown).await?;
     }
 
@@ -183,6 +180,11 @@ async fn work(
         forbid,
         shutdown.clone(),
     ));
+    let runtimes = tokio::spawn(runtime_watch::run(
+        runtime.clone(),
+        Arc::clone(store),
+        shutdown.clone(),
+    ));
     let cleaning = tokio::spawn(clean_up(runtime.clone(), pulled, shutdown.clone()));
     systemd_notify::status("running");
     tracing::info!(node = config.node_name, "running");
@@ -203,6 +205,7 @@ async fn work(
     for (part, task) in [
         ("workers", workers),
         ("kubelet watch", kubelets),
+        ("runtime watch", runtimes),
         ("clean-up", cleaning),
         ("events", follower),
     ] {
@@ -233,49 +236,6 @@ fn shutdown_on_signal() -> Result<CancellationToken, AgentError> {
         std::process::exit(1);
     });
     Ok(shutdown)
-}
-
-/// Asks the runtime until it answers; false where the agent is to stop first.
-async fn wait_for_runtime(runtime: &Runtime, store: &Store, shutdown: &CancellationToken) -> bool {
-    let mut told = false;
-    loop {
-        let request = VersionRequest {
-            version: "v1".to_owned(),
-        };
-        let mut client = runtime.runtime();
-        let Some(asked) = shutdown.run_until_cancelled(client.version(request)).await else {
-            return false;
-        };
-        match asked {
-            Ok(answer) => {
-                let version = answer.into_inner();
-                tracing::info!("{} {} answers", version.runtime_name, version.runtime_version);
-                store.report_node(|report| {
-                    report.runtime.name = version.runtime_name;
-                    report.runtime.version = version.runtime_version;
-                    report.runtime.ready = true;
-                    report.runtime.message.clear();
-                });
-                return true;
-            }
-            Err(status) => {
-                let socket = runtime.socket().display().to_string();
-                let error = RuntimeError::new("ask the runtime at", socket, &status);
-                if !told {
-                    tracing::warn!("{error}; waiting for it");
-                    told = true;
-                }
-                store.report_node(|report| report.runtime.message = error.to_string());
-            }
-        }
-        if shutdown
-            .run_until_cancelled(tokio::time::sleep(RUNTIME_RETRY))
-            .await
-            .is_none()
-        {
-            return false;
-        }
-    }
 }
 
 async fn cgroup_driver(setting: CgroupDriverSetting, runtime: &Runtime) -> CgroupDriver {

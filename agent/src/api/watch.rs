@@ -23,7 +23,7 @@ use super::representation::Representation;
 use super::resource::{Resource, Selection, reached};
 use super::status::Failure;
 use crate::store::Store;
-use crate::store::changes::{Change, ChangeKind, Gone};
+use crate::store::changes::{Change, ChangeKind};
 
 /// How often a client that allows bookmarks is told the newest version.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
@@ -62,8 +62,8 @@ enum Told<T> {
     Bookmark {
         initial_events_end: bool,
     },
-    /// The history does not reach back far enough: the end.
-    Gone(Gone),
+    /// What was asked for cannot be told: the end.
+    Error(Failure),
 }
 
 #[derive(Serialize)]
@@ -104,7 +104,11 @@ pub(crate) fn start<T: Resource>(
 ) -> Result<Response, Failure> {
     // Before anything is read, so that a change that comes in between wakes us.
     let versions = store.versions_of::<T>();
-    let (version, waiting) = beginning(store, &selection, options)?;
+    let asked = options.version()?;
+    // A version that can be read and not be met is an error in the stream, as from kube-apiserver: there clients look
+    // for it, and begin anew.
+    let (version, waiting) = beginning(store, &selection, options, asked)
+        .unwrap_or_else(|failure| (0, VecDeque::from([Told::Error(failure)])));
     let now = Instant::now();
     let lasts = options
         .timeout_seconds
@@ -135,8 +139,8 @@ fn beginning<T: Resource>(
     store: &Store,
     selection: &Selection<T>,
     options: &ListOptions,
+    asked: Option<u64>,
 ) -> Result<(u64, VecDeque<Told<T>>), Failure> {
-    let asked = options.version()?;
     if !options.send_initial_events.unwrap_or(asked.is_none()) {
         let Some(asked) = asked else {
             return Ok((store.list::<T>().0, VecDeque::new()));
@@ -215,7 +219,7 @@ impl<T: Resource> ObjectWatch<T> {
                     .filter_map(|change| tell(&self.selection, change));
                 self.waiting.extend(told);
             }
-            Err(gone) => self.waiting.push_back(Told::Gone(gone)),
+            Err(gone) => self.waiting.push_back(Told::Error(gone.into())),
         }
     }
 
@@ -232,9 +236,8 @@ impl<T: Resource> ObjectWatch<T> {
                 }
             },
             Told::Bookmark { initial_events_end } => self.bookmark(*initial_events_end),
-            Told::Gone(gone) => {
+            Told::Error(failure) => {
                 self.over = true;
-                let failure = Failure::from(gone.clone());
                 line(&WatchEvent {
                     r#type: "ERROR",
                     object: failure.status(),

@@ -140,8 +140,9 @@ fn ready(runtime: &RuntimeState<'_>, previous: &NodeObject, now: Time) -> NodeCo
         status: status.to_owned(),
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
+        // Said again only when it has changed: what is not new wakes nobody who watches.
+        last_heartbeat_time: since.clone().or_else(|| Some(now.clone())),
         last_transition_time: since.or(Some(now)),
-        last_heartbeat_time: None,
     }
 }
 

@@ -326,15 +326,17 @@ async fn options_that_cannot_be_met_are_refused_as_by_kubernetes() {
         format!("/api/v1/pods?resourceVersion={future}"),
         format!("/api/v1/events?resourceVersion={future}&resourceVersionMatch=NotOlderThan"),
         format!("{POD}?resourceVersion={future}"),
-        format!(
-            "/api/v1/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion={future}"
-        ),
     ] {
         let answer = node.get(&path).await;
         let cause = ("ResourceVersionTooLarge", "");
         assert_eq!(outcome(&answer), (504, "Timeout", vec![cause]), "{path}");
         assert_eq!(answer.1["details"]["retryAfterSeconds"], 1, "{path}");
     }
+    let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
+    let path = format!("/api/v1/pods?{query}&resourceVersion={future}");
+    let (code, line) = node.get(&path).await;
+    assert_eq!((code, &line["type"]), (200, &json!("ERROR")));
+    assert_eq!(line["object"]["code"], 504);
 }
 
 #[tokio::test]
