@@ -37,11 +37,7 @@ pub(crate) trait Resource: Served + ListableResource + Serialize {
 
     /// The object of this name.
     fn find(store: &Store, namespace: Option<&str>, name: &str) -> Option<Arc<Self>> {
-        let (_, objects) = store.list::<Self>();
-        objects.into_iter().find(|object| {
-            let metadata = object.metadata();
-            metadata.name.as_deref() == Some(name) && metadata.namespace.as_deref() == namespace
-        })
+        store.object(namespace, name)
     }
 }
 
@@ -121,8 +117,7 @@ pub(crate) async fn get<T: Resource>(
 ) -> Result<Response, Failure> {
     representation.fits_an_object()?;
     if let Some(version) = options.version()? {
-        let (newest, _) = context.store.list::<T>();
-        reached(version, newest)?;
+        reached(version, context.store.version())?;
     }
     let Some(object) = T::find(&context.store, namespace.as_deref(), &name) else {
         return Err(not_found::<T>(namespace.as_deref(), &name));

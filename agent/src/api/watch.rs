@@ -143,7 +143,7 @@ fn beginning<T: Resource>(
 ) -> Result<(u64, VecDeque<Told<T>>), Failure> {
     if !options.send_initial_events.unwrap_or(asked.is_none()) {
         let Some(asked) = asked else {
-            return Ok((store.list::<T>().0, VecDeque::new()));
+            return Ok((store.version(), VecDeque::new()));
         };
         let (newest, _) = store.changes::<T>(asked)?;
         if asked > newest {
@@ -177,15 +177,15 @@ impl<T: Resource> ObjectWatch<T> {
     /// The next line, once there is one; none when the watch has ended.
     async fn next(mut self) -> Option<(Bytes, ObjectWatch<T>)> {
         loop {
+            if self.over {
+                return None;
+            }
             if let Some(told) = self.waiting.pop_front() {
                 if self.waiting.is_empty() {
                     // The first list may have been long, and the watch is.
                     self.waiting = VecDeque::new();
                 }
                 return Some((self.write(&told), self));
-            }
-            if self.over {
-                return None;
             }
             // Seen before the changes are read, so that one that comes in between wakes us again. Where others have
             // woken us (a launch has moved on), the number is all that is looked at.

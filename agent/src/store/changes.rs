@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 
 /// How many changes of one kind are kept for watches that resume; older ones answer `410 Gone`, and clients list again.
 const HISTORY: usize = 1024;
+/// The same of events: there are many, and who has missed some lists what is left of them.
+const EVENT_HISTORY: usize = 256;
 /// How many containers the pods of all kept changes may have together: each change holds its pod whole, and a pod with
 /// many debug containers is large (about 3 KB for each).
 const CONTAINERS: usize = 2048;
@@ -106,10 +108,10 @@ impl History {
     pub(crate) fn starting_at(version: u64) -> History {
         History {
             version,
-            pods: Log::starting_at(version, containers),
-            events: Log::starting_at(version, |_| 1),
-            namespaces: Log::starting_at(version, |_| 1),
-            nodes: Log::starting_at(version, |_| 1),
+            pods: Log::starting_at(version, HISTORY, containers),
+            events: Log::starting_at(version, EVENT_HISTORY, |_| 1),
+            namespaces: Log::starting_at(version, HISTORY, |_| 1),
+            nodes: Log::starting_at(version, HISTORY, |_| 1),
         }
     }
 
@@ -129,6 +131,8 @@ impl History {
 #[derive(Debug)]
 pub(crate) struct Log<T> {
     changes: VecDeque<Change<T>>,
+    /// How many are kept.
+    bound: usize,
     /// How large an object is, as a share of [`CONTAINERS`].
     size_of: fn(&T) -> usize,
     /// The sizes of all objects.
@@ -138,9 +142,10 @@ pub(crate) struct Log<T> {
 }
 
 impl<T> Log<T> {
-    fn starting_at(version: u64, size_of: fn(&T) -> usize) -> Log<T> {
+    fn starting_at(version: u64, bound: usize, size_of: fn(&T) -> usize) -> Log<T> {
         Log {
             changes: VecDeque::new(),
+            bound,
             size_of,
             size: 0,
             before: version,
@@ -156,7 +161,7 @@ impl<T> Log<T> {
         {
             older.line = None;
         }
-        while self.changes.len() > HISTORY || (self.size > CONTAINERS && self.changes.len() > 1) {
+        while self.changes.len() > self.bound || (self.size > CONTAINERS && self.changes.len() > 1) {
             let Some(oldest) = self.changes.pop_front() else {
                 break;
             };
@@ -268,13 +273,13 @@ mod tests {
     #[test]
     fn kinds_share_the_versions_and_not_the_history() {
         let mut history = history_of(1);
-        for _ in 0..HISTORY + 1 {
+        for _ in 0..EVENT_HISTORY + 1 {
             let version = history.next_version();
             let change = Change::new(version, ChangeKind::Added, None, Arc::default());
             history.events.push(change);
         }
         assert_eq!(history.pods.since(100).expect("kept").len(), 1);
         assert!(history.events.since(100).is_err());
-        assert_eq!(history.version(), 101 + HISTORY as u64 + 1);
+        assert_eq!(history.version(), 101 + EVENT_HISTORY as u64 + 1);
     }
 }

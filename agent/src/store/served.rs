@@ -80,6 +80,20 @@ impl Store {
         (version, objects)
     }
 
+    /// One object of a kind, by its name.
+    pub(crate) fn object<T: Served>(&self, namespace: Option<&str>, name: &str) -> Option<Arc<T>> {
+        let objects = T::all(&self.lock());
+        objects.into_iter().find(|object| {
+            let metadata = object.metadata();
+            metadata.name.as_deref() == Some(name) && metadata.namespace.as_deref() == namespace
+        })
+    }
+
+    /// The newest version, of whatever kind.
+    pub(crate) fn version(&self) -> u64 {
+        self.lock().history.version()
+    }
+
     /// The changes of a kind after `version`, and the newest version: up to it these are all.
     pub(crate) fn changes<T: Served>(&self, version: u64) -> Result<(u64, Vec<Change<T>>), Gone> {
         let inner = self.lock();
@@ -101,4 +115,25 @@ pub(crate) fn place<T: Metadata<Ty = ObjectMeta>>(object: &T) -> (&str, &str, &s
         metadata.name.as_deref().unwrap_or_default(),
         metadata.uid.as_deref().unwrap_or_default(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::Disk;
+
+    #[test]
+    fn after_a_restart_versions_go_on_and_a_watch_from_before_must_list_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let load = || {
+            let disk = Disk::open(folder.path()).expect("a state folder");
+            Store::load("node1", disk).expect("a store").0
+        };
+        let before = load().version();
+        let store = load();
+        assert!(store.version() > before);
+        assert!(store.changes::<Pod>(before).is_err());
+        assert!(store.changes::<Node>(before).is_err());
+        assert!(store.changes::<Pod>(store.version()).is_ok());
+    }
 }
