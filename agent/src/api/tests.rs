@@ -27,6 +27,7 @@ use crate::store::disk::Disk;
 use crate::store::manifests::{LogDir, ManifestPod};
 
 mod lists;
+mod tables;
 
 const POD: &str = "/api/v1/namespaces/default/pods/web";
 const EPHEMERAL: &str = "/api/v1/namespaces/default/pods/web/ephemeralcontainers";
