@@ -23,10 +23,8 @@ pub(crate) struct ListOptions {
     /// `Exact`, `NotOlderThan`.
     pub(crate) resource_version_match: String,
     /// Seconds after which a watch ends.
-    #[serde(deserialize_with = "number")]
     pub(crate) timeout_seconds: Option<i64>,
     /// How many objects a list may have.
-    #[serde(deserialize_with = "number")]
     pub(crate) limit: Option<i64>,
     /// Where a list goes on: what the list before it answered.
     #[serde(rename = "continue")]
@@ -170,15 +168,6 @@ fn version(text: &str) -> Result<Option<u64>, Failure> {
     }
 }
 
-/// Reads a number; an empty parameter is as good as none.
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
-    let value = String::deserialize(deserializer)?;
-    if value.is_empty() {
-        return Ok(None);
-    }
-    value.parse().map(Some).map_err(serde::de::Error::custom)
-}
-
 fn optional_flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     flag(deserializer).map(Some)
 }
@@ -261,7 +250,6 @@ mod tests {
             ("", Wanted::Newest),
             ("resourceVersion=0&limit=5", Wanted::Newest),
             ("resourceVersion=7", Wanted::NotOlderThan(7)),
-            ("resourceVersion=7&limit=", Wanted::NotOlderThan(7)),
             ("resourceVersion=7&limit=5", Wanted::Exact(7)),
             (
                 "resourceVersion=7&limit=5&resourceVersionMatch=NotOlderThan",

@@ -126,6 +126,7 @@ async fn options_that_cannot_be_met_are_refused_as_by_kubernetes() {
         ),
         ("continue=nonsense", (400, "BadRequest", vec![])),
         ("limit=many", (400, "BadRequest", vec![])),
+        ("limit=", (400, "BadRequest", vec![])),
         ("fieldSelector=status.podIPs%3Dx", (400, "BadRequest", vec![])),
         (
             "resourceVersion=1&resourceVersionMatch=Exact",
