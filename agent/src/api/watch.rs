@@ -80,8 +80,10 @@ struct ObjectWatch<T> {
     /// Whether the client has been told a table's columns: they come once.
     columns_told: bool,
     versions: tokio::sync::watch::Receiver<u64>,
-    /// Everything up to here is in `waiting`, or was told.
+    /// Everything up to here is in `present` or `waiting`, or was told.
     version: u64,
+    /// The objects that were there at the beginning, as far as they are not told yet.
+    present: std::vec::IntoIter<Arc<T>>,
     waiting: VecDeque<Told<T>>,
     bookmarks: bool,
     next_bookmark: Instant,
@@ -91,6 +93,16 @@ struct ObjectWatch<T> {
     over: bool,
     shutdown: CancellationToken,
     _duty: OnDuty,
+}
+
+/// Where a watch begins.
+struct Beginning<T> {
+    /// The version that it goes on from.
+    version: u64,
+    /// What its client is told before that: the present objects,
+    present: Vec<Arc<T>>,
+    /// and this.
+    then: Option<Told<T>>,
 }
 
 /// Starts a watch: from the version that is asked for, from now, or with the present objects first.
@@ -107,8 +119,11 @@ pub(crate) fn start<T: Resource>(
     let asked = options.version()?;
     // A version that can be read and not be met is an error in the stream, as from kube-apiserver: there clients look
     // for it, and begin anew.
-    let (version, waiting) = beginning(store, &selection, options, asked)
-        .unwrap_or_else(|failure| (0, VecDeque::from([Told::Error(failure)])));
+    let beginning = beginning(store, options, asked).unwrap_or_else(|failure| Beginning {
+        version: 0,
+        present: Vec::new(),
+        then: Some(Told::Error(failure)),
+    });
     let now = Instant::now();
     let lasts = options
         .timeout_seconds
@@ -122,8 +137,9 @@ pub(crate) fn start<T: Resource>(
         representation,
         columns_told: false,
         versions,
-        version,
-        waiting,
+        version: beginning.version,
+        present: beginning.present.into_iter(),
+        waiting: beginning.then.into_iter().collect(),
         bookmarks: options.allow_watch_bookmarks,
         next_bookmark: now + BOOKMARK_INTERVAL,
         end: now + lasts.min(NEVER),
@@ -134,43 +150,39 @@ pub(crate) fn start<T: Resource>(
     Ok(lines(stream::unfold(watch, ObjectWatch::next)))
 }
 
-/// The version that a watch goes on from, and what its client is told before that.
 fn beginning<T: Resource>(
     store: &Store,
-    selection: &Selection<T>,
     options: &ListOptions,
     asked: Option<u64>,
-) -> Result<(u64, VecDeque<Told<T>>), Failure> {
-    if !options.send_initial_events.unwrap_or(asked.is_none()) {
-        let Some(asked) = asked else {
-            return Ok((store.version(), VecDeque::new()));
-        };
-        let (newest, _) = store.changes::<T>(asked)?;
-        if asked > newest {
-            // Not of this history: the state folder was lost. kube-apiserver would wait; here the client lists anew.
-            let message = format!("version {asked} has not been reached: the newest is {newest}");
-            return Err(Failure::expired(message));
+) -> Result<Beginning<T>, Failure> {
+    if options.send_initial_events.unwrap_or(asked.is_none()) {
+        let (version, present) = store.list::<T>();
+        if let Some(asked) = asked {
+            reached(asked, version)?;
         }
-        return Ok((asked, VecDeque::new()));
-    }
-    let (version, objects) = store.list::<T>();
-    if let Some(asked) = asked {
-        reached(asked, version)?;
-    }
-    let objects = objects.into_iter().filter(|object| selection.selects(object));
-    let mut waiting: VecDeque<Told<T>> = objects
-        .map(|object| Told::Object {
-            word: "ADDED",
-            object,
-            line: None,
-        })
-        .collect();
-    if options.send_initial_events == Some(true) && options.allow_watch_bookmarks {
-        waiting.push_back(Told::Bookmark {
+        let bookmark = options.send_initial_events == Some(true) && options.allow_watch_bookmarks;
+        let then = bookmark.then_some(Told::Bookmark {
             initial_events_end: true,
         });
+        return Ok(Beginning {
+            version,
+            present,
+            then,
+        });
     }
-    Ok((version, waiting))
+    let newest = store.version();
+    let version = asked.unwrap_or(newest);
+    store.changes::<T>(version)?;
+    if version > newest {
+        // Not of this history: the state folder was lost. kube-apiserver would wait; here the client lists anew.
+        let message = format!("version {version} has not been reached: the newest is {newest}");
+        return Err(Failure::expired(message));
+    }
+    Ok(Beginning {
+        version,
+        present: Vec::new(),
+        then: None,
+    })
 }
 
 impl<T: Resource> ObjectWatch<T> {
@@ -180,11 +192,7 @@ impl<T: Resource> ObjectWatch<T> {
             if self.over {
                 return None;
             }
-            if let Some(told) = self.waiting.pop_front() {
-                if self.waiting.is_empty() {
-                    // The first list may have been long, and the watch is.
-                    self.waiting = VecDeque::new();
-                }
+            if let Some(told) = self.next_present().or_else(|| self.waiting.pop_front()) {
                 return Some((self.write(&told), self));
             }
             // Seen before the changes are read, so that one that comes in between wakes us again. Where others have
@@ -208,6 +216,19 @@ impl<T: Resource> ObjectWatch<T> {
                 () = self.shutdown.cancelled() => return None,
             }
         }
+    }
+
+    fn next_present(&mut self) -> Option<Told<T>> {
+        let object = self.present.find(|object| self.selection.selects(object));
+        if object.is_none() {
+            // The list may have been long, and the watch is: its room is given back.
+            self.present = Vec::new().into_iter();
+        }
+        object.map(|object| Told::Object {
+            word: "ADDED",
+            object,
+            line: None,
+        })
     }
 
     fn read_changes(&mut self) {
