@@ -128,10 +128,12 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// Answers as soon as it is known how the pods of before stand, so that none is reported as it is not; also where
-/// that takes too long, because the runtime is away.
+/// Answers as soon as it is known how the pods of before stand, so that none is reported as it is not, and whether a
+/// kubelet is here, so that no pod is created beside it; also where that takes too long, because the runtime is away.
 async fn serve_api(api: Api, context: api::Context) {
-    let known = tokio::time::timeout(FIRST_LOOK, context.store.first_look());
+    let (store, runtime) = (Arc::clone(&context.store), context.runtime.clone());
+    let looks = async move { tokio::join!(store.first_look(), kubelet_watch::report(&runtime, &store)) };
+    let known = tokio::time::timeout(FIRST_LOOK, looks);
     let _ = context.shutdown.run_until_cancelled(known).await;
     api.serve(context).await;
 }
@@ -196,6 +198,7 @@ async fn work(
                 Some(files) => files,
                 None => break,
             },
+            () = store.name_freed() => folder.newest(),
             () = tokio::time::sleep(APPLY_RETRY), if refused.is_some() => refused.take().unwrap_or_default(),
         };
         refused = (!apply(store, files.clone(), &config.log_dir).await).then_some(files);

@@ -6,8 +6,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::client::Runtime;
-use crate::source::kubelet::{self, Evidence};
+use crate::source::kubelet;
 use crate::store::Store;
+use crate::store::node_report::KubeletReport;
 
 /// How often it is looked for.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -28,10 +29,9 @@ pub(super) async fn run(
     }
 }
 
-/// Looks once.
+/// Looks once, and says in `forbid` why nothing of our own may be started.
 pub(super) async fn look(runtime: &Runtime, store: &Store, forbid: &watch::Sender<Option<String>>) {
-    let evidence = kubelet::look(runtime).await;
-    let reason = reason(&evidence);
+    let reason = report(runtime, store).await;
     let changed = forbid.send_if_modified(|current| {
         let changed = current.is_some() != reason.is_some();
         current.clone_from(&reason);
@@ -43,18 +43,16 @@ pub(super) async fn look(runtime: &Runtime, store: &Store, forbid: &watch::Sende
             None => tracing::info!("no kubelet runs here any more: pods of the manifests folder are started"),
         }
     }
-    store.report_node(|report| {
-        report.kubelet.running = evidence.is_here();
-        report.kubelet.evidence = if evidence.is_here() {
-            evidence.to_string()
-        } else {
-            String::new()
-        };
-    });
 }
 
-fn reason(evidence: &Evidence) -> Option<String> {
-    evidence.is_here().then(|| {
-        format!("a kubelet runs on this node ({evidence}): debuglet starts no pods of its own beside it")
-    })
+/// Looks once, and reports it in the store; answers why nothing of our own may be started.
+pub(super) async fn report(runtime: &Runtime, store: &Store) -> Option<String> {
+    let evidence = kubelet::look(runtime).await;
+    let report = KubeletReport {
+        running: evidence.is_here(),
+        evidence: evidence.to_string(),
+    };
+    let reason = report.forbids_pods();
+    store.report_node(|node| node.kubelet = report);
+    reason
 }

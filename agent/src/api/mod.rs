@@ -5,7 +5,9 @@
 //! | path | verbs | file |
 //! |---|---|---|
 //! | `/api/v1/pods`, `/api/v1/namespaces/NS/pods` | list, watch | [`resource`], [`page`], [`watch`], [`pods`] |
+//! | `/api/v1/namespaces/NS/pods` | create | [`writes::create`] |
 //! | `/api/v1/namespaces/NS/pods/NAME`, `.../status` | get | [`resource`], [`pods`] |
+//! | `/api/v1/namespaces/NS/pods/NAME` | update, patch; delete | [`writes::update`], [`writes::delete`] |
 //! | `.../ephemeralcontainers` | get, update, patch | [`ephemeral_containers`] |
 //! | `.../log` | get | [`log`] |
 //! | `.../attach`, `.../exec` | get and create, upgraded to a WebSocket or SPDY | [`streams`] |
@@ -19,6 +21,7 @@
 //! | `/metrics` | get | [`metrics`] |
 //! | `/api`, `/api/v1`, `/apis`, `/apis/GROUP/VERSION`, ... | get | [`discovery`] |
 //! | `/openapi/v3`, ... | get | [`openapi`] |
+//! | `/openapi/v2` | get | [`openapi_v2`] |
 //! | `/version`, `/livez`, `/readyz` | get | [`version`] |
 //!
 //! Whatever goes wrong is answered with a `Status`: [`status`] is the one place that says how.
@@ -39,6 +42,7 @@ mod metrics;
 mod namespaces;
 mod nodes;
 mod openapi;
+mod openapi_v2;
 mod page;
 mod pods;
 mod port_forward;
@@ -58,6 +62,7 @@ mod unix_listener;
 mod upgrade;
 mod version;
 mod watch;
+mod writes;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -154,10 +159,16 @@ fn router(context: Arc<Context>) -> Router {
     // Whole paths, not nested routers: what is served can be searched for, and errors name the whole path.
     let core = Router::new()
         .route("/api/v1/pods", get(resource::list::<Pod>))
-        .route("/api/v1/namespaces/{namespace}/pods", get(resource::list::<Pod>))
+        .route(
+            "/api/v1/namespaces/{namespace}/pods",
+            get(resource::list::<Pod>).post(writes::create::post),
+        )
         .route(
             "/api/v1/namespaces/{namespace}/pods/{name}",
-            get(resource::get::<Pod>),
+            get(resource::get::<Pod>)
+                .put(writes::update::put)
+                .patch(writes::update::patch)
+                .delete(writes::delete::delete),
         )
         .route(
             "/api/v1/namespaces/{namespace}/pods/{name}/status",
@@ -165,7 +176,7 @@ fn router(context: Arc<Context>) -> Router {
         )
         .route(
             "/api/v1/namespaces/{namespace}/pods/{name}/ephemeralcontainers",
-            get(resource::get::<Pod>)
+            get(ephemeral_containers::get)
                 .put(ephemeral_containers::put)
                 .patch(ephemeral_containers::patch),
         )
@@ -219,6 +230,7 @@ fn router(context: Arc<Context>) -> Router {
         .route("/apis", get(discovery::groups))
         .route("/apis/{group}", get(discovery::group))
         .route("/apis/{group}/{version}", get(discovery::group_resources))
+        .route("/openapi/v2", get(openapi_v2::document))
         .route("/openapi/v3", get(openapi::documents))
         .route("/openapi/v3/api/v1", get(openapi::core_document))
         .route("/openapi/v3/apis/{group}/{version}", get(openapi::group_document));

@@ -5,10 +5,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 
-use crate::pod::ephemeral_patch::PatchError;
 use crate::pod::field_error::{Cause, FieldError};
+use crate::pod::patch::PatchError;
 use crate::store::accept::{AcceptError, StopError};
 use crate::store::changes::Gone;
+use crate::store::claim::Holder;
+use crate::store::create::CreateError;
+use crate::store::delete::DeleteError;
+use crate::store::update::UpdateError;
 
 /// The answer to a request that was not done. Boxed, because it is far larger than most answers beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -209,6 +213,74 @@ impl Failure {
                 "the ephemeral containers of {namespace}/{name} were not kept: {error}"
             )),
             AcceptError::ShuttingDown => Failure::shutting_down(),
+        }
+    }
+
+    /// Why a pod was not created.
+    pub(crate) fn not_created(namespace: &str, name: &str, error: CreateError) -> Failure {
+        match error {
+            CreateError::AlreadyExists(holder) => {
+                let message = match holder {
+                    Holder::Api => format!("there is a pod {name:?} in namespace {namespace:?} already"),
+                    Holder::Manifest(path) => format!(
+                        "there is a pod {name:?} in namespace {namespace:?} already: it stands in {}",
+                        path.display()
+                    ),
+                    Holder::Leaving => {
+                        format!(
+                            "a pod {name:?} is still being removed from namespace {namespace:?}: try again"
+                        )
+                    }
+                };
+                Failure::new(StatusCode::CONFLICT, "AlreadyExists", message).about("pods", name)
+            }
+            CreateError::Disk(error) => {
+                Failure::internal(format!("the pod {namespace}/{name} was not kept: {error}"))
+            }
+            CreateError::ShuttingDown => Failure::shutting_down(),
+        }
+    }
+
+    /// Why a pod was not deleted.
+    pub(crate) fn not_deleted(namespace: &str, name: &str, error: DeleteError) -> Failure {
+        match error {
+            DeleteError::NoSuchPod => Failure::no_such_pod(namespace, name),
+            DeleteError::Precondition { .. } => Failure::conflict(
+                "pods",
+                name,
+                format!("{namespace}/{name} is not deleted: {error}"),
+            ),
+            DeleteError::OfManifest(path) => {
+                let file = path.display();
+                Failure::forbidden(format!("{namespace}/{name} stands in {file}: remove it there"))
+                    .about("pods", name)
+            }
+            DeleteError::Disk(error) => {
+                Failure::internal(format!("that {namespace}/{name} is to go was not kept: {error}"))
+            }
+            DeleteError::ShuttingDown => Failure::shutting_down(),
+        }
+    }
+
+    /// Why a pod was not changed.
+    pub(crate) fn not_updated(namespace: &str, name: &str, error: UpdateError) -> Failure {
+        match error {
+            UpdateError::NoSuchPod => Failure::no_such_pod(namespace, name),
+            UpdateError::Conflict | UpdateError::Overtaken => {
+                let message = format!(
+                    "{namespace}/{name} has changed since it was read: read it again and change that"
+                );
+                Failure::conflict("pods", name, message)
+            }
+            UpdateError::OfManifest(path) => {
+                let file = path.display();
+                Failure::forbidden(format!("{namespace}/{name} stands in {file}: change it there"))
+                    .about("pods", name)
+            }
+            UpdateError::Disk(error) => {
+                Failure::internal(format!("the change of {namespace}/{name} was not kept: {error}"))
+            }
+            UpdateError::ShuttingDown => Failure::shutting_down(),
         }
     }
 

@@ -79,13 +79,23 @@ fn canonical(document: &Value) -> String {
     document.to_string()
 }
 
+/// The UID of a pod that came over the API: nothing but `random`.
+pub(crate) fn random_uid(random: [u8; 16]) -> String {
+    uuid(random, 4)
+}
+
 /// The first 16 bytes in the form of a UUID of version 8 (RFC 9562: made by the application's own rule).
 fn uuid_shaped(hash: &[u8]) -> String {
     let mut bytes = [0_u8; 16];
     for (byte, from) in bytes.iter_mut().zip(hash) {
         *byte = *from;
     }
-    bytes[6] = (bytes[6] & 0x0f) | 0x80;
+    uuid(bytes, 8)
+}
+
+/// The bytes in the form of a UUID of this version.
+fn uuid(mut bytes: [u8; 16], version: u8) -> String {
+    bytes[6] = (bytes[6] & 0x0f) | version << 4;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!(
@@ -182,5 +192,6 @@ mod tests {
         let lengths: Vec<usize> = uid.split('-').map(str::len).collect();
         assert_eq!(lengths, [8, 4, 4, 4, 12]);
         assert!(uid[14..].starts_with('8'), "version 8: {uid}");
+        assert_eq!(random_uid([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 }

@@ -165,15 +165,9 @@ pub(crate) fn debug_container(
     }
 }
 
-/// `debugger-xxxxx`, kubectl's form, with five characters drawn from `random`: no vowels and nothing that looks like
-/// something else, so that no word comes out.
+/// `debugger-xxxxx`, kubectl's form, with five characters drawn from `random`.
 pub(crate) fn generated_name(random: [u8; 5]) -> String {
-    const CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let suffix: String = random
-        .into_iter()
-        .map(|byte| char::from(CHARACTERS[usize::from(byte) % CHARACTERS.len()]))
-        .collect();
-    format!("debugger-{suffix}")
+    super::generated_name::with_suffix("debugger-", random)
 }
 
 /// What may surprise about the container in this pod; empty if nothing: capabilities mean little to a process that

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 use super::document_lines::Lines;
-use crate::pod::decode;
+use crate::pod::{creation, decode};
 
 /// The largest manifest that is read, in bytes: as much as an API server takes in one request.
 pub(crate) const MAX_SIZE: u64 = 3 * 1024 * 1024;
@@ -190,23 +190,9 @@ fn read_pod(document: Value) -> Result<ManifestPod, Problem> {
         return Err(Problem::new("metadata.uid", message));
     }
     Ok(ManifestPod {
-        pod: as_wished(pod),
+        pod: creation::as_wished(pod),
         document,
     })
-}
-
-/// The pod without what only a server writes, and copies of served pods carry along.
-fn as_wished(mut pod: Pod) -> Pod {
-    pod.status = None;
-    let metadata = &mut pod.metadata;
-    metadata.creation_timestamp = None;
-    metadata.deletion_grace_period_seconds = None;
-    metadata.deletion_timestamp = None;
-    metadata.generation = None;
-    metadata.managed_fields = None;
-    metadata.resource_version = None;
-    metadata.self_link = None;
-    pod
 }
 
 #[cfg(test)]

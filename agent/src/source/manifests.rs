@@ -44,6 +44,11 @@ impl ManifestFolder {
         self.snapshots.changed().await.ok()?;
         Some(self.snapshots.borrow_and_update().clone())
     }
+
+    /// The newest snapshot there is.
+    pub(crate) fn newest(&self) -> Snapshot {
+        self.snapshots.borrow().clone()
+    }
 }
 
 impl Drop for ManifestFolder {

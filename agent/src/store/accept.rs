@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 
 use super::changes::ChangeKind;
 use super::disk::DiskError;
-use super::{Entry, Inner, Store, Wanted, first_launch};
+use super::{DryRun, Entry, Inner, Store, Wanted, first_launch};
 use crate::pod::field_error::FieldError;
 use crate::pod::launch::Launch;
 use crate::pod::record::{Origin, Phase, Record};
@@ -70,10 +70,11 @@ impl Store {
         namespace: &str,
         name: &str,
         wanted: Vec<EphemeralContainer>,
+        dry_run: DryRun,
     ) -> Result<Arc<Pod>, AcceptError> {
         let store = Arc::clone(self);
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        tokio::task::spawn_blocking(move || store.accept_blocking(&namespace, &name, wanted))
+        tokio::task::spawn_blocking(move || store.accept_blocking(&namespace, &name, wanted, dry_run))
             .await
             .map_err(|_| AcceptError::ShuttingDown)?
     }
@@ -83,6 +84,7 @@ impl Store {
         namespace: &str,
         name: &str,
         mut wanted: Vec<EphemeralContainer>,
+        dry_run: DryRun,
     ) -> Result<Arc<Pod>, AcceptError> {
         wanted.iter_mut().for_each(defaults::ephemeral_container);
         let (uid, writing) = {
@@ -94,7 +96,13 @@ impl Store {
         let new = {
             let inner = self.lock();
             let entry = inner.pods.get(&uid).ok_or(AcceptError::NoSuchPod)?;
-            new_records(entry, &wanted)?
+            let new = new_records(entry, &wanted)?;
+            if dry_run == DryRun::All {
+                let mut tried = entry.clone();
+                tried.records.extend(new.into_iter().map(|(_, record)| record));
+                return Ok(tried.serve(inner.history.version()));
+            }
+            new
         };
         self.keep(&uid, new.clone())?;
         let mut inner = self.lock();
@@ -189,7 +197,7 @@ impl Inner {
 fn new_records(entry: &Entry, wanted: &[EphemeralContainer]) -> Result<Vec<(usize, Record)>, AcceptError> {
     match &entry.wanted {
         Wanted::Running => {}
-        Wanted::Removed { .. } => return Err(AcceptError::Terminating),
+        Wanted::Removed(_) => return Err(AcceptError::Terminating),
         Wanted::Refused { message, .. } => {
             return Err(AcceptError::Refused {
                 message: message.clone(),

@@ -3,8 +3,9 @@
 //! ```text
 //! lock                          held by the agent that runs on this folder
 //! versions.json                 which resource versions may have been given out
-//! pods/UID/pod.json             the pod as accepted, and since when it is gone, if it is
+//! pods/UID/pod.json             the pod as accepted, that it is to go, and since when it is gone, if it is
 //! pods/UID/ephemeral/NAME.json  the record of one ephemeral container
+//! pods/UID.gone                 what is being removed for good
 //! ```
 //!
 //! A write is done when it would survive a power cut: a new file beside the old one, synced, renamed over it,
@@ -20,7 +21,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::pod::deletion::Removal;
 use crate::pod::record::{CreatedContainer, Origin, Phase, Record};
+use crate::pod::source::Source;
+
+/// What the name of a folder ends with that is being removed.
+const GONE: &str = ".gone";
 
 /// Why something could not be kept, or read back.
 #[derive(Debug, thiserror::Error)]
@@ -64,11 +70,15 @@ fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskEr
 pub(crate) struct KeptPod {
     /// The pod, with defaults, without its ephemeral containers.
     pub(crate) pod: Pod,
-    /// The manifest that it came from.
-    pub(crate) manifest: PathBuf,
+    /// Where it came from: `"manifest": PATH`, or `"api": null`.
+    #[serde(flatten)]
+    pub(crate) source: Source,
     /// How often a pod of this very manifest was removed before: part of what the UID follows from.
     #[serde(default)]
     pub(crate) incarnation: u64,
+    /// That it is to go, where a client of the API said so: no source says it again after a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) removal: Option<Removal>,
     /// Since when nothing of it is left in the runtime: a tombstone, which keeps its name in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gone_since: Option<Timestamp>,
@@ -162,12 +172,13 @@ impl Disk {
         let _ = fs::remove_file(self.pod_dir(uid).join("ephemeral").join(format!("{name}.json")));
     }
 
-    /// Forgets a pod altogether.
+    /// Forgets a pod altogether. Whatever happens in between, all of it is there afterwards or nothing.
     pub(crate) fn remove_pod(&self, uid: &str) -> Result<(), DiskError> {
         let dir = self.pod_dir(uid);
-        match fs::remove_dir_all(&dir) {
+        let gone = self.pod_dir(&format!("{uid}{GONE}"));
+        match fs::rename(&dir, &gone) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &dir)(error)),
-            _ => Ok(()),
+            _ => remove_all(&gone),
         }
     }
 
@@ -181,11 +192,31 @@ impl Disk {
             let Ok(uid) = entry.file_name().into_string() else {
                 continue;
             };
+            if uid.ends_with(GONE) || was_never_accepted(&entry.path()) {
+                remove_all(&entry.path())?;
+                continue;
+            }
             loaded.push(load_pod(uid, &entry.path())?);
         }
         loaded.sort_by(|one, other| one.uid.cmp(&other.uid));
         Ok(loaded)
     }
+}
+
+fn remove_all(dir: &Path) -> Result<(), DiskError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a pod's folder holds nothing but what was being written when the agent ended: nobody was told that the
+/// pod is accepted, and nothing of it was begun.
+fn was_never_accepted(dir: &Path) -> bool {
+    let Ok(mut entries) = fs::read_dir(dir) else {
+        return false;
+    };
+    entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "pod.json.new"))
 }
 
 fn load_pod(uid: String, dir: &Path) -> Result<LoadedPod, DiskError> {
@@ -390,6 +421,69 @@ mod tests {
         fs::write(disk.pod_dir("u1").join("ephemeral/dbg.json.new"), "{ half").expect("cut");
         let loaded = disk.load().expect("load");
         assert_eq!(loaded[0].records, [record("dbg")]);
+    }
+
+    #[test]
+    fn the_source_of_a_pod_is_kept_and_files_of_the_first_release_are_read() {
+        let dir = tempfile::tempdir().expect("folder");
+        let disk = Disk::open(dir.path()).expect("open");
+        let removal = Removal {
+            grace_seconds: 5,
+            since: Timestamp::UNIX_EPOCH,
+        };
+        let api = KeptPod {
+            pod: Pod::default(),
+            source: Source::Api,
+            incarnation: 0,
+            removal: Some(removal),
+            gone_since: None,
+        };
+        disk.write_pod("a", &api).expect("write");
+        fs::create_dir(disk.pod_dir("b")).expect("folder");
+        let old = r#"{"pod":{"apiVersion":"v1","kind":"Pod","metadata":{}},"manifest":"/m/web.yaml","incarnation":2}"#;
+        fs::write(disk.pod_dir("b").join("pod.json"), old).expect("write");
+        let kept: Vec<_> = disk
+            .load()
+            .expect("load")
+            .into_iter()
+            .map(|loaded| loaded.kept.expect("kept"))
+            .collect();
+        assert_eq!(kept[0], api);
+        let manifest = KeptPod {
+            source: Source::Manifest(PathBuf::from("/m/web.yaml")),
+            incarnation: 2,
+            removal: None,
+            ..api
+        };
+        assert_eq!(kept[1], manifest);
+        let written = serde_json::to_value(&manifest).expect("JSON");
+        assert_eq!(
+            written["manifest"], "/m/web.yaml",
+            "as the first release reads it"
+        );
+    }
+
+    #[test]
+    fn what_was_never_accepted_and_what_is_half_removed_goes_at_the_next_start() {
+        let dir = tempfile::tempdir().expect("folder");
+        let disk = Disk::open(dir.path()).expect("open");
+        for (pod, file) in [
+            ("cut", "pod.json.new"),
+            ("old.gone", "pod.json"),
+            ("kept", "pod.json.unreadable"),
+        ] {
+            fs::create_dir(disk.pod_dir(pod)).expect("folder");
+            fs::write(disk.pod_dir(pod).join(file), "{").expect("write");
+        }
+        fs::create_dir(disk.pod_dir("empty")).expect("folder");
+        let loaded = disk.load().expect("load");
+        assert_eq!(
+            loaded.iter().map(|pod| pod.uid.as_str()).collect::<Vec<_>>(),
+            ["kept"]
+        );
+        for pod in ["cut", "old.gone", "empty"] {
+            assert!(!disk.pod_dir(pod).exists(), "{pod}");
+        }
     }
 
     #[test]

@@ -14,10 +14,12 @@ use super::disk::{DiskError, KeptPod};
 use super::events::{Happening, Severity};
 use super::node_report::ManifestProblem;
 use super::{Inner, Store, Wanted};
+use crate::pod::deletion::Removal;
 use crate::pod::field_error::FieldError;
 use crate::pod::identity::ManifestIdentity;
 use crate::pod::plan::grace;
 use crate::pod::record::{CreatedContainer, Origin, Phase, Record};
+use crate::pod::source::Source;
 use crate::pod::{defaults, validation};
 
 /// One pod of a manifest.
@@ -110,7 +112,11 @@ impl<'a> Application<'a> {
     fn keep_all_of(&mut self, path: &Path) {
         let inner = self.store.lock();
         for (uid, entry) in &inner.pods {
-            if entry.manifest.starts_with(path) && !matches!(entry.wanted, Wanted::Removed { .. }) {
+            let of_path = entry
+                .source
+                .manifest()
+                .is_some_and(|manifest| manifest.starts_with(path));
+            if of_path && entry.removal().is_none() {
                 self.keep.insert(uid.clone());
                 let name = (entry.key.namespace.clone(), entry.key.name.clone());
                 self.taken.entry(name).or_insert_with(|| file_name(path));
@@ -128,7 +134,7 @@ impl<'a> Application<'a> {
         let inner = self.store.lock();
         inner
             .by_name(namespace, metadata.name.as_deref().unwrap_or_default())
-            .is_some_and(|entry| entry.manifest == path && entry.wanted == Wanted::Running)
+            .is_some_and(|entry| entry.source.manifest() == Some(path) && entry.wanted == Wanted::Running)
     }
 
     fn apply_pod(&mut self, path: &Path, manifest: &ManifestPod) -> Result<(), DiskError> {
@@ -142,6 +148,12 @@ impl<'a> Application<'a> {
             self.problem(path, &shown, message);
             return Ok(());
         }
+        // What is created meanwhile waits until this one is through, and the other way round.
+        let Ok(_claim) = self.store.claim_for_manifest(&namespace, &name) else {
+            let message = "a pod of this name was created over the API; that one counts until it is deleted";
+            self.problem(path, &shown, message.to_owned());
+            return Ok(());
+        };
         self.taken
             .insert((namespace.clone(), name.clone()), file_name(path));
 
@@ -194,10 +206,7 @@ impl<'a> Application<'a> {
         }
         let used_up = |uid: &str| {
             inner.tombstones.contains_key(uid)
-                || inner
-                    .pods
-                    .get(uid)
-                    .is_some_and(|entry| matches!(entry.wanted, Wanted::Removed { .. }))
+                || inner.pods.get(uid).is_some_and(|entry| entry.removal().is_some())
         };
         let mut incarnation = 0;
         loop {
@@ -213,10 +222,12 @@ impl<'a> Application<'a> {
         pod.spec.get_or_insert_default().node_name = Some(self.store.node_name.clone());
         pod.metadata.uid = Some(uid.to_owned());
         pod.metadata.creation_timestamp = Some(Time(Timestamp::now()));
+        let source = Source::Manifest(path.to_path_buf());
         let kept = KeptPod {
             pod: pod.clone(),
-            manifest: path.to_path_buf(),
+            source: source.clone(),
             incarnation,
+            removal: None,
             gone_since: None,
         };
         self.store.disk.write_pod(uid, &kept)?;
@@ -237,7 +248,7 @@ impl<'a> Application<'a> {
             inner.remove(&old);
         }
         let records = inner.orphans.remove(uid).unwrap_or_default();
-        inner.insert(pod, path.to_path_buf(), incarnation, Wanted::Running, records);
+        inner.insert(pod, source, incarnation, Wanted::Running, records);
         let version = inner.history.version();
         drop(inner);
         self.store.announce(version);
@@ -277,7 +288,7 @@ impl<'a> Application<'a> {
             reason: "NotSupported".to_owned(),
             message: message.clone(),
         };
-        inner.insert(pod, path.to_path_buf(), 0, wanted, Vec::new());
+        inner.insert(pod, Source::Manifest(path.to_path_buf()), 0, wanted, Vec::new());
         let version = inner.history.version();
         drop(inner);
         self.store.announce(version);
@@ -406,7 +417,7 @@ impl<'a> Application<'a> {
             .pods
             .iter()
             .filter(|(uid, entry)| {
-                !matches!(entry.wanted, Wanted::Removed { .. }) && !self.keep.contains(uid.as_str())
+                entry.source != Source::Api && entry.removal().is_none() && !self.keep.contains(uid.as_str())
             })
             .map(|(uid, _)| uid.clone())
             .collect();
@@ -450,10 +461,10 @@ impl Inner {
     /// Has a pod go, with the grace of its spec.
     fn remove(&mut self, uid: &str) {
         if let Some(entry) = self.pods.get_mut(uid) {
-            entry.wanted = Wanted::Removed {
+            entry.wanted = Wanted::Removed(Removal {
                 grace_seconds: grace(&entry.pod),
                 since: Timestamp::now(),
-            };
+            });
             entry.wake.notify_one();
             self.publish(uid, ChangeKind::Modified);
         }

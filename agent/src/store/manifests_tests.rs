@@ -1,6 +1,10 @@
 use serde_json::json;
 
 use super::*;
+use crate::store::DryRun;
+use crate::store::claim::Holder;
+use crate::store::create::CreateError;
+use crate::store::delete::Deletion;
 use crate::store::disk::Disk;
 
 const FILE: &str = "/manifests/web.json";
@@ -103,9 +107,66 @@ async fn a_pod_is_not_forgotten_while_a_debug_container_has_no_end() {
     let store = store(folder.path());
     apply(&store, Some(Ok(vec![manifest("one")]))).await;
     let debug = serde_json::from_value(json!({"name": "dbg", "image": "busybox"})).unwrap();
-    store.accept("default", "web", vec![debug]).await.unwrap();
+    store
+        .accept("default", "web", vec![debug], DryRun::No)
+        .await
+        .unwrap();
     let uid = uid(&store);
     assert!(store.forget(&uid).await.is_err());
     store.stop("default", "web", "dbg").await.unwrap();
     assert!(store.forget(&uid).await.is_err());
+}
+
+/// The pod of [`manifest`], created over the API instead.
+async fn create(store: &Arc<Store>) -> String {
+    let mut pod = manifest("one").pod;
+    pod.metadata.namespace = Some("default".to_owned());
+    let pod = crate::pod::creation::prepare(pod, "node1").unwrap();
+    let created = store.create(pod, DryRun::No).await.unwrap();
+    created.metadata.uid.clone().unwrap()
+}
+
+#[tokio::test]
+async fn a_pod_of_the_api_is_left_alone_and_keeps_its_name_until_it_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let api = create(&store).await;
+    let problems = || store.node_report().manifests.problems;
+
+    apply(&store, None).await;
+    assert_eq!((uid(&store), problems().len()), (api.clone(), 0));
+    apply(&store, Some(Err("line 3: is not YAML".to_owned()))).await;
+    assert_eq!(store.view(&api).unwrap().removal, None);
+    apply(&store, Some(Ok(vec![manifest("one")]))).await;
+    assert_eq!((uid(&store), store.pods().1.len()), (api.clone(), 1));
+    assert!(problems()[0].message.contains("over the API"), "{:?}", problems());
+
+    store
+        .delete("default", "web", Deletion::default(), DryRun::No)
+        .await
+        .unwrap();
+    store.name_freed().await;
+    apply(&store, Some(Ok(vec![manifest("one")]))).await;
+    assert_eq!(problems(), []);
+    assert_ne!(uid(&store), api);
+    let workable: Vec<String> = store.workable().into_iter().map(|(uid, _)| uid).collect();
+    assert_eq!(workable, [api], "the new one starts when the old one is gone");
+}
+
+#[tokio::test]
+async fn a_pod_of_the_folder_has_its_name_while_it_is_there_and_while_it_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let holder = async || {
+        let mut pod = manifest("one").pod;
+        pod.metadata.namespace = Some("default".to_owned());
+        match store.create(pod, DryRun::No).await {
+            Err(CreateError::AlreadyExists(holder)) => holder,
+            other => panic!("{other:?}"),
+        }
+    };
+    apply(&store, Some(Ok(vec![manifest("one")]))).await;
+    assert_eq!(holder().await, Holder::Manifest(PathBuf::from(FILE)));
+    apply(&store, None).await;
+    assert_eq!(holder().await, Holder::Leaving);
 }

@@ -1,11 +1,15 @@
 //! The pods of this node: what every source says of them merged, what the workers report, the history that
 //! watches read, and (in [`disk`]) what must outlive the process.
 //!
-//! Three sides use it: sources say which pods there are ([`manifests`]), the API reads pods and adds ephemeral
-//! containers ([`accept`]), and a pod's worker reads what is wanted and reports what is ([`progress`]).
+//! Three sides use it: sources say which pods there are ([`manifests`]), the API reads pods and writes them
+//! ([`create`], [`update`], [`delete`]) and their ephemeral containers ([`accept`]), and a pod's worker reads what
+//! is wanted and reports what is ([`progress`]).
 
 pub(crate) mod accept;
 pub(crate) mod changes;
+pub(crate) mod claim;
+pub(crate) mod create;
+pub(crate) mod delete;
 pub(crate) mod disk;
 pub(crate) mod events;
 pub(crate) mod launch_metrics;
@@ -15,6 +19,7 @@ mod node;
 pub(crate) mod node_report;
 pub(crate) mod progress;
 pub(crate) mod served;
+pub(crate) mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -25,22 +30,28 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
+use crate::pod::deletion::Removal;
 use crate::pod::identity::PodKey;
 use crate::pod::launch::Launch;
 use crate::pod::node::Node;
 use crate::pod::record::{Phase, Record};
+use crate::pod::source::Source;
 use crate::pod::status;
 use changes::{Change, ChangeKind, History};
-use disk::Disk;
+use disk::{Disk, KeptPod};
 use events::{Events, Happening};
 use launch_metrics::{LaunchClock, LaunchMetrics};
 use namespaces::Namespaces;
 use node_report::NodeReport;
 
-/// Says on a served pod where it came from.
-pub(crate) const SOURCE_ANNOTATION: &str = "debuglet.io/source";
-/// Says on a served pod of the manifests folder which file it stands in.
-pub(crate) const MANIFEST_ANNOTATION: &str = "debuglet.io/manifest";
+/// Whether a write is done, or only judged and answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DryRun {
+    /// It is done, and durable before the answer.
+    No,
+    /// The answer is what it would be, and nothing is kept.
+    All,
+}
 
 /// The pods of this node. Shared by all; nothing in it waits while it is locked.
 #[derive(Debug)]
@@ -52,12 +63,16 @@ pub(crate) struct Store {
     versions: watch::Sender<u64>,
     /// The newest version, for those who wait for events.
     event_versions: watch::Sender<u64>,
+    /// Wakes who applies the manifests, when a name that some of them had to wait for may be free.
+    name_freed: Notify,
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     /// By UID.
     pods: BTreeMap<String, Entry>,
+    /// Namespace and name of the pods that are being written to the disk: nobody else may take them meanwhile.
+    claims: BTreeSet<(String, String)>,
     /// UIDs that were used by pods that are gone, and since when.
     tombstones: BTreeMap<String, Timestamp>,
     /// Records whose pod could not be read at start, until a source names the pod again.
@@ -76,18 +91,18 @@ pub(crate) struct Inner {
 enum Wanted {
     /// It runs.
     Running,
-    /// It goes, with this grace in seconds.
-    Removed { grace_seconds: i64, since: Timestamp },
+    /// It goes.
+    Removed(Removal),
     /// It was never started: it needs what is not supported, or is not valid.
     Refused { reason: String, message: String },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     key: PodKey,
     /// As accepted, with defaults, without ephemeral containers.
     pod: Arc<Pod>,
-    manifest: PathBuf,
+    source: Source,
     /// See [`disk::KeptPod::incarnation`].
     incarnation: u64,
     wanted: Wanted,
@@ -109,21 +124,51 @@ struct Entry {
 }
 
 impl Entry {
+    /// A pod of which nothing has been seen yet; its UID is in its metadata.
+    fn new(pod: Pod, source: Source, incarnation: u64, wanted: Wanted, records: Vec<Record>) -> Entry {
+        let metadata = &pod.metadata;
+        let key = PodKey {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        };
+        let status = match &wanted {
+            Wanted::Refused { reason, message } => status::refused(&pod, reason, message, Timestamp::now()),
+            _ => PodStatus {
+                phase: Some("Pending".to_owned()),
+                ..PodStatus::default()
+            },
+        };
+        let launches = records
+            .iter()
+            .map(|record| (record.spec.name.clone(), first_launch(record)))
+            .collect();
+        Entry {
+            key,
+            pod: Arc::new(pod),
+            source,
+            incarnation,
+            wanted,
+            records,
+            status,
+            launches,
+            foreign: BTreeSet::new(),
+            served: Arc::default(),
+            known: true,
+            wake: Arc::new(Notify::new()),
+            writing: Arc::default(),
+        }
+    }
+
     /// What the API shows of the pod.
     fn serve(&self, version: u64) -> Arc<Pod> {
         let mut pod = Pod::clone(&self.pod);
         let metadata = &mut pod.metadata;
         metadata.resource_version = Some(version.to_string());
-        let annotations = metadata.annotations.get_or_insert_default();
-        annotations.insert(SOURCE_ANNOTATION.to_owned(), "manifest".to_owned());
-        annotations.insert(
-            MANIFEST_ANNOTATION.to_owned(),
-            self.manifest.display().to_string(),
-        );
-        if let Wanted::Removed { grace_seconds, since } = &self.wanted {
-            let deadline = since.as_second().saturating_add(*grace_seconds);
-            metadata.deletion_timestamp = Timestamp::from_second(deadline).ok().map(Time);
-            metadata.deletion_grace_period_seconds = Some(*grace_seconds);
+        self.source.annotate(metadata);
+        if let Wanted::Removed(removal) = &self.wanted {
+            metadata.deletion_timestamp = Some(Time(removal.deadline()));
+            metadata.deletion_grace_period_seconds = Some(removal.grace_seconds);
         }
         if !self.records.is_empty() {
             let containers = self.records.iter().map(|record| record.spec.clone()).collect();
@@ -131,6 +176,32 @@ impl Entry {
         }
         pod.status = Some(self.status.clone());
         Arc::new(pod)
+    }
+
+    /// How it is being removed, if it is.
+    fn removal(&self) -> Option<Removal> {
+        match self.wanted {
+            Wanted::Removed(removal) => Some(removal),
+            _ => None,
+        }
+    }
+
+    /// Whether it is served no more, though not all of it is gone from the runtime: as in Kubernetes, who deletes a
+    /// pod without any grace does not wait for its end. Another pod can have its name, and starts after that end.
+    fn is_deleted(&self) -> bool {
+        self.source == Source::Api && self.removal().is_some_and(|removal| removal.grace_seconds == 0)
+    }
+
+    /// What is kept of it on disk.
+    fn kept(&self) -> KeptPod {
+        KeptPod {
+            pod: Pod::clone(&self.pod),
+            source: self.source.clone(),
+            incarnation: self.incarnation,
+            // What goes from the folder goes because its file says so, also after a restart.
+            removal: self.removal().filter(|_| self.source == Source::Api),
+            gone_since: None,
+        }
     }
 }
 
@@ -143,6 +214,7 @@ impl Store {
         let mut history = History::starting_at(version);
         let mut inner = Inner {
             pods: BTreeMap::new(),
+            claims: BTreeSet::new(),
             tombstones: BTreeMap::new(),
             orphans: BTreeMap::new(),
             namespaces: Namespaces::new(node_name, Time(now), &mut history),
@@ -165,13 +237,8 @@ impl Store {
             problems.extend(loaded.problems);
             match loaded.kept {
                 Some(kept) if kept.gone_since.is_none() => {
-                    inner.insert(
-                        kept.pod,
-                        kept.manifest,
-                        kept.incarnation,
-                        Wanted::Running,
-                        loaded.records,
-                    );
+                    let wanted = kept.removal.map_or(Wanted::Running, Wanted::Removed);
+                    inner.insert(kept.pod, kept.source, kept.incarnation, wanted, loaded.records);
                     if let Some(entry) = inner.pods.get_mut(&loaded.uid) {
                         entry.known = false;
                     }
@@ -193,9 +260,15 @@ impl Store {
             inner: Mutex::new(inner),
             versions: watch::Sender::new(version),
             event_versions: watch::Sender::new(version),
+            name_freed: Notify::new(),
         };
         store.expire_tombstones();
         Ok((Arc::new(store), problems))
+    }
+
+    /// The node whose pods these are.
+    pub(crate) fn node_name(&self) -> &str {
+        &self.node_name
     }
 
     /// The folder in which everything of one pod lies.
@@ -285,9 +358,9 @@ impl Inner {
     fn by_name(&self, namespace: &str, name: &str) -> Option<&Entry> {
         self.pods
             .values()
-            .filter(|entry| entry.key.namespace == namespace && entry.key.name == name)
+            .filter(|entry| entry.key.namespace == namespace && entry.key.name == name && !entry.is_deleted())
             .max_by_key(|entry| {
-                let stays = !matches!(entry.wanted, Wanted::Removed { .. });
+                let stays = entry.removal().is_none();
                 (
                     stays,
                     entry.pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
@@ -296,53 +369,26 @@ impl Inner {
     }
 
     /// Adds a pod; its UID is in its metadata.
-    fn insert(
-        &mut self,
-        pod: Pod,
-        manifest: PathBuf,
-        incarnation: u64,
-        wanted: Wanted,
-        records: Vec<Record>,
-    ) {
-        let metadata = &pod.metadata;
-        let key = PodKey {
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            name: metadata.name.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
-        };
-        let status = match &wanted {
-            Wanted::Refused { reason, message } => status::refused(&pod, reason, message, Timestamp::now()),
-            _ => PodStatus {
-                phase: Some("Pending".to_owned()),
-                ..PodStatus::default()
-            },
-        };
-        let launches = records
-            .iter()
-            .map(|record| (record.spec.name.clone(), first_launch(record)))
-            .collect();
-        let uid = key.uid.clone();
-        let entry = Entry {
-            key,
-            pod: Arc::new(pod),
-            manifest,
-            incarnation,
-            wanted,
-            records,
-            status,
-            launches,
-            foreign: BTreeSet::new(),
-            served: Arc::default(),
-            known: true,
-            wake: Arc::new(Notify::new()),
-            writing: Arc::default(),
-        };
+    fn insert(&mut self, pod: Pod, source: Source, incarnation: u64, wanted: Wanted, records: Vec<Record>) {
+        let entry = Entry::new(pod, source, incarnation, wanted, records);
+        let uid = entry.key.uid.clone();
         self.pods.insert(uid.clone(), entry);
         self.publish(&uid, ChangeKind::Added);
     }
 
-    /// Gives the pod a new version, and everyone who watches its new state; its worker looks at it anew.
+    /// Gives the pod a new version, and everyone who watches its new state; its worker looks at it anew. The end of a
+    /// pod that was deleted without grace was told when it was deleted.
     fn publish(&mut self, uid: &str, kind: ChangeKind) -> u64 {
+        let Some(entry) = self.pods.get_mut(uid) else {
+            return self.history.version();
+        };
+        if entry.is_deleted() {
+            return self.history.version();
+        }
+        self.publish_always(uid, kind)
+    }
+
+    fn publish_always(&mut self, uid: &str, kind: ChangeKind) -> u64 {
         let Some(entry) = self.pods.get_mut(uid) else {
             return self.history.version();
         };
@@ -367,7 +413,8 @@ impl Inner {
     /// What the end of a pod means to others: its namespace may be empty, and another pod may have had its name
     /// already. A client that keeps pods by name has just dropped that one too, so it is told of it once more.
     fn after_deletion(&mut self, gone: &PodKey) {
-        let others = self.pods.values().filter(|entry| entry.key.uid != gone.uid);
+        let served = self.pods.values().filter(|entry| !entry.is_deleted());
+        let others = served.filter(|entry| entry.key.uid != gone.uid);
         let neighbours: Vec<&Entry> = others
             .filter(|entry| entry.key.namespace == gone.namespace)
             .collect();
@@ -390,3 +437,6 @@ fn first_launch(record: &Record) -> Launch {
     }
     launch
 }
+
+#[cfg(test)]
+mod writes_tests;

@@ -60,6 +60,16 @@ pub(crate) struct KubeletReport {
     pub(crate) evidence: String,
 }
 
+impl KubeletReport {
+    /// Why no pods of our own are started here, if so.
+    pub(crate) fn forbids_pods(&self) -> Option<String> {
+        self.running.then(|| {
+            let evidence = &self.evidence;
+            format!("a kubelet runs on this node ({evidence}): debuglet starts no pods of its own beside it")
+        })
+    }
+}
+
 /// The manifests folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

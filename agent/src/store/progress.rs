@@ -10,8 +10,10 @@ use tokio::sync::Notify;
 use super::changes::ChangeKind;
 use super::disk::{DiskError, KeptPod};
 use super::{Store, Wanted};
+use crate::pod::deletion::Removal;
 use crate::pod::launch::Launch;
 use crate::pod::record::{Phase, Record};
+use crate::pod::source::Source;
 
 /// How long the records of a pod that is gone are kept.
 const TOMBSTONE_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -42,8 +44,8 @@ pub(crate) struct View {
     pub(crate) pod: Arc<Pod>,
     /// Its ephemeral containers, in the order in which they were accepted.
     pub(crate) records: Vec<Record>,
-    /// Whether it is to go, with the grace of its containers in seconds.
-    pub(crate) removal: Option<i64>,
+    /// Whether it is to go.
+    pub(crate) removal: Option<Removal>,
     /// The status as last reported.
     pub(crate) status: PodStatus,
 }
@@ -68,9 +70,9 @@ impl Store {
             let Some(entry) = inner.pods.get(uid) else {
                 return true;
             };
-            !matches!(entry.wanted, Wanted::Removed { .. })
+            entry.removal().is_none()
                 && inner.pods.values().any(|other| {
-                    matches!(other.wanted, Wanted::Removed { .. })
+                    other.removal().is_some()
                         && other.key.namespace == entry.key.namespace
                         && other.key.name == entry.key.name
                 })
@@ -87,14 +89,10 @@ impl Store {
     pub(crate) fn view(&self, uid: &str) -> Option<View> {
         let inner = self.lock();
         let entry = inner.pods.get(uid)?;
-        let removal = match entry.wanted {
-            Wanted::Removed { grace_seconds, .. } => Some(grace_seconds),
-            _ => None,
-        };
         Some(View {
             pod: Arc::clone(&entry.pod),
             records: entry.records.clone(),
-            removal,
+            removal: entry.removal(),
             status: entry.status.clone(),
         })
     }
@@ -188,7 +186,8 @@ impl Store {
         }
     }
 
-    /// Buries a pod of which nothing is left in the runtime: its records stay on disk as a tombstone.
+    /// Buries a pod of which nothing is left in the runtime: the records of a manifest's pod stay on disk as a
+    /// tombstone.
     pub(crate) async fn forget(self: &Arc<Self>, uid: &str) -> Result<(), AdvanceError> {
         let store = Arc::clone(self);
         let uid = uid.to_owned();
@@ -218,19 +217,25 @@ impl Store {
                 return Err(AdvanceError::NotEnded);
             }
             KeptPod {
-                pod: Pod::clone(&entry.pod),
-                manifest: entry.manifest.clone(),
-                incarnation: entry.incarnation,
                 gone_since: Some(now),
+                ..entry.kept()
             }
         };
-        self.disk.write_pod(uid, &kept)?;
+        // A random UID never comes back, so nothing of it need be remembered.
+        let remembered = kept.source != Source::Api;
+        if remembered {
+            self.disk.write_pod(uid, &kept)?;
+        } else {
+            self.disk.remove_pod(uid)?;
+        }
         let version = {
             let mut inner = self.lock();
             let version = inner.publish(uid, ChangeKind::Deleted);
             inner.pods.remove(uid);
             inner.launch_clock.forget(uid);
-            inner.tombstones.insert(uid.to_owned(), now);
+            if remembered {
+                inner.tombstones.insert(uid.to_owned(), now);
+            }
             version
         };
         self.announce(version);

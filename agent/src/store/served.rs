@@ -26,7 +26,8 @@ pub(crate) trait Served: Metadata<Ty = ObjectMeta> + Clone + Default + Send + Sy
 impl Served for Pod {
     fn all(inner: &Inner) -> Vec<Arc<Pod>> {
         let served = |entry: &Entry| Arc::clone(&entry.served);
-        inner.pods.values().map(served).collect()
+        let entries = inner.pods.values().filter(|entry| !entry.is_deleted());
+        entries.map(served).collect()
     }
 
     fn log(history: &History) -> &Log<Pod> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,7 @@ use super::target::Targets;
 use super::{ending, report, sandbox};
 use crate::pod::crash_back_off::CrashBackOff;
 use crate::pod::defaults;
+use crate::pod::deletion::Removal;
 use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
 use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation};
@@ -63,7 +65,12 @@ pub(super) struct PodWorker {
     cancel: CancellationToken,
     /// Ends the wait for one container's image: set when it is stopped.
     launches: BTreeMap<String, CancellationToken>,
-    /// The agent stops: ends every other wait, but never a create or a start.
+    /// Ends every other wait, but never a create or a start: set when the agent stops, or when the pod is to go sooner
+    /// than it was told to, as what is waited for then must be asked anew.
+    waits: CancellationToken,
+    /// How the pod was being removed at the last turn.
+    removal: Option<Removal>,
+    /// The agent stops.
     shutdown: CancellationToken,
 }
 
@@ -93,6 +100,8 @@ impl PodWorker {
             busy: BTreeMap::new(),
             cancel: shutdown.child_token(),
             launches: BTreeMap::new(),
+            waits: shutdown.child_token(),
+            removal: None,
             shutdown,
         }
     }
@@ -117,8 +126,9 @@ impl PodWorker {
     /// is known; `None` once the pod is gone.
     async fn turn(&mut self) -> Option<Option<Duration>> {
         let view = self.context.store.view(&self.uid)?;
-        if view.removal.is_some() {
+        if let Some(removal) = view.removal {
             self.cancel.cancel();
+            self.hasten(removal, plan::grace(&view.pod));
         }
         for record in &view.records {
             if let (Phase::Stopping { .. }, Some(launch)) =
@@ -156,7 +166,9 @@ impl PodWorker {
             pod: &view.pod,
             records: &view.records,
             observed: &self.observed,
-            removal: view.removal,
+            removal: view
+                .removal
+                .map(|removal| removal.remaining_seconds(Timestamp::now())),
             forbidden: forbidden.as_deref(),
             runtime_instance: &runtime_instance,
             crashes: &self.crashes,
@@ -347,7 +359,10 @@ impl PodWorker {
                 else {
                     return;
                 };
-                let grace = view.removal.unwrap_or_else(|| plan::grace(&view.pod));
+                let grace = match view.removal {
+                    Some(removal) => removal.remaining_seconds(Timestamp::now()),
+                    None => plan::grace(&view.pod),
+                };
                 let (full, observed) = (full_pod(view), self.observed.clone());
                 // A stop is a wait; every other step writes a record or starts a container, and comes to its end.
                 let waits = matches!(step, EphemeralStep::Stop { .. });
@@ -427,13 +442,24 @@ impl PodWorker {
         self.steps.spawn(async move { (name, step.await) });
     }
 
-    /// Like `spawn`, for a step that may be cut short when the agent stops: the runtime takes it back, or goes on
-    /// by itself, or is asked again by the next agent.
+    /// Like `spawn`, for a step that may be cut short: the runtime takes it back, or goes on by itself, or is asked
+    /// again, be it by the next agent.
     fn spawn_wait(&mut self, name: &str, step: impl Future<Output = Outcome> + Send + 'static) {
-        let shutdown = self.shutdown.clone();
+        let waits = self.waits.clone();
         self.spawn(name, async move {
-            shutdown.run_until_cancelled(step).await.unwrap_or(Outcome::Done)
+            waits.run_until_cancelled(step).await.unwrap_or(Outcome::Done)
         });
+    }
+
+    /// Cuts the stops under way short where the pod is to go sooner than they were told; before it was to go at all,
+    /// that was its own grace.
+    fn hasten(&mut self, removal: Removal, own_grace: i64) {
+        let told = self.removal.map_or(own_grace, |before| before.grace_seconds);
+        if removal.grace_seconds < told {
+            self.waits.cancel();
+            self.waits = self.shutdown.child_token();
+        }
+        self.removal = Some(removal);
     }
 
     fn ended(&mut self, ended: Result<(String, Outcome), tokio::task::JoinError>) {

@@ -107,7 +107,7 @@ impl Node {
         };
         let wanted = names.iter().map(entry).collect();
         self.store
-            .accept("default", "web", wanted)
+            .accept("default", "web", wanted, crate::store::DryRun::No)
             .await
             .expect("accepted");
     }

@@ -1,0 +1,195 @@
+//! `pods/ephemeralcontainers`. Every way of writing it ends in the whole list that is wanted, which the store judges
+//! and makes durable before the answer. It is read and written in two forms: see [`form`].
+
+mod form;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
+
+use super::Context;
+use super::pods::find;
+use super::request::Body;
+use super::status::Failure;
+use super::writes::{
+    ATTEMPTS, Document, WriteParameters, answer, patch_form, read, read_json, require_kind, require_place,
+    said,
+};
+use crate::pod::field_error::{Cause, FieldError};
+use crate::pod::patch as patches;
+use crate::store::DryRun;
+use crate::store::accept::AcceptError;
+use form::{Form, Wish};
+
+/// The list, in the form that the client reads.
+pub(crate) async fn get(
+    State(context): State<Arc<Context>>,
+    Path((namespace, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let pod = find(&context.store, &namespace, &name)?;
+    let object = Form::of_client(&headers).present(&pod).map_err(unwritable)?;
+    Ok(Json(object).into_response())
+}
+
+/// Replaces the list by the body's, which must hold all that was there.
+pub(crate) async fn put(
+    State(context): State<Arc<Context>>,
+    Path((namespace, name)): Path<(String, String)>,
+    parameters: WriteParameters,
+    body: Body,
+) -> Result<Response, Failure> {
+    let Document { object, duplicates } = read(&body)?;
+    let form = Form::of_object(&object);
+    require_kind(&object, form.kind())?;
+    let wish = form
+        .decode(object)
+        .map_err(|error| Failure::bad_request(error.to_string()))?;
+    let warnings = parameters
+        .judge(&wish.unknown, &duplicates)
+        .map_err(|unknown| Failure::bad_request(unknown.message()))?;
+    require_place(&wish.metadata, &namespace, &name)?;
+    let write = Write {
+        context: &context,
+        namespace: &namespace,
+        name: &name,
+        dry_run: parameters.dry_run,
+    };
+    let base = find(&context.store, &namespace, &name)?;
+    if said(&wish.metadata.uid).is_some_and(|uid| Some(uid) != base.metadata.uid) {
+        return Err(write.changed());
+    }
+    let written = write
+        .accept(&base, wish)
+        .await
+        .map_err(|refused| refused.failure)?;
+    let object = form.present(&written).map_err(unwritable)?;
+    Ok(answer(StatusCode::OK, &object, &warnings))
+}
+
+/// Applies a patch and takes the list that comes out.
+pub(crate) async fn patch(
+    State(context): State<Arc<Context>>,
+    Path((namespace, name)): Path<(String, String)>,
+    parameters: WriteParameters,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let patch_form = patch_form(&body.media_type)?;
+    let patch = read_json(&body)?;
+    let form = Form::of_patch(&patch, &headers);
+    let write = Write {
+        context: &context,
+        namespace: &namespace,
+        name: &name,
+        dry_run: parameters.dry_run,
+    };
+    let mut attempts = 1..;
+    loop {
+        let base = find(&context.store, &namespace, &name)?;
+        let object = form.present(&base).map_err(unwritable)?;
+        let patched = patches::apply(patch_form, &object, &patch)?;
+        let wish = form
+            .decode(patched)
+            .map_err(|error| Failure::invalid_patch(error.to_string()))?;
+        for (field, changed) in [
+            ("metadata.name", wish.metadata.name != base.metadata.name),
+            (
+                "metadata.namespace",
+                wish.metadata.namespace != base.metadata.namespace,
+            ),
+            (
+                "metadata.uid",
+                said(&wish.metadata.uid).is_some_and(|uid| Some(uid) != base.metadata.uid),
+            ),
+        ] {
+            if changed {
+                let error = FieldError::new(field, Cause::Invalid, "cannot be changed");
+                return Err(Failure::invalid("Pod", &name, &[error]));
+            }
+        }
+        let warnings = parameters
+            .judge(&wish.unknown, &[])
+            .map_err(|unknown| Failure::invalid_patch(unknown.message()))?;
+        match write.accept(&base, wish).await {
+            Ok(written) => {
+                let object = form.present(&written).map_err(unwritable)?;
+                return Ok(answer(StatusCode::OK, &object, &warnings));
+            }
+            Err(refused) if refused.overtaken && attempts.next() < Some(ATTEMPTS) => {}
+            Err(refused) => return Err(refused.failure),
+        }
+    }
+}
+
+fn unwritable(error: serde_json::Error) -> Failure {
+    Failure::internal(format!("the pod cannot be written as JSON: {error}"))
+}
+
+/// A write to one pod.
+struct Write<'a> {
+    context: &'a Context,
+    namespace: &'a str,
+    name: &'a str,
+    dry_run: DryRun,
+}
+
+/// Why a list was not accepted.
+struct Refused {
+    failure: Failure,
+    /// Somebody else wrote since the pod was read, and the client did not say which version it means.
+    overtaken: bool,
+}
+
+impl Write<'_> {
+    /// Accepts the list of `wish`, which was made from `base`. Whatever else differs between them is ignored.
+    async fn accept(&self, base: &Pod, wish: Wish) -> Result<Arc<Pod>, Refused> {
+        let version = said(&wish.metadata.resource_version);
+        if version.is_some() && version != base.metadata.resource_version {
+            return Err(Refused {
+                failure: self.changed(),
+                overtaken: false,
+            });
+        }
+        let store = &self.context.store;
+        match store
+            .accept(self.namespace, self.name, wish.list, self.dry_run)
+            .await
+        {
+            Ok(written) => Ok(written),
+            // A list that was right for `base` is refused because it lacks what somebody added since.
+            Err(AcceptError::Invalid(_)) if self.was_overtaken(base) => Err(Refused {
+                failure: self.changed(),
+                overtaken: true,
+            }),
+            Err(error) => Err(Refused {
+                failure: Failure::not_accepted(self.namespace, self.name, error),
+                overtaken: false,
+            }),
+        }
+    }
+
+    fn was_overtaken(&self, base: &Pod) -> bool {
+        let now = self.context.store.pod(self.namespace, self.name);
+        now.is_some_and(|now| now.metadata.uid != base.metadata.uid || list(&now) != list(base))
+    }
+
+    fn changed(&self) -> Failure {
+        let (namespace, name) = (self.namespace, self.name);
+        let message =
+            format!("{namespace}/{name} has changed since it was read: read it again and add to that");
+        Failure::conflict("pods", name, message)
+    }
+}
+
+fn list(pod: &Pod) -> &[EphemeralContainer] {
+    let list = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ephemeral_containers.as_deref());
+    list.unwrap_or_default()
+}

@@ -1,0 +1,70 @@
+//! POST of `pods`: a pod that runs like one of the manifests folder, and is as durable.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{WriteParameters, answer, decode_pod, read, require_kind, require_namespace, said};
+use crate::api::Context;
+use crate::api::request::Body;
+use crate::api::status::Failure;
+use crate::pod::{creation, generated_name};
+use crate::store::DryRun;
+use crate::store::create::CreateError;
+
+/// How many names are tried where the client leaves the name to us.
+const GENERATED_NAMES: usize = 8;
+
+/// Creates a pod.
+pub(crate) async fn post(
+    State(context): State<Arc<Context>>,
+    Path(namespace): Path<String>,
+    parameters: WriteParameters,
+    body: Body,
+) -> Result<Response, Failure> {
+    let document = read(&body)?;
+    require_kind(&document.object, "Pod")?;
+    let (mut pod, unknown) =
+        decode_pod(document.object).map_err(|error| Failure::bad_request(error.to_string()))?;
+    let warnings = parameters
+        .judge(&unknown, &document.duplicates)
+        .map_err(|unknown| Failure::bad_request(unknown.message()))?;
+    require_namespace(&pod.metadata, &namespace)?;
+    if said(&pod.metadata.resource_version).is_some() {
+        return Err(Failure::bad_request(
+            "metadata.resourceVersion cannot be set for a pod that is to be created",
+        ));
+    }
+    if let Some(reason) = context.store.node_report().kubelet.forbids_pods() {
+        return Err(Failure::forbidden(reason));
+    }
+    pod.metadata.namespace = Some(namespace);
+    let created = create(&context, pod, parameters.dry_run).await?;
+    Ok(answer(StatusCode::CREATED, &*created, &warnings))
+}
+
+/// Creates a pod under the name that it says, or under one that is made for it.
+async fn create(context: &Context, mut pod: Pod, dry_run: DryRun) -> Result<Arc<Pod>, Failure> {
+    let base = said(&pod.metadata.generate_name).filter(|_| said(&pod.metadata.name).is_none());
+    let mut attempts = 1..;
+    loop {
+        if let Some(base) = &base {
+            pod.metadata.name = Some(generated_name::with_suffix(base, rand::random()));
+        }
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let prepared = creation::prepare(pod.clone(), context.store.node_name())
+            .map_err(|errors| Failure::invalid("Pod", &name, &errors))?;
+        match context.store.create(prepared, dry_run).await {
+            Ok(created) => return Ok(created),
+            Err(CreateError::AlreadyExists(_))
+                if base.is_some() && attempts.next() < Some(GENERATED_NAMES) => {}
+            Err(error) => {
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                return Err(Failure::not_created(namespace, &name, error));
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What all writes have in common: their parameters, their bodies, and what is said of fields that nobody knows.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+mod parameters;
+pub(crate) mod update;
+
+use axum::Json;
+use axum::http::header::WARNING;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::request::Body;
+use super::status::Failure;
+use crate::pod::decode::{DecodeError, decode, quantities_as_text};
+use crate::pod::duplicate_fields::duplicate_fields;
+use crate::pod::patch::PatchForm;
+pub(crate) use parameters::WriteParameters;
+
+/// How often a patch that names no version is applied anew when somebody else wrote in between.
+pub(crate) const ATTEMPTS: usize = 5;
+
+/// The object in a body, and the fields that stand in it twice.
+pub(crate) struct Document {
+    /// The object.
+    pub(crate) object: Value,
+    /// The paths of fields that stand twice. YAML with such fields is not read at all.
+    pub(crate) duplicates: Vec<String>,
+}
+
+/// The object in a body, as JSON or YAML.
+pub(crate) fn read(body: &Body) -> Result<Document, Failure> {
+    let (object, duplicates) = match body.media_type.as_str() {
+        "" | "application/json" => (read_json(body)?, duplicate_fields(&body.bytes)),
+        "application/yaml" => {
+            let text = std::str::from_utf8(&body.bytes)
+                .map_err(|error| Failure::bad_request(format!("the body is not UTF-8: {error}")))?;
+            let options = serde_saphyr::options! { with_snippet: false };
+            let object = serde_saphyr::from_str_with_options(text, options)
+                .map_err(|error| Failure::bad_request(format!("the body is not YAML: {error}")))?;
+            (object, Vec::new())
+        }
+        other => {
+            return Err(Failure::unsupported_media_type(format!(
+                "a body of type {other:?} is not read here: send application/json or application/yaml"
+            )));
+        }
+    };
+    Ok(Document { object, duplicates })
+}
+
+/// The JSON in a body, such as a patch.
+pub(crate) fn read_json(body: &Body) -> Result<Value, Failure> {
+    serde_json::from_slice(&body.bytes)
+        .map_err(|error| Failure::bad_request(format!("the body is not JSON: {error}")))
+}
+
+/// The form of a patch with this `Content-Type`.
+pub(crate) fn patch_form(media_type: &str) -> Result<PatchForm, Failure> {
+    match media_type {
+        "application/strategic-merge-patch+json" => Ok(PatchForm::Strategic),
+        "application/merge-patch+json" => Ok(PatchForm::Merge),
+        "application/json-patch+json" => Ok(PatchForm::Json),
+        "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
+            Err(Failure::unsupported_media_type(
+                "server-side apply is not supported, as nobody is kept as the owner of a field: apply without --server-side",
+            ))
+        }
+        other => Err(Failure::unsupported_media_type(format!(
+            "a patch of type {other:?} is not read here: send application/strategic-merge-patch+json, \
+             application/merge-patch+json or application/json-patch+json"
+        ))),
+    }
+}
+
+/// The pod in a document, and the fields that a pod does not have. A document that does not say what it is counts as
+/// what belongs here.
+pub(crate) fn decode_pod(mut document: Value) -> Result<(Pod, Vec<String>), DecodeError> {
+    quantities_as_text(&mut document);
+    decode::<Pod>(document)
+}
+
+/// Refuses a document that says it is something else than `kind` of v1. One that does not say counts as that.
+pub(crate) fn require_kind(document: &Value, kind: &str) -> Result<(), Failure> {
+    let is = |field: &str, expected: &str| match &document[field] {
+        Value::Null => true,
+        value => value
+            .as_str()
+            .is_some_and(|said| said.is_empty() || said == expected),
+    };
+    if is("apiVersion", "v1") && is("kind", kind) {
+        return Ok(());
+    }
+    let said = |field: &str| document[field].as_str().unwrap_or_default().to_owned();
+    let (version, said) = (said("apiVersion"), said("kind"));
+    Err(Failure::bad_request(format!(
+        "the body is a {said} of {version}: send a {kind} of v1"
+    )))
+}
+
+/// Refuses an object that is not the one in the path.
+pub(crate) fn require_place(metadata: &ObjectMeta, namespace: &str, name: &str) -> Result<(), Failure> {
+    let said = metadata.name.as_deref().unwrap_or_default();
+    if said != name {
+        return Err(Failure::bad_request(format!(
+            "the body is of pod {said:?}, the path of {name:?}"
+        )));
+    }
+    require_namespace(metadata, namespace)
+}
+
+/// Refuses an object of another namespace than the one in the path.
+pub(crate) fn require_namespace(metadata: &ObjectMeta, namespace: &str) -> Result<(), Failure> {
+    match metadata.namespace.as_deref().unwrap_or_default() {
+        "" => Ok(()),
+        said if said == namespace => Ok(()),
+        said => Err(Failure::bad_request(format!(
+            "the body is of namespace {said:?}, the path of {namespace:?}"
+        ))),
+    }
+}
+
+/// What an optional text of the metadata says, where it says anything.
+pub(crate) fn said(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.is_empty())
+}
+
+/// The object as it was written, with warnings about what was not taken.
+pub(crate) fn answer(code: StatusCode, object: &impl Serialize, warnings: &[String]) -> Response {
+    let mut response = (code, Json(object)).into_response();
+    for warning in warnings {
+        // 299 is a lasting warning; the dash stands for an agent without a name (RFC 7234, 5.5).
+        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+    response
+}

@@ -1,0 +1,55 @@
+//! Where a pod came from, and how a served pod says so.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+
+/// Says on a served pod where it came from.
+pub(crate) const SOURCE_ANNOTATION: &str = "debuglet.io/source";
+/// Says on a served pod of the manifests folder which file it stands in.
+pub(crate) const MANIFEST_ANNOTATION: &str = "debuglet.io/manifest";
+
+/// Who says what a pod is, and that it is to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Source {
+    /// This file of the manifests folder.
+    Manifest(PathBuf),
+    /// A client of the node-local API.
+    Api,
+}
+
+impl Source {
+    /// The manifest that the pod came from, if it came from one.
+    pub(crate) fn manifest(&self) -> Option<&Path> {
+        match self {
+            Source::Manifest(path) => Some(path),
+            Source::Api => None,
+        }
+    }
+
+    /// Writes the source into the annotations of a pod that is served.
+    pub(crate) fn annotate(&self, metadata: &mut ObjectMeta) {
+        let annotations = metadata.annotations.get_or_insert_default();
+        let mut annotate = |key: &str, value: String| annotations.insert(key.to_owned(), value);
+        match self {
+            Source::Manifest(path) => {
+                annotate(SOURCE_ANNOTATION, "manifest".to_owned());
+                annotate(MANIFEST_ANNOTATION, path.display().to_string());
+            }
+            Source::Api => {
+                annotate(SOURCE_ANNOTATION, "api".to_owned());
+            }
+        }
+    }
+}
+
+/// Takes out of `metadata` what [`Source::annotate`] wrote: it is not the client's to say.
+pub(crate) fn strip(metadata: &mut ObjectMeta) {
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove(SOURCE_ANNOTATION);
+        annotations.remove(MANIFEST_ANNOTATION);
+    }
+    metadata.annotations.take_if(|annotations| annotations.is_empty());
+}

@@ -1,0 +1,68 @@
+//! Who may have the name of a pod: two that would write a pod of one name at the same time take turns.
+
+use std::path::PathBuf;
+
+use super::{Inner, Store, Wanted};
+use crate::pod::source::Source;
+
+/// Who has the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A pod that was created over the API, or is being created.
+    Api,
+    /// A pod of this manifest.
+    Manifest(PathBuf),
+    /// A pod that is on its way out.
+    Leaving,
+}
+
+/// The right to write a pod of one name; given back when it is dropped.
+pub(super) struct Claim<'a> {
+    store: &'a Store,
+    name: (String, String),
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.store.lock().claims.remove(&self.name);
+    }
+}
+
+impl Store {
+    /// Claims the name for a new pod of the API: nobody may have it.
+    pub(super) fn claim_for_api(&self, namespace: &str, name: &str) -> Result<Claim<'_>, Holder> {
+        let mut inner = self.lock();
+        if let Some(entry) = inner.by_name(namespace, name) {
+            return Err(match (&entry.wanted, &entry.source) {
+                (Wanted::Removed(_), _) => Holder::Leaving,
+                (_, Source::Manifest(path)) => Holder::Manifest(path.clone()),
+                (_, Source::Api) => Holder::Api,
+            });
+        }
+        self.claim(&mut inner, namespace, name)
+    }
+
+    /// Claims the name for a pod of the manifests folder, whose own pods it knows: no pod of the API may have it, other
+    /// than on its way out.
+    pub(super) fn claim_for_manifest(&self, namespace: &str, name: &str) -> Result<Claim<'_>, Holder> {
+        let mut inner = self.lock();
+        let other = inner.by_name(namespace, name);
+        if other.is_some_and(|entry| entry.source == Source::Api && entry.removal().is_none()) {
+            return Err(Holder::Api);
+        }
+        self.claim(&mut inner, namespace, name)
+    }
+
+    fn claim(&self, inner: &mut Inner, namespace: &str, name: &str) -> Result<Claim<'_>, Holder> {
+        let name = (namespace.to_owned(), name.to_owned());
+        if !inner.claims.insert(name.clone()) {
+            return Err(Holder::Api);
+        }
+        Ok(Claim { store: self, name })
+    }
+
+    /// Returns when a name that a manifest had to leave to a pod of the API may be free.
+    pub(crate) async fn name_freed(&self) {
+        self.name_freed.notified().await;
+    }
+}

@@ -1,0 +1,82 @@
+//! Pods that clients of the API create.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use super::claim::Holder;
+use super::disk::{DiskError, KeptPod};
+use super::{DryRun, Store, Wanted};
+use crate::pod::identity::random_uid;
+use crate::pod::source::Source;
+
+/// Why a pod was not created. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CreateError {
+    /// Its name is taken.
+    #[error("there is a pod of this name already")]
+    AlreadyExists(Holder),
+    /// It could not be made durable.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The agent is shutting down.
+    #[error("the agent is shutting down")]
+    ShuttingDown,
+}
+
+impl Store {
+    /// Takes in a pod as `pod::creation` prepared it, under a UID of its own. On return it would survive a power cut;
+    /// answers it as it is served then.
+    pub(crate) async fn create(self: &Arc<Self>, pod: Pod, dry_run: DryRun) -> Result<Arc<Pod>, CreateError> {
+        let store = Arc::clone(self);
+        tokio::task::spawn_blocking(move || store.create_blocking(pod, dry_run))
+            .await
+            .map_err(|_| CreateError::ShuttingDown)?
+    }
+
+    fn create_blocking(&self, mut pod: Pod, dry_run: DryRun) -> Result<Arc<Pod>, CreateError> {
+        let metadata = &mut pod.metadata;
+        let uid = random_uid(rand::random());
+        metadata.uid = Some(uid.clone());
+        metadata.creation_timestamp = Some(Time(Timestamp::now()));
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let name = metadata.name.clone().unwrap_or_default();
+        let claim = self
+            .claim_for_api(&namespace, &name)
+            .map_err(CreateError::AlreadyExists)?;
+        if dry_run == DryRun::All {
+            let version = self.lock().history.version();
+            return Ok(super::Entry::new(pod, Source::Api, 0, Wanted::Running, Vec::new()).serve(version));
+        }
+        let kept = KeptPod {
+            pod,
+            source: Source::Api,
+            incarnation: 0,
+            removal: None,
+            gone_since: None,
+        };
+        if let Err(error) = self.disk.write_pod(&uid, &kept) {
+            // What was answered with an error must not be there after a restart.
+            if let Err(error) = self.disk.remove_pod(&uid) {
+                tracing::error!(pod = %format!("{namespace}/{name}"), "a pod that was refused stays on the disk: {error}");
+            }
+            drop(claim);
+            self.name_freed.notify_one();
+            return Err(error.into());
+        }
+        let mut inner = self.lock();
+        inner.insert(kept.pod, kept.source, 0, Wanted::Running, Vec::new());
+        let version = inner.history.version();
+        let served = inner
+            .pods
+            .get(&uid)
+            .map(|entry| Arc::clone(&entry.served))
+            .unwrap_or_default();
+        drop(inner);
+        drop(claim);
+        self.announce(version);
+        Ok(served)
+    }
+}

@@ -1,0 +1,145 @@
+//! Pods that clients of the API delete. That a pod is to go is durable before the answer: it does not come back.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+
+use super::changes::ChangeKind;
+use super::disk::DiskError;
+use super::{DryRun, Entry, Store, Wanted};
+use crate::pod::deletion::deleted;
+use crate::pod::source::Source;
+
+/// What a client asks for when it deletes a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deletion {
+    /// How long its containers may take, in seconds; none: as long as the pod says.
+    pub(crate) grace_seconds: Option<i64>,
+    /// Only the pod of this UID.
+    pub(crate) uid: Option<String>,
+    /// Only while it is at this version.
+    pub(crate) resource_version: Option<String>,
+}
+
+/// Why a pod was not deleted. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeleteError {
+    /// There is no such pod.
+    #[error("there is no such pod")]
+    NoSuchPod,
+    /// It is not the pod, or not at the version, that the client means.
+    #[error("the pod's {field} is {is:?}, not {asked:?}")]
+    Precondition {
+        /// `uid` or `resourceVersion`.
+        field: &'static str,
+        /// What the pod has.
+        is: String,
+        /// What the client said.
+        asked: String,
+    },
+    /// It belongs to the folder.
+    #[error("the pod stands in {}", .0.display())]
+    OfManifest(PathBuf),
+    /// It could not be made durable.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The agent is shutting down.
+    #[error("the agent is shutting down")]
+    ShuttingDown,
+}
+
+impl Store {
+    /// Has a pod go, or go sooner. On return that would survive a power cut; answers the pod as it is served then, or
+    /// was served last.
+    pub(crate) async fn delete(
+        self: &Arc<Self>,
+        namespace: &str,
+        name: &str,
+        deletion: Deletion,
+        dry_run: DryRun,
+    ) -> Result<Arc<Pod>, DeleteError> {
+        let store = Arc::clone(self);
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        tokio::task::spawn_blocking(move || store.delete_blocking(&namespace, &name, &deletion, dry_run))
+            .await
+            .map_err(|_| DeleteError::ShuttingDown)?
+    }
+
+    fn delete_blocking(
+        &self,
+        namespace: &str,
+        name: &str,
+        deletion: &Deletion,
+        dry_run: DryRun,
+    ) -> Result<Arc<Pod>, DeleteError> {
+        let (uid, writing) = {
+            let inner = self.lock();
+            let entry = inner.by_name(namespace, name).ok_or(DeleteError::NoSuchPod)?;
+            (entry.key.uid.clone(), Arc::clone(&entry.writing))
+        };
+        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (removal, kept) = {
+            let inner = self.lock();
+            let entry = inner.pods.get(&uid).filter(|entry| !entry.is_deleted());
+            let entry = entry.ok_or(DeleteError::NoSuchPod)?;
+            may_delete(entry, deletion)?;
+            let asked = deletion.grace_seconds;
+            let Some(removal) = deleted(&entry.served, entry.removal(), asked, Timestamp::now()) else {
+                return Ok(Arc::clone(&entry.served));
+            };
+            let mut leaving = entry.clone();
+            leaving.wanted = Wanted::Removed(removal);
+            if dry_run == DryRun::All {
+                return Ok(leaving.serve(inner.history.version()));
+            }
+            (removal, leaving.kept())
+        };
+        self.disk.write_pod(&uid, &kept)?;
+        let mut inner = self.lock();
+        let entry = inner.pods.get_mut(&uid).ok_or(DeleteError::NoSuchPod)?;
+        entry.wanted = Wanted::Removed(removal);
+        entry.wake.notify_one();
+        let kind = if entry.is_deleted() {
+            ChangeKind::Deleted
+        } else {
+            ChangeKind::Modified
+        };
+        let version = inner.publish_always(&uid, kind);
+        let served = inner
+            .pods
+            .get(&uid)
+            .map(|entry| Arc::clone(&entry.served))
+            .unwrap_or_default();
+        drop(inner);
+        self.announce(version);
+        self.name_freed.notify_one();
+        Ok(served)
+    }
+}
+
+fn may_delete(entry: &Entry, deletion: &Deletion) -> Result<(), DeleteError> {
+    let version = entry
+        .served
+        .metadata
+        .resource_version
+        .as_deref()
+        .unwrap_or_default();
+    for (field, asked, is) in [
+        ("uid", &deletion.uid, entry.key.uid.as_str()),
+        ("resourceVersion", &deletion.resource_version, version),
+    ] {
+        if let Some(asked) = asked.as_ref().filter(|asked| *asked != is) {
+            return Err(DeleteError::Precondition {
+                field,
+                is: is.to_owned(),
+                asked: asked.clone(),
+            });
+        }
+    }
+    match &entry.source {
+        Source::Manifest(path) => Err(DeleteError::OfManifest(path.clone())),
+        Source::Api => Ok(()),
+    }
+}

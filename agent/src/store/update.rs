@@ -1,0 +1,129 @@
+//! Labels and annotations that clients of the API change.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::changes::ChangeKind;
+use super::disk::DiskError;
+use super::{DryRun, Entry, Store};
+use crate::pod::source::Source;
+use crate::pod::update::Changeable;
+
+/// What a client writes to a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Update {
+    /// The pod that it means.
+    pub(crate) uid: Option<String>,
+    /// The version that it means, where it says so.
+    pub(crate) resource_version: Option<String>,
+    /// What the change was made from; none where it holds whatever was there.
+    pub(crate) base: Option<Changeable>,
+    /// What the pod is to have.
+    pub(crate) wanted: Changeable,
+}
+
+/// Why a pod was not updated. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpdateError {
+    /// There is no such pod.
+    #[error("there is no such pod")]
+    NoSuchPod,
+    /// It is another pod, or another version, than the client means.
+    #[error("the pod has changed")]
+    Conflict,
+    /// Somebody else wrote since the base was read: make the change anew.
+    #[error("the pod has changed since it was read")]
+    Overtaken,
+    /// It belongs to the folder.
+    #[error("the pod stands in {}", .0.display())]
+    OfManifest(PathBuf),
+    /// It could not be made durable.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The agent is shutting down.
+    #[error("the agent is shutting down")]
+    ShuttingDown,
+}
+
+impl Store {
+    /// Gives a pod new labels and annotations. On return they would survive a power cut; answers the pod as it is
+    /// served then, which is as before where nothing changes.
+    pub(crate) async fn update(
+        self: &Arc<Self>,
+        namespace: &str,
+        name: &str,
+        update: Update,
+        dry_run: DryRun,
+    ) -> Result<Arc<Pod>, UpdateError> {
+        let store = Arc::clone(self);
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        tokio::task::spawn_blocking(move || store.update_blocking(&namespace, &name, update, dry_run))
+            .await
+            .map_err(|_| UpdateError::ShuttingDown)?
+    }
+
+    fn update_blocking(
+        &self,
+        namespace: &str,
+        name: &str,
+        update: Update,
+        dry_run: DryRun,
+    ) -> Result<Arc<Pod>, UpdateError> {
+        let (uid, writing) = {
+            let inner = self.lock();
+            let entry = inner.by_name(namespace, name).ok_or(UpdateError::NoSuchPod)?;
+            (entry.key.uid.clone(), Arc::clone(&entry.writing))
+        };
+        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pod, kept) = {
+            let inner = self.lock();
+            let entry = inner.pods.get(&uid).filter(|entry| !entry.is_deleted());
+            let entry = entry.ok_or(UpdateError::NoSuchPod)?;
+            if !may_update(entry, &update)? {
+                return Ok(Arc::clone(&entry.served));
+            }
+            let mut updated = entry.clone();
+            update.wanted.write_to(Arc::make_mut(&mut updated.pod));
+            if dry_run == DryRun::All {
+                return Ok(updated.serve(inner.history.version()));
+            }
+            (Arc::clone(&updated.pod), updated.kept())
+        };
+        self.disk.write_pod(&uid, &kept)?;
+        let mut inner = self.lock();
+        let entry = inner.pods.get_mut(&uid).ok_or(UpdateError::NoSuchPod)?;
+        entry.pod = pod;
+        entry.wake.notify_one();
+        let version = inner.publish(&uid, ChangeKind::Modified);
+        let served = inner
+            .pods
+            .get(&uid)
+            .map(|entry| Arc::clone(&entry.served))
+            .unwrap_or_default();
+        drop(inner);
+        self.announce(version);
+        Ok(served)
+    }
+}
+
+/// Whether there is anything to write, if it may be written.
+fn may_update(entry: &Entry, update: &Update) -> Result<bool, UpdateError> {
+    let is_meant = |asked: &Option<String>, is: Option<&String>| asked.is_none() || asked.as_ref() == is;
+    let version = entry.served.metadata.resource_version.as_ref();
+    if !is_meant(&update.uid, Some(&entry.key.uid)) || !is_meant(&update.resource_version, version) {
+        return Err(UpdateError::Conflict);
+    }
+    let present = Changeable::of(&entry.pod);
+    if update.base.as_ref().is_some_and(|base| *base != present) {
+        return Err(UpdateError::Overtaken);
+    }
+    if update.wanted == present {
+        return Ok(false);
+    }
+    match &entry.source {
+        Source::Manifest(path) => Err(UpdateError::OfManifest(path.clone())),
+        Source::Api => Ok(true),
+    }
+}

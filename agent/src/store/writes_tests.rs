@@ -1,0 +1,265 @@
+//! What clients write to pods, and what is left of it wherever the agent is killed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::create::CreateError;
+use super::delete::Deletion;
+use super::disk::Disk;
+use super::update::{Update, UpdateError};
+use super::*;
+use crate::pod::creation;
+use crate::pod::update::Changeable;
+
+fn store(folder: &Path) -> Arc<Store> {
+    let (store, problems) = Store::load("node1", Disk::open(folder).unwrap()).unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+    store
+}
+
+fn prepared() -> Pod {
+    let pod = json!({
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"containers": [{"name": "main", "image": "busybox"}]},
+    });
+    creation::prepare(serde_json::from_value(pod).unwrap(), "node1").unwrap()
+}
+
+async fn create(store: &Arc<Store>) -> String {
+    let created = store.create(prepared(), DryRun::No).await.unwrap();
+    created.metadata.uid.clone().unwrap()
+}
+
+async fn delete(store: &Arc<Store>, grace_seconds: Option<i64>) {
+    let deletion = Deletion {
+        grace_seconds,
+        ..Deletion::default()
+    };
+    store
+        .delete("default", "web", deletion, DryRun::No)
+        .await
+        .unwrap();
+}
+
+fn labels(label: &str) -> Changeable {
+    Changeable {
+        labels: Some(BTreeMap::from([(label.to_owned(), "x".to_owned())])),
+        annotations: None,
+    }
+}
+
+async fn label(store: &Arc<Store>, base: Option<Changeable>, label: &str) -> Result<Arc<Pod>, UpdateError> {
+    let update = Update {
+        uid: None,
+        resource_version: None,
+        base,
+        wanted: labels(label),
+    };
+    store.update("default", "web", update, DryRun::No).await
+}
+
+/// The folder of the pod.
+fn pod_dir(folder: &Path, uid: &str) -> PathBuf {
+    folder.join("pods").join(uid)
+}
+
+#[tokio::test]
+async fn a_pod_that_was_created_is_there_after_a_restart_as_it_was_last_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    label(&first, None, "a").await.unwrap();
+    let before = first.pod("default", "web").unwrap();
+    drop(first);
+
+    let store = store(folder.path());
+    let after = store.pod("default", "web").unwrap();
+    assert_eq!(after.metadata.uid.as_ref(), Some(&uid));
+    assert_eq!(after.metadata.labels, before.metadata.labels);
+    assert_eq!(after.metadata.annotations, before.metadata.annotations);
+    assert_eq!(after.spec, before.spec);
+    assert_eq!(store.workable().len(), 1);
+}
+
+#[tokio::test]
+async fn a_create_that_was_cut_leaves_nothing_before_its_rename_and_all_of_it_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    drop(first);
+    let dir = pod_dir(folder.path(), &uid);
+    let whole = fs::read(dir.join("pod.json")).unwrap();
+    fs::remove_file(dir.join("pod.json")).unwrap();
+
+    // The file beside, as far as it was written; nothing but the folder at first.
+    for (cut, beside) in [
+        ("folder", None),
+        ("half", Some(&whole[..whole.len() / 2])),
+        ("written", Some(&whole[..])),
+    ] {
+        fs::create_dir_all(&dir).unwrap();
+        if let Some(beside) = beside {
+            fs::write(dir.join("pod.json.new"), beside).unwrap();
+        }
+        let store = store(folder.path());
+        assert!(store.pod("default", "web").is_none(), "{cut}");
+        assert!(store.workable().is_empty(), "{cut}");
+        assert!(!dir.exists(), "{cut}");
+    }
+
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("pod.json"), &whole).unwrap();
+    assert!(store(folder.path()).pod("default", "web").is_some());
+}
+
+#[tokio::test]
+async fn a_delete_that_was_cut_before_its_rename_did_not_happen_and_one_after_it_is_never_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    let dir = pod_dir(folder.path(), &uid);
+    let before = fs::read(dir.join("pod.json")).unwrap();
+    delete(&first, Some(7)).await;
+    drop(first);
+    let after = fs::read(dir.join("pod.json")).unwrap();
+
+    fs::write(dir.join("pod.json"), &before).unwrap();
+    fs::write(dir.join("pod.json.new"), &after).unwrap();
+    let cut = store(folder.path());
+    assert_eq!(cut.view(&uid).unwrap().removal, None);
+    drop(cut);
+
+    fs::rename(dir.join("pod.json.new"), dir.join("pod.json")).unwrap();
+    for restart in 1..=2 {
+        let store = store(folder.path());
+        let removal = store.view(&uid).unwrap().removal.unwrap();
+        assert_eq!(removal.grace_seconds, 7, "restart {restart}");
+        let pod = store.pod("default", "web").unwrap();
+        assert!(pod.metadata.deletion_timestamp.is_some(), "restart {restart}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_was_deleted_without_grace_is_ended_after_a_restart_and_not_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    delete(&first, Some(0)).await;
+    let second = create(&first).await;
+    drop(first);
+
+    let store = store(folder.path());
+    let served = store.pod("default", "web").unwrap();
+    assert_eq!(served.metadata.uid.as_ref(), Some(&second));
+    let workable = || {
+        store
+            .workable()
+            .into_iter()
+            .map(|(uid, _)| uid)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(workable(), std::slice::from_ref(&uid));
+    store.forget(&uid).await.unwrap();
+    assert_eq!(workable(), [second]);
+}
+
+#[tokio::test]
+async fn the_end_of_a_pod_that_was_cut_is_finished_and_nothing_of_it_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    delete(&first, None).await;
+    drop(first);
+    let dir = pod_dir(folder.path(), &uid);
+
+    // Before its files are touched: its end is looked for again.
+    let again = store(folder.path());
+    assert!(again.view(&uid).is_some_and(|view| view.removal.is_some()));
+    drop(again);
+    // After the first step: what is left goes.
+    let gone = dir.with_extension("gone");
+    fs::rename(&dir, &gone).unwrap();
+    fs::remove_file(gone.join("pod.json")).unwrap();
+    let last = store(folder.path());
+    assert_eq!((last.pods().1.len(), last.workable().len()), (0, 0));
+    assert_eq!(fs::read_dir(folder.path().join("pods")).unwrap().count(), 0);
+
+    // In one go.
+    let uid = create(&last).await;
+    delete(&last, None).await;
+    last.forget(&uid).await.unwrap();
+    assert_eq!(fs::read_dir(folder.path().join("pods")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn one_of_many_that_create_a_pod_of_one_name_at_once_succeeds() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let creations: Vec<_> = (0..8)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.create(prepared(), DryRun::No).await })
+        })
+        .collect();
+    let mut created = 0;
+    for creation in creations {
+        match creation.await.unwrap() {
+            Ok(_) => created += 1,
+            Err(error) => assert!(matches!(error, CreateError::AlreadyExists(_)), "{error:?}"),
+        }
+    }
+    assert_eq!((created, store.pods().1.len()), (1, 1));
+    assert_eq!(fs::read_dir(folder.path().join("pods")).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn what_the_disk_refuses_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let pods = folder.path().join("pods");
+    fs::remove_dir(&pods).unwrap();
+    fs::write(&pods, "no folder").unwrap();
+    assert!(matches!(
+        store.create(prepared(), DryRun::No).await,
+        Err(CreateError::Disk(_))
+    ));
+    assert!(store.pod("default", "web").is_none());
+    fs::remove_file(&pods).unwrap();
+    fs::create_dir(&pods).unwrap();
+    create(&store).await;
+
+    let uid = store.pod("default", "web").unwrap().metadata.uid.clone().unwrap();
+    let file = pod_dir(folder.path(), &uid).join("pod.json.new");
+    fs::create_dir(&file).unwrap();
+    assert!(matches!(
+        label(&store, None, "a").await,
+        Err(UpdateError::Disk(_))
+    ));
+    let refused = store
+        .delete("default", "web", Deletion::default(), DryRun::No)
+        .await;
+    assert!(refused.is_err());
+    let served = store.pod("default", "web").unwrap();
+    assert_eq!(
+        (&served.metadata.labels, &served.metadata.deletion_timestamp),
+        (&None, &None)
+    );
+    assert_eq!(store.view(&uid).unwrap().removal, None);
+}
+
+#[tokio::test]
+async fn a_change_of_what_somebody_else_has_changed_since_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    create(&store).await;
+    label(&store, Some(Changeable::default()), "a").await.unwrap();
+    let overtaken = label(&store, Some(Changeable::default()), "b").await;
+    assert!(matches!(overtaken, Err(UpdateError::Overtaken)), "{overtaken:?}");
+    label(&store, Some(labels("a")), "b").await.unwrap();
+    assert_eq!(
+        store.pod("default", "web").unwrap().metadata.labels,
+        labels("b").labels
+    );
+}
