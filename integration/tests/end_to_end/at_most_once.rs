@@ -2,7 +2,6 @@
 //! agent, or the runtime, is killed.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use integration::{
@@ -10,6 +9,8 @@ use integration::{
     state_of,
 };
 use serde_json::{Value, json};
+
+use crate::tracer::kill_at;
 
 on_both_versions!(
     a_launch_survives_a_kill_between_any_two_calls,
@@ -108,23 +109,7 @@ async fn a_launch_survives_a_kill_at_any_step_on_the_disk(version: ContainerdVer
             let step = format!("{calls} {nth}");
             let mut agent = start_agent(&node, &proxy).await;
             let pod = start_pod(&node, &agent, &format!("disk-{}-{nth}", &calls[..5])).await;
-            let mut tracer = Command::new("strace");
-            tracer.args(["-f", "-qq", "-e", &format!("trace={calls}"), "-e"]);
-            tracer.arg(format!("inject={calls}:signal=KILL:when={nth}"));
-            tracer
-                .args(["-p", &inner_pid(&agent_pid(&mut agent))])
-                .stdin(std::process::Stdio::null());
-            let tracer = node.spawn(tracer);
-            integration::eventually("the agent is traced", async || {
-                let status =
-                    std::fs::read_to_string(format!("/proc/{}/status", agent_pid(&mut agent))).unwrap();
-                if status.contains("TracerPid:\t0") {
-                    Err(tracer.stderr())
-                } else {
-                    Ok(())
-                }
-            })
-            .await;
+            let tracer = kill_at(&node, &mut agent, calls, nth).await;
 
             let answer = agent
                 .api()
@@ -359,18 +344,4 @@ async fn containers_of(node: &Node, pod: &CountingPod) -> usize {
         .iter()
         .filter(|container| container.labels["io.kubernetes.pod.name"] == pod.name)
         .count()
-}
-
-fn agent_pid(agent: &mut Agent) -> String {
-    agent.process().pid().to_string()
-}
-
-/// A process's id inside the node: the last of its `NSpid`.
-fn inner_pid(pid: &str) -> String {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))
-        .unwrap();
-    line.split_whitespace().last().unwrap().to_owned()
 }

@@ -42,6 +42,16 @@ async fn where_a_kubelet_appears_no_pod_is_started_and_running_ones_can_be_debug
         })
         .await;
     assert_eq!(waits["status"]["phase"], "Pending");
+    let pods = "/api/v1/namespaces/default/pods";
+    let created = agent
+        .api()
+        .send("POST", pods, "application/json", &sleeping_pod("created"))
+        .await;
+    assert_eq!(created.status, 403, "{created:?}");
+    assert!(
+        created.body["message"].as_str().unwrap().contains("kubelet"),
+        "{created:?}"
+    );
     assert!(
         node.crictl(["pods", "--quiet", "--name", "after"])
             .await
