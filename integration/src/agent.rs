@@ -27,6 +27,7 @@ pub struct AgentOptions {
 pub struct Agent {
     process: Process,
     api: Api,
+    kubeconfig: PathBuf,
 }
 
 impl Agent {
@@ -52,12 +53,18 @@ impl Agent {
         Agent {
             process,
             api: Api::new(&folder.join("run/debuglet.sock")),
+            kubeconfig: folder.join("run/kubeconfig"),
         }
     }
 
     /// Its API.
     pub fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// The kubeconfig that it writes for root.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     /// Its process.
@@ -95,12 +102,7 @@ impl Agent {
 
     /// How much memory it keeps resident, in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+        self.process.resident_bytes()
     }
 }
 

@@ -21,6 +21,7 @@ mod containerd;
 mod cri;
 mod eventually;
 mod images;
+pub mod kubernetes;
 mod namespaces;
 mod node;
 mod parts;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use debuglet_proto::v1::{ImageSpec, ListImagesRequest, PullImageRequest, VersionRequest};
 use serde_json::Value;
+use tokio::net::TcpStream;
 
 use crate::agent::{Agent, AgentOptions};
 use crate::containerd::{ContainerdVersion, network};
@@ -73,6 +74,11 @@ impl Node {
     /// Which containerd it runs.
     pub fn version(&self) -> ContainerdVersion {
         self.version
+    }
+
+    /// Its namespaces and folder, for what outlives a borrow of it.
+    pub(crate) fn place(&self) -> Place {
+        self.place.clone()
     }
 
     /// The folder that holds everything of this node.
@@ -190,6 +196,11 @@ impl Node {
             .to_string_lossy()
             .into_owned();
         self.place.spawn(command, &name)
+    }
+
+    /// Connects to a port of the node's loopback.
+    pub async fn connect(&self, port: u16) -> std::io::Result<TcpStream> {
+        self.place.connect("127.0.0.1".to_owned(), port).await
     }
 
     /// Starts a proxy to containerd, whose socket an agent can be given for containerd's.
@@ -331,6 +342,15 @@ impl Place {
 
     pub(crate) fn folder(&self) -> &Path {
         &self.0.folder
+    }
+
+    /// Connects from inside the node.
+    pub(crate) async fn connect(&self, host: String, port: u16) -> std::io::Result<TcpStream> {
+        let place = self.clone();
+        let connected = tokio::task::spawn_blocking(move || place.0.namespaces.connect(host, port));
+        let stream = connected.await.expect("the node's thread runs")?;
+        stream.set_nonblocking(true)?;
+        TcpStream::from_std(stream)
     }
 
     /// Starts a process whose output goes to files.

@@ -20,7 +20,16 @@ pub struct Output {
 }
 
 impl Output {
+    /// What a process wrote that has to have ended with the code and to have said the words on standard error.
+    #[track_caller]
+    pub fn failed(self, code: i32, words: &[&str]) -> Output {
+        let said = words.iter().all(|word| self.stderr.contains(word));
+        assert!(self.code == code && said, "not {code} with {words:?}: {self:#?}");
+        self
+    }
+
     /// The output of a process that has to have ended well.
+    #[track_caller]
     pub fn succeeded(self) -> Output {
         assert!(
             self.code == 0,
@@ -88,6 +97,16 @@ impl Process {
     /// What it has written to standard error so far.
     pub fn stderr(&self) -> String {
         read(&self.stderr)
+    }
+
+    /// How much memory it keeps resident, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
     }
 
     /// Whether it still runs.
