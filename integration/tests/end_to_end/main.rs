@@ -31,6 +31,7 @@ mod accepted;
 mod at_most_once;
 mod command_line;
 mod cri;
+mod kubectl;
 mod kubelet;
 mod lifecycle;
 mod logs;
