@@ -27,8 +27,12 @@ macro_rules! on_both_versions {
     };
 }
 
+#[macro_use]
+mod server;
+
 mod accepted;
 mod at_most_once;
+mod clients;
 mod command_line;
 mod cri;
 mod kubectl;

@@ -7,7 +7,8 @@ use integration::kubernetes::Kubectl;
 use integration::{eventually, state_of};
 use serde_json::{Value, json};
 
-use super::{IF_NOT_PRESENT, IMAGE, Server, create, pod, served_until};
+use super::{IF_NOT_PRESENT, IMAGE, create, served_until};
+use crate::server::{Server, pod};
 
 on_debuglet_and_kubernetes!(pods_are_debugged);
 

@@ -3,7 +3,8 @@
 use integration::kubernetes::Kubectl;
 use integration::state_of;
 
-use super::{IF_NOT_PRESENT, IMAGE, Server, create, pod, served_until};
+use super::{IF_NOT_PRESENT, IMAGE, create, served_until};
+use crate::server::{Server, pod};
 
 on_debuglet_and_kubernetes!(what_is_read);
 

@@ -5,7 +5,8 @@ use integration::{DISTROLESS, Process, eventually};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Server, create, pod, pod_that_runs, served_until};
+use super::{create, served_until};
+use crate::server::{Server, pod, pod_that_runs};
 
 on_debuglet_and_kubernetes!(bytes_pass_both_ways);
 

@@ -4,7 +4,8 @@ use integration::kubernetes::Kubectl;
 use integration::{debug_container, state_of};
 use serde_json::{Value, json};
 
-use super::{IF_NOT_PRESENT, IMAGE, Server, create, pod, pod_that_runs, served, served_until};
+use super::{IF_NOT_PRESENT, IMAGE, create, served, served_until};
+use crate::server::{Server, pod, pod_that_runs};
 
 on_debuglet_and_kubernetes!(what_is_written);
 
