@@ -11,6 +11,9 @@ use crate::node::Place;
 use crate::parts;
 use crate::process::Process;
 
+/// Where an agent listens with TLS, unless it is configured otherwise.
+const PORT: u16 = 10260;
+
 /// How an agent is started, where it is not as usual.
 #[derive(Clone, Debug, Default)]
 pub struct AgentOptions {
@@ -27,7 +30,7 @@ pub struct AgentOptions {
 pub struct Agent {
     process: Process,
     api: Api,
-    kubeconfig: PathBuf,
+    place: Place,
 }
 
 impl Agent {
@@ -53,7 +56,7 @@ impl Agent {
         Agent {
             process,
             api: Api::new(&folder.join("run/debuglet.sock")),
-            kubeconfig: folder.join("run/kubeconfig"),
+            place: place.clone(),
         }
     }
 
@@ -62,9 +65,15 @@ impl Agent {
         &self.api
     }
 
-    /// The kubeconfig that it writes for root.
-    pub fn kubeconfig(&self) -> &Path {
-        &self.kubeconfig
+    /// The kubeconfig that it writes for root, once whom it names can be reached.
+    pub async fn kubeconfig(&self) -> PathBuf {
+        let file = self.place.folder().join("run/kubeconfig");
+        eventually("the kubeconfig names who listens", async || {
+            std::fs::metadata(&file)?;
+            self.place.connect("127.0.0.1".to_owned(), PORT).await
+        })
+        .await;
+        file
     }
 
     /// Its process.

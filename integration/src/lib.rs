@@ -30,6 +30,7 @@ mod process;
 mod proxy;
 mod tcp_front;
 mod terminal;
+mod watchers;
 
 pub use agent::{Agent, AgentOptions};
 pub use api::{Answer, Api, Watch};
@@ -43,3 +44,4 @@ pub use process::{Output, Process};
 pub use proxy::{Held, Moment, Proxy};
 pub use tcp_front::TcpFront;
 pub use terminal::Terminal;
+pub use watchers::{Watchers, watch_without_reading};

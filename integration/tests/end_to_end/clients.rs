@@ -17,7 +17,7 @@ use crate::server::{Server, pod};
 on_debuglet_and_kubernetes!(kube_for_rust_works, the_python_client_works);
 
 async fn kube_for_rust_works(server: &Server) {
-    let pods: Api<Pod> = Api::default_namespaced(client(&server.node, &server.kubeconfig()).await);
+    let pods: Api<Pod> = Api::default_namespaced(client(&server.node, server.kubeconfig()).await);
     let created = create(&pods, "web").await;
     let listed = pods.list(&ListParams::default().labels("app=web")).await.unwrap();
     assert_eq!(listed.items.len(), 1);
@@ -147,7 +147,7 @@ async fn the_python_client_works(server: &Server) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reflector_goes_on_across_restarts_of_the_agent() {
     let mut server = Server::debuglet(integration::ContainerdVersion::V1_6).await;
-    let pods: Api<Pod> = Api::default_namespaced(client(&server.node, &server.kubeconfig()).await);
+    let pods: Api<Pod> = Api::default_namespaced(client(&server.node, server.kubeconfig()).await);
     create(&pods, "first").await;
     let stream = watcher(pods.clone(), watcher::Config::default())
         .default_backoff()

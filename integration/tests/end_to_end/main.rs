@@ -48,3 +48,4 @@ mod proxy;
 mod streams;
 mod targets;
 mod tracer;
+mod watchers;

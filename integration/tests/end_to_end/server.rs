@@ -25,7 +25,7 @@ macro_rules! on_debuglet_and_kubernetes {
     };
 }
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use integration::kubernetes::{ControlPlane, Kubectl, KubectlVersion, Kubelet};
 use integration::{Agent, ContainerdVersion, Node, sleeping_pod};
@@ -34,13 +34,14 @@ use serde_json::Value;
 /// Something that serves a Kubernetes API, and the node whose pods it serves.
 pub(crate) struct Server {
     kind: Kind,
+    kubeconfig: PathBuf,
     pub(crate) node: Node,
 }
 
 /// What serves it; dropped before the node that it runs in.
 enum Kind {
     Debuglet(Agent),
-    Kubernetes { plane: ControlPlane, _kubelet: Kubelet },
+    Kubernetes { _plane: ControlPlane, _kubelet: Kubelet },
 }
 
 impl Server {
@@ -49,6 +50,7 @@ impl Server {
         let node = Node::start(version).await;
         let agent = node.start_agent().await;
         Server {
+            kubeconfig: agent.kubeconfig().await,
             kind: Kind::Debuglet(agent),
             node,
         }
@@ -60,8 +62,9 @@ impl Server {
         let plane = ControlPlane::start(&node).await;
         let kubelet = Kubelet::start(&node, &plane).await;
         Server {
+            kubeconfig: plane.kubeconfig(),
             kind: Kind::Kubernetes {
-                plane,
+                _plane: plane,
                 _kubelet: kubelet,
             },
             node,
@@ -76,6 +79,7 @@ impl Server {
         agent.process().signal(nix::sys::signal::Signal::SIGTERM);
         assert_eq!(agent.process().ended().await, 0);
         *agent = self.node.start_agent().await;
+        agent.kubeconfig().await;
     }
 
     /// Whether it is debuglet, where that knowingly differs from Kubernetes.
@@ -84,16 +88,13 @@ impl Server {
     }
 
     /// An administrator's kubeconfig.
-    pub(crate) fn kubeconfig(&self) -> PathBuf {
-        match &self.kind {
-            Kind::Debuglet(agent) => agent.kubeconfig().to_path_buf(),
-            Kind::Kubernetes { plane, .. } => plane.kubeconfig(),
-        }
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     /// An administrator's kubectl of today.
     pub(crate) fn kubectl(&self) -> Kubectl<'_> {
-        Kubectl::new(&self.node, KubectlVersion::V1_36, &self.kubeconfig())
+        Kubectl::new(&self.node, KubectlVersion::V1_36, &self.kubeconfig)
     }
 }
 

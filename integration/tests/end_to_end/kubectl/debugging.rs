@@ -255,14 +255,10 @@ async fn a_container_spec_of_ones_own_is_merged_in(kubectl: &Kubectl<'_>) {
 
 async fn what_may_not_be_is_refused(kubectl: &Kubectl<'_>) {
     for (name, more, words) in [
-        ("main", "--", "].name: Duplicate value"),
-        ("Bad_Name", "--", "].name: Invalid value: \"Bad_Name\""),
-        ("piped", "--", "spec.ephemeralContainers: Forbidden"),
-        (
-            "off-target",
-            "--target=nope",
-            "].targetContainerName: Not found: \"nope\"",
-        ),
+        ("main", "--", "].name: "),
+        ("Bad_Name", "--", "].name: "),
+        ("piped", "--", "spec.ephemeralContainers: "),
+        ("off-target", "--target=nope", "].targetContainerName: "),
     ] {
         let refused = kubectl.run(["debug", "app", "-c", name, IMAGE, more]).await;
         refused.failed(1, &["The Pod \"app\" is invalid", words]);

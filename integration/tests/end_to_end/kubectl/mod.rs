@@ -2,8 +2,10 @@
 //! seen what is expected here.
 
 mod debugging;
+mod of_2021;
 mod reading;
 mod streaming;
+mod waiting;
 mod writing;
 
 use integration::kubernetes::Kubectl;

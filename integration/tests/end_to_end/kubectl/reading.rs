@@ -340,7 +340,7 @@ async fn what_is_not_there_is_said(kubectl: &Kubectl<'_>) {
     let missing = kubectl.run(["logs", "nope"]).await;
     missing.failed(1, &["pods \"nope\" not found"]);
     let missing = kubectl.run(["logs", "app", "-c", "nope"]).await;
-    missing.failed(1, &["container nope is not valid for pod app"]);
+    missing.failed(1, &["Error from server (BadRequest)", "nope"]);
     let missing = kubectl.run(["exec", "app", "-c", "nope", "--", "true"]).await;
     missing.failed(1, &["nope"]);
 }

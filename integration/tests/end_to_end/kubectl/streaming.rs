@@ -1,10 +1,11 @@
 //! exec, logs, cp and port-forward: bytes in and out of containers.
 
 use integration::kubernetes::Kubectl;
-use integration::{DISTROLESS, Process, eventually};
+use integration::{DISTROLESS, eventually};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::waiting::says;
 use super::{create, served_until};
 use crate::server::{Server, pod, pod_that_runs};
 
@@ -130,7 +131,7 @@ async fn logs_are_read(kubectl: &Kubectl<'_>) {
     assert_eq!(chosen.stdout, "[pod/talker/main] line 5\n");
 
     let following = kubectl.spawn(["logs", "-f", "talker"]);
-    shows(&following, "line 5\n").await;
+    says(&following, "line 5\n").await;
     kubectl
         .run(["exec", "talker", "--", "touch", "/scratch/go"])
         .await
@@ -155,10 +156,7 @@ async fn logs_of_the_run_before_are_read(kubectl: &Kubectl<'_>) {
     let now = kubectl.run(["logs", "restarted"]).await.succeeded();
     assert_eq!(now.stdout, "second\n");
     let none = kubectl.run(["logs", "app", "--previous"]).await;
-    none.failed(
-        1,
-        &["previous terminated container \"main\" in pod \"app\" not found"],
-    );
+    none.failed(1, &["Error from server (BadRequest)", "main"]);
 }
 
 async fn ports_are_forwarded(kubectl: &Kubectl<'_>) {
@@ -170,14 +168,14 @@ async fn ports_are_forwarded(kubectl: &Kubectl<'_>) {
         .remove("command");
     create(kubectl, &server).await;
     let forward = kubectl.spawn(["port-forward", "pod/greeter", "18080:8080", "18081:9"]);
-    shows(&forward, "Forwarding from 127.0.0.1:18081 -> 9").await;
+    says(&forward, "Forwarding from 127.0.0.1:18081 -> 9").await;
     for _ in 0..3 {
         let fetched = fetch(kubectl, 18080).await;
         assert!(fetched.contains("Hello"), "{fetched:?}");
     }
     assert_eq!(fetch(kubectl, 18081).await, "", "nobody listens there");
     let port = kubectl.spawn(["port-forward", "pod/greeter", ":8080"]);
-    shows(&port, "Forwarding from 127.0.0.1:").await;
+    says(&port, "Forwarding from 127.0.0.1:").await;
     let said = port.stdout();
     let number = said
         .trim_start_matches("Forwarding from 127.0.0.1:")
@@ -196,23 +194,4 @@ async fn fetch(kubectl: &Kubectl<'_>, port: u16) -> String {
     // A connection that is reset has answered nothing, either.
     let _ = connection.read_to_string(&mut answer).await;
     answer
-}
-
-/// Waits until a process has said the words on standard output.
-async fn shows(process: &Process, words: &str) {
-    eventually(&format!("{words:?} is said"), async || {
-        assert!(
-            process.runs(),
-            "it ended: {}{}",
-            process.stdout(),
-            process.stderr()
-        );
-        let said = process.stdout();
-        if said.contains(words) {
-            Ok(())
-        } else {
-            Err((said, process.stderr()))
-        }
-    })
-    .await;
 }

