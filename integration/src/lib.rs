@@ -44,4 +44,4 @@ pub use process::{Output, Process};
 pub use proxy::{Held, Moment, Proxy};
 pub use tcp_front::TcpFront;
 pub use terminal::Terminal;
-pub use watchers::{Watchers, watch_without_reading};
+pub use watchers::{Watchers, pretend_kubelet, watch_without_reading, write_waiting_pods};

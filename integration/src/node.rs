@@ -198,6 +198,11 @@ impl Node {
         self.place.spawn(command, &name)
     }
 
+    /// Starts any program in the node, with standard output to a pipe of the caller's.
+    pub fn spawn_with_stdout(&self, command: Command, stdout: std::io::PipeWriter) -> Process {
+        self.place.spawn_with_stdout(command, "piped", stdout)
+    }
+
     /// Connects to a port of the node's loopback.
     pub async fn connect(&self, port: u16) -> std::io::Result<TcpStream> {
         self.place.connect("127.0.0.1".to_owned(), port).await
@@ -358,6 +363,20 @@ impl Place {
         let (stdout, stderr) = self.output_files(name);
         command
             .stdout(std::fs::File::create(&stdout).unwrap())
+            .stderr(std::fs::File::create(&stderr).unwrap());
+        self.start(command, name, stdout, stderr)
+    }
+
+    /// Starts a process whose standard output goes to a pipe, and its errors to a file.
+    pub(crate) fn spawn_with_stdout(
+        &self,
+        mut command: Command,
+        name: &str,
+        pipe: std::io::PipeWriter,
+    ) -> Process {
+        let (stdout, stderr) = self.output_files(name);
+        command
+            .stdout(pipe)
             .stderr(std::fs::File::create(&stderr).unwrap());
         self.start(command, name, stdout, stderr)
     }

@@ -1,13 +1,20 @@
 //! Many clients that watch pods at once, each on a TLS connection of its own.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::Request;
 use kube::client::Body;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use crate::agent::Agent;
+use crate::eventually::eventually;
+use crate::node::Node;
+use crate::pods::sleeping_pod;
+use crate::process::Process;
 
 /// How long a watcher may wait for its next line.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -78,6 +85,36 @@ fn version(line: &str) -> u64 {
         .unwrap_or_else(|| panic!("no version: {line}"));
     let (version, _) = version.split_once('"').unwrap();
     version.parse().unwrap()
+}
+
+/// Starts what debuglet takes for a kubelet. Beside one it starts no pods of its own: they are served and wait, and cost
+/// no sandbox. To be started before the agent.
+pub fn pretend_kubelet(node: &Node) -> Process {
+    let program = node.folder().join("kubelet");
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    let mut kubelet = Command::new(program);
+    kubelet.arg("86400").stdin(Stdio::null());
+    node.spawn(kubelet)
+}
+
+/// Writes the manifests of `count` pods, `pod-0` and so on, and waits until all are served and wait.
+pub async fn write_waiting_pods(node: &Node, agent: &Agent, count: usize) {
+    let before = agent.api().pods().await.len();
+    for number in 0..count {
+        let name = format!("pod-{number}");
+        node.write_manifest(&format!("{name}.json"), &sleeping_pod(&name));
+    }
+    eventually("all pods are served, and wait", async || {
+        let pods = agent.api().pods().await;
+        let waits = |pod: &&Value| pod["status"]["containerStatuses"][0]["state"]["waiting"].is_object();
+        let waiting = pods.iter().filter(waits).count();
+        if waiting == before + count {
+            Ok(())
+        } else {
+            Err(waiting)
+        }
+    })
+    .await;
 }
 
 /// Lets this process have as many files open as it may. Many systems begin with 1024.

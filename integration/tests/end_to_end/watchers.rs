@@ -1,13 +1,13 @@
 //! A thousand clients that watch 250 pods over TLS.
 
 use std::collections::BTreeSet;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use integration::kubernetes::client;
 use integration::{
-    Agent, ContainerdVersion, Node, Watchers, debug_container, sleeping_pod, watch_without_reading,
+    Agent, ContainerdVersion, Node, Watchers, debug_container, pretend_kubelet, sleeping_pod,
+    watch_without_reading, write_waiting_pods,
 };
 use serde_json::json;
 
@@ -22,7 +22,11 @@ async fn a_thousand_watchers_see_every_change_in_order_and_one_that_does_not_rea
     let node = Node::start(ContainerdVersion::V2_4).await;
     let _kubelet = pretend_kubelet(&node);
     let agent = node.start_agent().await;
-    write_waiting_pods(&node, &agent).await;
+    let mut noisy = sleeping_pod("noisy");
+    noisy["metadata"]["namespace"] = "noise".into();
+    node.write_manifest("noisy.json", &noisy);
+    agent.api().pod_until("noise", "noisy", |_| true).await;
+    write_waiting_pods(&node, &agent, PODS).await;
     let client = client(&node, &agent.kubeconfig().await).await;
     let listed = agent.api().get("/api/v1/pods").await.body;
     let version = listed["metadata"]["resourceVersion"].as_str().unwrap();
@@ -72,33 +76,6 @@ async fn a_thousand_watchers_see_every_change_in_order_and_one_that_does_not_rea
 
     make_noise(&agent).await;
     assert!(is_cut_off(silent).await, "it was sent everything");
-}
-
-/// What debuglet takes for a kubelet. Beside one it starts no pods of its own: they wait, and cost no sandbox.
-fn pretend_kubelet(node: &Node) -> integration::Process {
-    let program = node.folder().join("kubelet");
-    std::fs::copy("/bin/sleep", &program).unwrap();
-    let mut kubelet = Command::new(program);
-    kubelet.arg("86400").stdin(Stdio::null());
-    node.spawn(kubelet)
-}
-
-async fn write_waiting_pods(node: &Node, agent: &Agent) {
-    for number in 0..PODS {
-        let name = format!("pod-{number}");
-        node.write_manifest(&format!("{name}.json"), &sleeping_pod(&name));
-    }
-    let mut noisy = sleeping_pod("noisy");
-    noisy["metadata"]["namespace"] = "noise".into();
-    node.write_manifest("noisy.json", &noisy);
-    integration::eventually("all pods are served, and wait", async || {
-        let pods = agent.api().pods().await;
-        let waits =
-            |pod: &&serde_json::Value| pod["status"]["containerStatuses"][0]["state"]["waiting"].is_object();
-        let waiting = pods.iter().filter(waits).count();
-        if waiting == PODS + 1 { Ok(()) } else { Err(waiting) }
-    })
-    .await;
 }
 
 /// Changes that only a watch on all namespaces sees, of many megabytes.

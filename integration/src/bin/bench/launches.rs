@@ -1,6 +1,4 @@
-//! Measures the agent side by side with the runtime alone, on one node: what `integration/bench` runs.
-
-#![allow(clippy::unwrap_used)]
+//! Launches and exits, side by side with the runtime alone, and the memory that pods cost.
 
 use std::time::{Duration, Instant};
 
@@ -10,43 +8,18 @@ use debuglet_proto::v1::{
     RemoveContainerRequest, RunPodSandboxRequest, StartContainerRequest,
 };
 use integration::{
-    Agent, BUSYBOX, ContainerdVersion, Cri, Node, Watch, debug_container, ephemeral_status, is_running,
-    sleeping_pod, state_of,
+    Agent, BUSYBOX, Cri, Node, Watch, debug_container, ephemeral_status, is_running, sleeping_pod, state_of,
 };
 use serde_json::Value;
 
-/// How often each thing is measured.
-const SAMPLES: usize = 25;
+use crate::SAMPLES;
+use crate::figures::{median, row, verdict};
+
 /// How many pods the agent keeps while its memory is measured.
 const PODS: usize = 30;
 
-#[tokio::main]
-async fn main() {
-    let version = match std::env::args().nth(1).as_deref() {
-        Some("1.6") => ContainerdVersion::V1_6,
-        None | Some("2.4") => ContainerdVersion::V2_4,
-        Some(other) => panic!("containerd 1.6 or 2.4, not {other}"),
-    };
-    let node = Node::start(version).await;
-    let agent = node.start_agent().await;
-    node.write_manifest("measured.json", &sleeping_pod("measured"));
-    agent.api().pod_until("default", "measured", is_running).await;
-
-    println!(
-        "containerd {version:?}, {SAMPLES} samples each, the image present; median and 95th percentile\n"
-    );
-    measure_memory(&node, &agent).await;
-    measure_launches(&node, &agent).await;
-    measure_exits(&node, &agent).await;
-    let megabytes = agent.resident_bytes() as f64 / 1e6;
-    println!(
-        "resident memory after {} debug containers: {megabytes:.1} MB",
-        2 * SAMPLES
-    );
-}
-
 /// The agent's memory with many pods, before anything else was asked of it.
-async fn measure_memory(node: &Node, agent: &Agent) {
+pub(crate) async fn memory(node: &Node, agent: &Agent) {
     for number in 1..PODS {
         let name = format!("pod-{number}");
         node.write_manifest(&format!("{name}.json"), &sleeping_pod(&name));
@@ -70,7 +43,7 @@ async fn measure_memory(node: &Node, agent: &Agent) {
 }
 
 /// Launches in turn with the same create and start without the agent.
-async fn measure_launches(node: &Node, agent: &Agent) {
+pub(crate) async fn launches(node: &Node, agent: &Agent) {
     let bare = Bare::start(node).await;
     let (mut accepted, mut running, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..SAMPLES {
@@ -93,7 +66,8 @@ async fn measure_launches(node: &Node, agent: &Agent) {
     );
 }
 
-async fn measure_exits(node: &Node, agent: &Agent) {
+/// How long after its exit a container is reported.
+pub(crate) async fn exits(node: &Node, agent: &Agent) {
     let mut lags = Vec::new();
     for number in 0..SAMPLES {
         lags.push(exit_to_reported(node, agent, number).await);
@@ -273,30 +247,4 @@ async fn until(watch: &mut Watch, told: impl Fn(&Value) -> bool) -> Value {
             return event["object"].take();
         }
     }
-}
-
-fn row(what: &str, samples: &[Duration]) {
-    let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
-    println!(
-        "{what:<46} {:>8.1} ms {:>8.1} ms",
-        milliseconds(median(samples)),
-        milliseconds(percentile(samples, 95))
-    );
-}
-
-fn verdict(what: &str, number: f64, holds: bool, bound: &str) {
-    println!(
-        "{what:<46} {number:>8.2}    {} (bound: {bound})\n",
-        if holds { "holds" } else { "DOES NOT HOLD" }
-    );
-}
-
-fn median(samples: &[Duration]) -> Duration {
-    percentile(samples, 50)
-}
-
-fn percentile(samples: &[Duration], percent: usize) -> Duration {
-    let mut sorted = samples.to_vec();
-    sorted.sort_unstable();
-    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
