@@ -19,6 +19,9 @@ use crate::process::Process;
 /// How long a watcher may wait for its next line.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// How many connect at once: no server lets everybody be unknown to it at the same time.
+const AT_ONCE: usize = 20;
+
 /// Clients that watch, and note the versions they are told.
 #[derive(Debug)]
 pub struct Watchers {
@@ -30,11 +33,18 @@ impl Watchers {
     /// `last`.
     pub async fn start(client: &kube::Client, count: usize, path: &str, last: &'static str) -> Watchers {
         allow_open_files();
-        let (begun, mut all_begun) = mpsc::channel(count);
-        let watch = |_| tokio::spawn(watch(client.clone(), path.to_owned(), last, begun.clone()));
-        let tasks = (0..count).map(watch).collect();
-        for _ in 0..count {
-            all_begun.recv().await.expect("every watch begins");
+        let mut tasks = Vec::with_capacity(count);
+        while tasks.len() < count {
+            let batch = AT_ONCE.min(count - tasks.len());
+            let (begun, mut all_begun) = mpsc::channel(batch);
+            for _ in 0..batch {
+                let watch = watch(client.clone(), path.to_owned(), last, begun.clone());
+                tasks.push(tokio::spawn(watch));
+            }
+            drop(begun);
+            for _ in 0..batch {
+                all_begun.recv().await.expect("every watch begins");
+            }
         }
         Watchers { tasks }
     }

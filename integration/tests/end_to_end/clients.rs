@@ -3,22 +3,22 @@
 use std::process::{Command, Stdio};
 
 use futures_util::TryStreamExt;
+use integration::debug_container;
 use integration::kubernetes::client;
-use integration::{DISTROLESS, debug_container};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{WatchStreamExt, wait::await_condition};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::server::{Server, pod};
+use crate::server::{Server, echoing_pod, pod};
 
 on_debuglet_and_kubernetes!(kube_for_rust_works, the_python_client_works);
 
 async fn kube_for_rust_works(server: &Server) {
     let pods: Api<Pod> = Api::default_namespaced(client(&server.node, server.kubeconfig()).await);
-    let created = create(&pods, "web").await;
+    let created = create(&pods, &pod("web")).await;
     let listed = pods.list(&ListParams::default().labels("app=web")).await.unwrap();
     assert_eq!(listed.items.len(), 1);
     assert_eq!(listed.items[0].metadata.uid, created.metadata.uid);
@@ -64,7 +64,7 @@ async fn kube_for_rust_works(server: &Server) {
         ..Default::default()
     };
     assert_eq!(pods.logs("web", &log).await.unwrap(), "begun\ngot this\n");
-    assert_eq!(fetched_through_a_forward(&pods).await, "Hello");
+    assert_eq!(echoed_through_a_forward(&pods).await, "ping");
 
     let gone = pods.delete("web", &DeleteParams::default()).await.unwrap();
     assert!(gone.left().is_some(), "the pod, on its way out");
@@ -75,31 +75,21 @@ async fn kube_for_rust_works(server: &Server) {
     assert_eq!((status.code, status.reason.as_str()), (404, "NotFound"));
 }
 
-/// The first word that the greeter says through a forwarded port.
-async fn fetched_through_a_forward(pods: &Api<Pod>) -> String {
-    let mut greeter = pod("greeter");
-    greeter["spec"]["containers"] = json!([{ "name": "main", "image": DISTROLESS }]);
-    let greeter: Pod = serde_json::from_value(greeter).unwrap();
-    pods.create(&PostParams::default(), &greeter).await.unwrap();
-    await_condition(
-        pods.clone(),
-        "greeter",
-        kube::runtime::conditions::is_pod_running(),
-    )
-    .await
-    .unwrap();
-    let mut forward = pods.portforward("greeter", &[8080]).await.unwrap();
+/// What comes back through a forwarded port for `ping`.
+async fn echoed_through_a_forward(pods: &Api<Pod>) -> String {
+    create(pods, &echoing_pod("echo")).await;
+    let mut forward = pods.portforward("echo", &[8080]).await.unwrap();
     let mut stream = forward.take_stream(8080).unwrap();
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let body = answer.split("\r\n\r\n").nth(1).unwrap_or(&answer).to_owned();
-    body.split_whitespace().next().unwrap().to_owned()
+    stream.write_all(b"ping").await.unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.unwrap();
+    String::from_utf8(answer.to_vec()).unwrap()
 }
 
-async fn create(pods: &Api<Pod>, name: &str) -> Pod {
-    let pod: Pod = serde_json::from_value(pod(name)).unwrap();
+async fn create(pods: &Api<Pod>, pod: &Value) -> Pod {
+    let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
     let created = pods.create(&PostParams::default(), &pod).await.unwrap();
+    let name = created.metadata.name.as_deref().unwrap();
     await_condition(pods.clone(), name, kube::runtime::conditions::is_pod_running())
         .await
         .unwrap();
@@ -119,15 +109,10 @@ fn debugs(pod: Option<&Pod>, name: &str) -> bool {
 async fn the_python_client_works(server: &Server) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/client.py");
     let kubectl = server.kubectl();
-    for name in ["web", "greeter"] {
-        let mut pod = pod(name);
-        if name == "greeter" {
-            pod["spec"]["containers"] = json!([{ "name": "main", "image": DISTROLESS }]);
-        }
-        kubectl
-            .run(["create", "-f", &kubectl.file(name, &pod.to_string())])
-            .await
-            .succeeded();
+    for pod in [pod("web"), echoing_pod("echo")] {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        let file = kubectl.file(name, &pod.to_string());
+        kubectl.run(["create", "-f", &file]).await.succeeded();
         let ready = ["wait", "--for=condition=Ready", "pod", name, "--timeout=60s"];
         kubectl.run(ready).await.succeeded();
     }
@@ -148,7 +133,7 @@ async fn the_python_client_works(server: &Server) {
 async fn a_reflector_goes_on_across_restarts_of_the_agent() {
     let mut server = Server::debuglet(integration::ContainerdVersion::V1_6).await;
     let pods: Api<Pod> = Api::default_namespaced(client(&server.node, server.kubeconfig()).await);
-    create(&pods, "first").await;
+    create(&pods, &pod("first")).await;
     let stream = watcher(pods.clone(), watcher::Config::default())
         .default_backoff()
         .applied_objects();
@@ -158,10 +143,10 @@ async fn a_reflector_goes_on_across_restarts_of_the_agent() {
     sees(&mut names, "first").await;
 
     server.restart_agent().await;
-    create(&pods, "second").await;
+    create(&pods, &pod("second")).await;
     sees(&mut names, "second").await;
     server.restart_agent().await;
-    create(&pods, "third").await;
+    create(&pods, &pod("third")).await;
     sees(&mut names, "third").await;
 }
 

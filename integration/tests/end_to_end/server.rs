@@ -113,3 +113,8 @@ pub(crate) fn pod_that_runs(name: &str, script: &str) -> Value {
     pod["spec"]["restartPolicy"] = "Never".into();
     pod
 }
+
+/// A pod that gives back what it is sent on port 8080.
+pub(crate) fn echoing_pod(name: &str) -> Value {
+    pod_that_runs(name, "exec nc -ll -p 8080 -e cat")
+}

@@ -87,13 +87,9 @@ async fn debug_adds_one_after_the_other(kubectl: &Kubectl<'_>) {
             "600",
         ];
         kubectl.run(debug).await.succeeded();
+        // It reads the list, appends, and writes it back: a change of the pod in between would be a conflict.
+        served_until(kubectl, "example-pod", |pod| state_of(pod, name) == "running:").await;
     }
-    served_until(kubectl, "example-pod", |pod| {
-        ["debugger", "first", "second"]
-            .iter()
-            .all(|name| state_of(pod, name) == "running:")
-    })
-    .await;
 }
 
 async fn what_runs_is_shown(kubectl: &Kubectl<'_>) {

@@ -281,11 +281,7 @@ async fn rights_are_told(server: &Server) {
     assert!(who.stdout.contains("system:masters"), "{who:?}");
     if server.is_debuglet() {
         let cannot = kubectl.run(["auth", "can-i", "get", "secrets"]).await;
-        assert_eq!(
-            (cannot.code, cannot.stdout.lines().next()),
-            (1, Some("no")),
-            "{cannot:?}"
-        );
+        assert!(cannot.code == 1 && cannot.stdout.starts_with("no"), "{cannot:?}");
     }
 }
 
@@ -332,13 +328,13 @@ async fn paths_are_read_raw(kubectl: &Kubectl<'_>) {
 
 async fn what_is_not_there_is_said(kubectl: &Kubectl<'_>) {
     let missing = kubectl.run(["get", "pod", "nope"]).await;
-    missing.failed(1, &["Error from server (NotFound): pods \"nope\" not found"]);
+    missing.failed(1, &["Error from server (NotFound)", "\"nope\""]);
     let missing = kubectl.run(["debug", "nope", IMAGE]).await;
-    missing.failed(1, &["Error from server (NotFound): pods \"nope\" not found"]);
+    missing.failed(1, &["Error from server (NotFound)", "\"nope\""]);
     let missing = kubectl.run(["describe", "pod", "nope"]).await;
-    missing.failed(1, &["pods \"nope\" not found"]);
+    missing.failed(1, &["Error from server (NotFound)", "\"nope\""]);
     let missing = kubectl.run(["logs", "nope"]).await;
-    missing.failed(1, &["pods \"nope\" not found"]);
+    missing.failed(1, &["rror from server (NotFound)", "\"nope\""]);
     let missing = kubectl.run(["logs", "app", "-c", "nope"]).await;
     missing.failed(1, &["Error from server (BadRequest)", "nope"]);
     let missing = kubectl.run(["exec", "app", "-c", "nope", "--", "true"]).await;

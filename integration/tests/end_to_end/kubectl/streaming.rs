@@ -1,13 +1,13 @@
 //! exec, logs, cp and port-forward: bytes in and out of containers.
 
+use integration::eventually;
 use integration::kubernetes::Kubectl;
-use integration::{DISTROLESS, eventually};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::waiting::says;
 use super::{create, served_until};
-use crate::server::{Server, pod, pod_that_runs};
+use crate::server::{Server, echoing_pod, pod, pod_that_runs};
 
 on_debuglet_and_kubernetes!(bytes_pass_both_ways);
 
@@ -160,38 +160,31 @@ async fn logs_of_the_run_before_are_read(kubectl: &Kubectl<'_>) {
 }
 
 async fn ports_are_forwarded(kubectl: &Kubectl<'_>) {
-    let mut server = pod("greeter");
-    server["spec"]["containers"][0]["image"] = DISTROLESS.into();
-    server["spec"]["containers"][0]
-        .as_object_mut()
-        .unwrap()
-        .remove("command");
-    create(kubectl, &server).await;
-    let forward = kubectl.spawn(["port-forward", "pod/greeter", "18080:8080", "18081:9"]);
+    create(kubectl, &echoing_pod("echo")).await;
+    let forward = kubectl.spawn(["port-forward", "pod/echo", "18080:8080", "18081:9"]);
     says(&forward, "Forwarding from 127.0.0.1:18081 -> 9").await;
-    for _ in 0..3 {
-        let fetched = fetch(kubectl, 18080).await;
-        assert!(fetched.contains("Hello"), "{fetched:?}");
+    for words in ["ping\n", "once more\n"] {
+        assert_eq!(echoed(kubectl, 18080, words).await, words);
     }
-    assert_eq!(fetch(kubectl, 18081).await, "", "nobody listens there");
-    let port = kubectl.spawn(["port-forward", "pod/greeter", ":8080"]);
-    says(&port, "Forwarding from 127.0.0.1:").await;
-    let said = port.stdout();
-    let number = said
+    assert_eq!(echoed(kubectl, 18081, "ping\n").await, "", "nobody listens there");
+    let chosen = kubectl.spawn(["port-forward", "pod/echo", ":8080"]);
+    says(&chosen, "Forwarding from 127.0.0.1:").await;
+    let said = chosen.stdout();
+    let port = said
         .trim_start_matches("Forwarding from 127.0.0.1:")
         .split(' ')
         .next()
         .unwrap();
-    let fetched = fetch(kubectl, number.parse().unwrap()).await;
-    assert!(fetched.contains("Hello"), "{fetched:?}");
+    assert_eq!(echoed(kubectl, port.parse().unwrap(), "ping\n").await, "ping\n");
 }
 
-/// What comes back for `/` from a port of the node's loopback; nothing where the connection is closed.
-async fn fetch(kubectl: &Kubectl<'_>, port: u16) -> String {
+/// What comes back from a port of the node's loopback for a line; nothing where the connection is closed.
+async fn echoed(kubectl: &Kubectl<'_>, port: u16, line: &str) -> String {
     let mut connection = kubectl.node().connect(port).await.unwrap();
-    connection.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    // A connection that is reset has answered nothing, either.
-    let _ = connection.read_to_string(&mut answer).await;
-    answer
+    connection.write_all(line.as_bytes()).await.unwrap();
+    let mut answer = vec![0; line.len()];
+    match connection.read_exact(&mut answer).await {
+        Ok(_) => String::from_utf8(answer).unwrap(),
+        Err(_) => String::new(),
+    }
 }
