@@ -27,16 +27,16 @@ async fn main() {
         "containerd {version:?}, {SAMPLES} samples each, the image present; median and 95th percentile\n"
     );
     if chosen("launches") {
-        measure_launches(version).await;
+        Box::pin(measure_launches(version)).await;
     }
     if chosen("writes") {
-        writes::measure(version).await;
+        Box::pin(writes::measure(version)).await;
     }
     if chosen("watchers") {
-        watchers::measure(version).await;
+        Box::pin(watchers::measure(version)).await;
     }
     if chosen("first-byte") {
-        first_byte::measure(version).await;
+        Box::pin(first_byte::measure(version)).await;
     }
 }
 
