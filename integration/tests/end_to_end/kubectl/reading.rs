@@ -336,7 +336,7 @@ async fn what_is_not_there_is_said(kubectl: &Kubectl<'_>) {
     let missing = kubectl.run(["logs", "nope"]).await;
     missing.failed(1, &["rror from server (NotFound)", "\"nope\""]);
     let missing = kubectl.run(["logs", "app", "-c", "nope"]).await;
-    missing.failed(1, &["Error from server (BadRequest)", "nope"]);
+    missing.failed(1, &["container nope is not valid for pod app"]);
     let missing = kubectl.run(["exec", "app", "-c", "nope", "--", "true"]).await;
     missing.failed(1, &["nope"]);
 }
