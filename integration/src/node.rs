@@ -355,6 +355,8 @@ impl Place {
         let connected = tokio::task::spawn_blocking(move || place.0.namespaces.connect(host, port));
         let stream = connected.await.expect("the node's thread runs")?;
         stream.set_nonblocking(true)?;
+        // As every client library does: else a request of two pieces waits for an acknowledgement in between.
+        stream.set_nodelay(true)?;
         TcpStream::from_std(stream)
     }
 

@@ -68,7 +68,8 @@ async fn patch_to_first_byte(kubectl: &Kubectl<'_>, name: &str) -> Duration {
         "--",
         "sh",
         "-c",
-        "read line; echo $line",
+        // What is written right before the end can be lost on its way: it lives a little longer.
+        "read line; echo $line; sleep 1",
     ]);
     command.env("TZ", "UTC").stdin(Stdio::piped());
     let (mut output, written) = std::io::pipe().unwrap();
@@ -78,9 +79,9 @@ async fn patch_to_first_byte(kubectl: &Kubectl<'_>, name: &str) -> Duration {
     let first_byte =
         tokio::task::spawn_blocking(move || output.read_exact(&mut [0]).map(|()| SystemTime::now()));
     let first_byte = first_byte.await.unwrap().expect("the line comes back");
+    let said = process.output().await.stderr;
     // Not before: the end of the input would detach the output.
     drop(keyboard);
-    let said = process.output().await.stderr;
     let patch = said
         .lines()
         .find(|line| line.contains("verb=\"PATCH\""))
