@@ -1,6 +1,7 @@
 //! The daemon: puts the parts together; start and shutdown order, readable top to bottom.
 
 mod kubelet_watch;
+mod memory;
 mod runtime_watch;
 
 use std::path::Path;
@@ -28,6 +29,8 @@ use crate::{logging, systemd_notify};
 
 /// How many threads run the tasks: the work is waiting, not computing.
 const THREADS: usize = 2;
+/// How many more may wait for the disk at the same time; what else there is to write waits its turn.
+const BLOCKING_THREADS: usize = 16;
 /// How long clients wait after a start for the first look at the pods.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// How often the images that nobody uses are looked at.
@@ -52,9 +55,11 @@ enum AgentError {
 
 /// Runs the agent until it is told to stop. The exit code is 0 after an orderly stop, else 1.
 pub(crate) fn run(config: Config) -> ExitCode {
+    memory::share_between_threads();
     logging::set_up();
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build();
     let outcome = match threads {
