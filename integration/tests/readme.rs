@@ -4,15 +4,20 @@
 #![allow(clippy::unwrap_used)]
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use integration::{BUSYBOX, ContainerdVersion, Node, Output, is_running};
+use integration::kubernetes::{Kubectl, KubectlVersion};
+use integration::{BUSYBOX, ContainerdVersion, Node, Output, Process, eventually, is_running};
 
 /// What stands for anything in an output that is shown.
 const ANYTHING: &str = "...";
 /// What stands before what is typed into a debug container's shell.
 const SHELL_PROMPT: &str = "/ # ";
+/// What a command begins with that sets a variable for those after it.
+const EXPORT: &str = "export ";
+/// What a command ends with that goes on while those after it run.
+const GOES_ON: &str = " &";
 
 /// A command of the README.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -81,57 +86,120 @@ fn plain<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Runs a step as a person does, with `programs` first in the path. stderr is with stdout, as on a screen.
-async fn run(node: &Node, programs: &Path, step: &Step) -> Output {
-    let mut command = Command::new("sh");
-    let line = if step.typed.is_empty() {
-        format!("{{ {}; }} 2>&1 </dev/null", step.command)
-    } else {
-        // A terminal, whose echo of what is typed is not of interest.
-        let typed = step.typed.join("\\n");
-        format!(
-            "printf '{typed}\\n' | script --quiet --return --echo never --command '{}' /dev/null",
-            step.command
-        )
-    };
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
-    command.args(["-c", &line]).env("PATH", path);
-    command
-        .env("DEBUGLET_CONFIG", node.folder().join("debuglet.toml"))
-        .stdin(Stdio::null());
-    node.spawn(command).output().await
+/// What a person's shell has, from one command to the next.
+struct Shell<'a> {
+    node: &'a Node,
+    /// The folder that is first in the path.
+    programs: PathBuf,
+    /// Where the README's own files are.
+    folder: PathBuf,
+    /// Every variable that was set, as commands.
+    exports: String,
+    /// What goes on.
+    going_on: Vec<Process>,
 }
 
-#[tokio::test]
-async fn what_the_readme_shows_is_what_happens() {
-    let readme = include_str!("../../README.md");
-    let node = Node::start(ContainerdVersion::V2_4).await;
-    node.tag(BUSYBOX, "docker.io/library/busybox:1.37").await;
-    let programs = node.folder().join("programs");
-    std::fs::create_dir(&programs).unwrap();
-    symlink(node.debuglet_command([]).get_program(), programs.join("debuglet")).unwrap();
-    std::fs::write(programs.join("sudo"), "#!/bin/sh\nexec \"$@\"\n").unwrap();
-    std::fs::set_permissions(programs.join("sudo"), std::fs::Permissions::from_mode(0o755)).unwrap();
+impl Shell<'_> {
+    /// Runs a step as a person does, and holds it against what is shown.
+    async fn run(&mut self, step: &Step) {
+        if step.command.starts_with(EXPORT) {
+            assert!(step.shown.is_empty(), "{}: nothing to show", step.command);
+            self.exports += &format!("{}; ", step.command);
+        } else if let Some(command) = step.command.strip_suffix(GOES_ON) {
+            let process = self.start(&format!("exec {command} 2>&1 </dev/null"));
+            eventually(command, async || {
+                let text = process.stdout();
+                if is_as_shown(&step.shown, &text) { Ok(()) } else { Err(text) }
+            })
+            .await;
+            self.going_on.push(process);
+        } else {
+            self.run_to_its_end(step).await;
+        }
+    }
 
-    let [manifest] = blocks(readme, "yaml")[..] else {
-        panic!("the README shows one manifest")
-    };
-    node.write_manifest_text("web.yaml", manifest);
-    let agent = node.start_agent().await;
-    agent.api().pod_until("default", "web", is_running).await;
-
-    let all: Vec<Step> = blocks(readme, "console").into_iter().flat_map(steps).collect();
-    assert!(!all.is_empty());
-    for step in all {
-        let output = run(&node, &programs, &step).await;
-        let text = format!("{}{}", output.stdout, output.stderr);
-        assert_eq!(output.code, 0, "{}:\n{text}", step.command);
+    async fn run_to_its_end(&self, step: &Step) {
+        // stderr is with stdout, as on a screen.
+        let line = if step.typed.is_empty() {
+            format!("{{ {}; }} 2>&1 </dev/null", step.command)
+        } else {
+            // A terminal, whose echo of what is typed is not of interest.
+            let typed = step.typed.join("\\n");
+            format!(
+                "printf '{typed}\\n' | script --quiet --return --echo never --command '{}' /dev/null",
+                step.command
+            )
+        };
+        let Output { code, stdout, stderr } = self.start(&line).output().await;
+        let text = format!("{stdout}{stderr}");
+        assert_eq!(code, 0, "{}:\n{text}", step.command);
         assert!(
             is_as_shown(&step.shown, &text),
             "{}:\n{text}\nis not:\n{}",
             step.command,
             step.shown.join("\n")
         );
+    }
+
+    fn start(&self, line: &str) -> Process {
+        let mut command = Command::new("sh");
+        let path = format!("{}:{}", self.programs.display(), std::env::var("PATH").unwrap());
+        command
+            .args(["-c", &format!("{}{line}", self.exports)])
+            .env("PATH", path)
+            .env("HOME", &self.folder)
+            .env("DEBUGLET_CONFIG", self.node.folder().join("debuglet.toml"))
+            .current_dir(&self.folder)
+            .stdin(Stdio::null());
+        self.node.spawn(command)
+    }
+}
+
+/// A folder with the programs that the README names: those under test, and what a person's machine has.
+fn programs(node: &Node, kubectl: &Path) -> PathBuf {
+    let programs = node.folder().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    symlink(
+        node.debuglet_command([]).get_program(),
+        programs.join("debuglet"),
+    )
+    .unwrap();
+    symlink(kubectl, programs.join("kubectl")).unwrap();
+    symlink("/bin/busybox", programs.join("wget")).unwrap();
+    std::fs::write(programs.join("sudo"), "#!/bin/sh\nexec \"$@\"\n").unwrap();
+    std::fs::set_permissions(programs.join("sudo"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    programs
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_readme_shows_is_what_happens() {
+    let readme = include_str!("../../README.md");
+    let node = Node::start(ContainerdVersion::V2_4).await;
+    node.tag(BUSYBOX, "docker.io/library/busybox:1.37").await;
+    let ([manifest], [containers]) = (&blocks(readme, "yaml")[..], &blocks(readme, "json")[..]) else {
+        panic!("the README shows one manifest, and one list of ephemeral containers")
+    };
+    node.write_manifest_text("web.yaml", manifest);
+    let agent = node.start_agent().await;
+    agent.api().pod_until("default", "web", is_running).await;
+    let kubeconfig = agent.kubeconfig().await;
+    // The node has a /run of its own, so that paths can be as the README has them.
+    let run_dir = kubeconfig.parent().unwrap().to_string_lossy().into_owned();
+    node.run(["ln", "-s", &run_dir, "/run/debuglet"]).await.succeeded();
+
+    let kubectl = Kubectl::new(&node, KubectlVersion::V1_36, &kubeconfig);
+    std::fs::write(kubectl.home().join("ec.json"), containers).unwrap();
+    let mut shell = Shell {
+        node: &node,
+        programs: programs(&node, Path::new(kubectl.command([]).get_program())),
+        folder: kubectl.home().to_path_buf(),
+        exports: String::new(),
+        going_on: Vec::new(),
+    };
+    let all: Vec<Step> = blocks(readme, "console").into_iter().flat_map(steps).collect();
+    assert!(!all.is_empty());
+    for step in &all {
+        shell.run(step).await;
     }
 }
 

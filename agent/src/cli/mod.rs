@@ -51,7 +51,9 @@ const USAGE: u8 = 2;
         debuglet ps\n  \
         debuglet debug -it etcd-node1 -n kube-system --image=busybox --target=etcd\n  \
         debuglet describe etcd-node1 -n kube-system\n  \
-        debuglet check",
+        debuglet check\n\n\
+        kubectl works too, as root:\n  \
+        KUBECONFIG=/run/debuglet/kubeconfig kubectl get pods",
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true
@@ -72,7 +74,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the agent: what the other commands talk to
+    /// Run the agent: what the other commands, and kubectl, talk to
     #[command(after_help = "Example:\n  debuglet agent --config /etc/debuglet/config.toml")]
     Agent,
     /// Run a debug container in a pod
