@@ -109,7 +109,11 @@ impl Shell<'_> {
             let process = self.start(&format!("exec {command} 2>&1 </dev/null"));
             eventually(command, async || {
                 let text = process.stdout();
-                if is_as_shown(&step.shown, &text) { Ok(()) } else { Err(text) }
+                if is_as_shown(&step.shown, &text) {
+                    Ok(())
+                } else {
+                    Err(text)
+                }
             })
             .await;
             self.going_on.push(process);
@@ -159,11 +163,7 @@ impl Shell<'_> {
 fn programs(node: &Node, kubectl: &Path) -> PathBuf {
     let programs = node.folder().join("programs");
     std::fs::create_dir(&programs).unwrap();
-    symlink(
-        node.debuglet_command([]).get_program(),
-        programs.join("debuglet"),
-    )
-    .unwrap();
+    symlink(node.debuglet_command([]).get_program(), programs.join("debuglet")).unwrap();
     symlink(kubectl, programs.join("kubectl")).unwrap();
     symlink("/bin/busybox", programs.join("wget")).unwrap();
     std::fs::write(programs.join("sudo"), "#!/bin/sh\nexec \"$@\"\n").unwrap();
@@ -185,7 +185,9 @@ async fn what_the_readme_shows_is_what_happens() {
     let kubeconfig = agent.kubeconfig().await;
     // The node has a /run of its own, so that paths can be as the README has them.
     let run_dir = kubeconfig.parent().unwrap().to_string_lossy().into_owned();
-    node.run(["ln", "-s", &run_dir, "/run/debuglet"]).await.succeeded();
+    node.run(["ln", "-s", &run_dir, "/run/debuglet"])
+        .await
+        .succeeded();
 
     let kubectl = Kubectl::new(&node, KubectlVersion::V1_36, &kubeconfig);
     std::fs::write(kubectl.home().join("ec.json"), containers).unwrap();
