@@ -98,14 +98,15 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         Arc::clone(&pulled),
         shutdown.clone(),
     );
+    let api = Api::bind(api::Settings {
+        run_dir: config.run_dir.clone(),
+        group: config.api.group,
+        listen: config.api.listen,
+        state_dir: config.state_dir.clone(),
+        node_name: config.node_name.clone(),
+    });
     let api = tokio::spawn(serve_api(
-        Api::bind(api::Settings {
-            run_dir: config.run_dir.clone(),
-            group: config.api.group,
-            listen: config.api.listen,
-            state_dir: config.state_dir.clone(),
-            node_name: config.node_name.clone(),
-        })?,
+        api.await?,
         api::Context {
             store: Arc::clone(&store),
             runtime: runtime.clone(),
@@ -114,6 +115,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
             shutdown: shutdown.clone(),
         },
     ));
+    // Root's kubeconfig is there by now, and who follows it to its port is answered in a moment.
     systemd_notify::ready("waiting for the runtime");
     let alive = Arc::clone(&store);
     let _watchdog = systemd_notify::watchdog(move || {

@@ -81,7 +81,7 @@ use crate::store::Store;
 use metrics::Metrics;
 use server::Server;
 use status::Failure;
-use tls_listener::TlsListener;
+use tls_listener::{BoundTls, TlsListener};
 pub(crate) use unix_listener::BindError;
 use unix_listener::UnixListener;
 
@@ -116,25 +116,31 @@ pub(crate) struct Settings {
 }
 
 /// The API, listening on its socket and not serving yet.
-#[derive(Debug)]
 pub(crate) struct Api {
     unix: UnixListener,
-    tls: Option<TlsListener>,
+    tls: Option<BoundTls>,
 }
 
 impl Api {
-    /// Listens on the socket. TLS comes when it is served: its trouble must not hold back the socket.
-    pub(crate) fn bind(settings: Settings) -> Result<Api, BindError> {
+    /// Listens on the socket and, where it can, with TLS; root's kubeconfig is written before. Trouble with TLS does not
+    /// hold back the socket: it is reported, and tried again, while the API is served.
+    pub(crate) async fn bind(settings: Settings) -> Result<Api, BindError> {
         let unix = UnixListener::bind(&settings.run_dir, settings.group)?;
         if settings.listen.is_none() {
             kubeconfig::remove(&settings.run_dir);
         }
-        let tls = settings.listen.map(|listen| TlsListener {
-            listen,
-            pki_dir: settings.state_dir.join("pki"),
-            run_dir: settings.run_dir,
-            node_name: settings.node_name,
-        });
+        let tls = match settings.listen {
+            None => None,
+            Some(listen) => {
+                let listener = TlsListener {
+                    listen,
+                    pki_dir: settings.state_dir.join("pki"),
+                    run_dir: settings.run_dir,
+                    node_name: settings.node_name,
+                };
+                Some(listener.bind().await)
+            }
+        };
         Ok(Api { unix, tls })
     }
 
@@ -145,6 +151,10 @@ impl Api {
         let (watchers, shutdown) = (metrics.watchers(), context.shutdown.clone());
         let router = metrics.measure(router(Arc::clone(&context)));
         let server = Server::new(router, watchers, shutdown);
+        // Before anybody is answered: who is told that the API is ready finds there why it is not, over TLS.
+        if let Some(tls) = &self.tls {
+            tls.report(&context.store);
+        }
         let tls = async {
             if let Some(tls) = self.tls {
                 tls.serve(Arc::clone(&server), &context.store).await;

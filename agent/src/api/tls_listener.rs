@@ -1,7 +1,8 @@
 //! The API on TCP, with TLS and client certificates. Its trouble is its own: where the port is taken or the
 //! certificates cannot be kept, the Unix socket goes on, and this is tried again.
 
-use std::collections::VecDeque;
+mod strangers;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,11 +15,10 @@ use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{CommonState, ServerConfig};
 use time::OffsetDateTime;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, interval_at, sleep, timeout_at};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
 use super::certificates::{self, CertificateError, Certificates, provider};
 use super::identity::Identity;
@@ -26,14 +26,19 @@ use super::kubeconfig::{self, KUBECONFIG, reachable};
 use super::server::{ACCEPT_BACK_OFF, Server, places};
 use super::status::Failure;
 use crate::store::Store;
+use strangers::{Stranger, Strangers};
 
 /// How long somebody who is not known yet may take: for the handshake, and where no certificate came with it, for the
 /// request that is answered with 401.
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many connections may be unknown at once. One more takes the place of the oldest, so that whoever opens many and
-/// says nothing does not keep others out.
-const MAX_STRANGERS: usize = 128;
+/// How many connections may be unknown at once; the next ones wait. A few: handshakes are work, and many at once all
+/// take long.
+const MAX_STRANGERS: usize = 64;
+
+/// How many connections wait in the kernel until they are accepted, at most (it may have a lower limit of its own):
+/// all who come back at once after a restart.
+const BACKLOG: u32 = 4096;
 
 /// How often it is looked at whether a certificate is to be made anew. More often than their life asks for: a clock
 /// that was set changes what is left of it.
@@ -72,58 +77,99 @@ pub(crate) struct TlsListener {
     pub(crate) node_name: String,
 }
 
-impl TlsListener {
+/// Listening, and what to greet clients with.
+type Open = (TcpListener, TlsAcceptor);
+
+/// A [`TlsListener`] and what came of its first attempt to listen: the kubeconfig is written and connections wait to be
+/// accepted, or not, and it is tried again while it is served.
+pub(super) struct BoundTls {
+    listener: TlsListener,
+    first: Result<Open, ListenError>,
+}
+
+impl BoundTls {
+    /// Says in the node report of `store` what came of the first attempt.
+    pub(super) fn report(&self, store: &Store) {
+        self.listener.report(store, &self.first);
+    }
+
     /// Serves until the server's shutdown. Whether it listens is in the node report of `store`.
     pub(super) async fn serve(self, server: Arc<Server>, store: &Store) {
+        let BoundTls { listener, first } = self;
+        let mut attempt = first;
         let mut back_off = FIRST_BACK_OFF;
         let mut told = String::new();
         loop {
-            match self.open().await {
-                Ok((listener, acceptor)) => {
-                    let listening = listener.local_addr().unwrap_or(self.listen);
-                    self.report(store, listening, None);
-                    tracing::info!("the API listens on https://{listening}");
-                    return self.accept_all(&listener, acceptor, &server).await;
-                }
+            listener.report(store, &attempt);
+            match attempt {
+                Ok((socket, acceptor)) => return listener.accept_all(&socket, acceptor, &server).await,
                 Err(error) => {
                     let message = error.to_string();
                     if message != told {
                         tracing::warn!("no API over TLS: {message}; it is tried again");
                     }
-                    self.report(store, self.listen, Some(&message));
                     told = message;
                 }
             }
-            if server
-                .shutdown()
-                .run_until_cancelled(sleep(back_off))
-                .await
-                .is_none()
-            {
+            let pause = server.shutdown().run_until_cancelled(sleep(back_off));
+            if pause.await.is_none() {
                 return;
             }
             back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+            attempt = listener.open().await;
+        }
+    }
+}
+
+impl TlsListener {
+    /// Tries to listen, once.
+    pub(super) async fn bind(self) -> BoundTls {
+        let first = self.open().await;
+        BoundTls {
+            listener: self,
+            first,
         }
     }
 
-    fn report(&self, store: &Store, listening: SocketAddr, trouble: Option<&str>) {
+    fn report(&self, store: &Store, attempt: &Result<Open, ListenError>) {
+        let listening = match attempt {
+            Ok((socket, _)) => socket.local_addr().unwrap_or(self.listen),
+            Err(_) => self.listen,
+        };
         store.report_node(|report| {
             report.api.listen = format!("https://{}", reachable(listening));
             report.api.kubeconfig = self.run_dir.join(KUBECONFIG).display().to_string();
-            report.api.ready = trouble.is_none();
-            report.api.message = trouble.unwrap_or_default().to_owned();
+            report.api.ready = attempt.is_ok();
+            report.api.message = attempt
+                .as_ref()
+                .err()
+                .map(ToString::to_string)
+                .unwrap_or_default();
         });
     }
 
-    async fn open(&self) -> Result<(TcpListener, TlsAcceptor), ListenError> {
-        let listener = TcpListener::bind(self.listen)
-            .await
-            .map_err(|source| ListenError::Bind {
-                listen: self.listen,
-                source,
-            })?;
-        let listening = listener.local_addr().unwrap_or(self.listen);
-        Ok((listener, self.prepare(listening).await?))
+    /// Takes the port, writes the kubeconfig, and only then lets clients connect: whoever reaches the port finds the file
+    /// that says how to get in.
+    async fn open(&self) -> Result<Open, ListenError> {
+        let failed = |source| ListenError::Bind {
+            listen: self.listen,
+            source,
+        };
+        let socket = match self.listen {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let socket = socket.map_err(failed)?;
+        // What is left of an earlier process's connections does not hold the port.
+        socket.set_reuseaddr(true).map_err(failed)?;
+        socket.bind(self.listen).map_err(failed)?;
+        let acceptor = self.prepare(socket.local_addr().map_err(failed)?).await?;
+        let listener = socket.listen(BACKLOG).map_err(failed)?;
+        tracing::info!(
+            "the API listens on https://{}",
+            listener.local_addr().unwrap_or(self.listen)
+        );
+        Ok((listener, acceptor))
     }
 
     /// Has certificates that are good for a while, tells root how to connect, and answers how to greet clients.
@@ -157,7 +203,7 @@ impl TlsListener {
     async fn accept_all(&self, listener: &TcpListener, mut acceptor: TlsAcceptor, server: &Arc<Server>) {
         let listening = listener.local_addr().unwrap_or(self.listen);
         let places = places();
-        let mut strangers = Strangers::default();
+        let mut strangers = Strangers::new(MAX_STRANGERS);
         let mut renewals = interval_at(Instant::now() + RENEWAL, RENEWAL);
         loop {
             let accepted = tokio::select! {
@@ -169,11 +215,10 @@ impl TlsListener {
                     }
                     continue;
                 }
-                accepted = accept(listener, &places) => accepted,
+                accepted = accept(listener, &places, &mut strangers) => accepted,
             };
             match accepted {
-                Ok((stream, place)) => {
-                    let stranger = strangers.admit();
+                Ok((stream, place, stranger)) => {
                     let (acceptor, serving) = (acceptor.clone(), Arc::clone(server));
                     server.spawn(async move { greet(stream, place, acceptor, stranger, &serving).await });
                 }
@@ -186,36 +231,19 @@ impl TlsListener {
     }
 }
 
+/// The next connection, once there is room for it: until then it waits in the kernel.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    strangers: &mut Strangers,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit, Stranger)> {
     let place = Arc::clone(places)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
+    let room = strangers.room().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
-}
-
-/// The connections whose clients are not known yet, the oldest first. A token is cancelled to end its connection, and
-/// when its client is known or gone.
-#[derive(Debug, Default)]
-struct Strangers(VecDeque<CancellationToken>);
-
-impl Strangers {
-    /// One more; the oldest goes where there are too many.
-    fn admit(&mut self) -> CancellationToken {
-        self.0.retain(|stranger| !stranger.is_cancelled());
-        if self.0.len() >= MAX_STRANGERS
-            && let Some(oldest) = self.0.pop_front()
-        {
-            oldest.cancel();
-        }
-        let stranger = CancellationToken::new();
-        self.0.push_back(stranger.clone());
-        stranger
-    }
+    Ok((stream, place, strangers.admit(room)))
 }
 
 /// Finds out who is there, and serves whom it knows; a stranger gets one answer, and not much time for it.
@@ -223,11 +251,9 @@ async fn greet(
     stream: TcpStream,
     place: OwnedSemaphorePermit,
     acceptor: TlsAcceptor,
-    stranger: CancellationToken,
+    stranger: Stranger,
     server: &Server,
 ) {
-    // However this ends, it is no stranger's connection then.
-    let known = stranger.clone().drop_guard();
     let deadline = Instant::now() + STRANGER_TIMEOUT;
     if let Err(error) = prepare_socket(&stream) {
         tracing::debug!(%error, "a connection broke");
@@ -236,21 +262,21 @@ async fn greet(
         connection.set_buffer_limit(Some(TLS_BUFFER_BYTES));
     });
     let handshake = timeout_at(deadline, handshake);
-    let stream = match stranger.run_until_cancelled(Box::pin(handshake)).await {
+    let stream = match stranger.run_until_dismissed(Box::pin(handshake)).await {
         Some(Ok(Ok(stream))) => stream,
         Some(Ok(Err(error))) => return tracing::debug!(%error, "a TLS handshake failed"),
         Some(Err(_)) | None => return tracing::debug!("a TLS handshake was not finished in time"),
     };
     match identity(stream.get_ref().1) {
         Some(identity) => {
-            drop(known);
+            drop(stranger);
             server.serve(stream, Ok(identity), place).await;
         }
         None => {
             let refusal =
                 Failure::unauthorized("a client certificate is needed; root's is in its kubeconfig");
             let answered = timeout_at(deadline, server.serve(stream, Err(refusal), place));
-            let _ = stranger.run_until_cancelled(Box::pin(answered)).await;
+            let _ = stranger.run_until_dismissed(Box::pin(answered)).await;
         }
     }
 }

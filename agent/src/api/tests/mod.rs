@@ -79,6 +79,7 @@ impl Node {
             state_dir: folder.path().join("state"),
             node_name: "node1".to_owned(),
         })
+        .await
         .expect("a socket");
         let shutdown = CancellationToken::new();
         let runtime = Runtime::connect_lazy(&folder.path().join("no-runtime.sock"));

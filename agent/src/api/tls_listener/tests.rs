@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use super::super::unix_listener::SOCKET;
 use super::super::{Api, Context, Settings};
@@ -37,23 +38,18 @@ type Credentials = (String, String);
 
 impl Node {
     async fn start() -> Node {
-        let node = Node::start_on("127.0.0.1:0", tempfile::tempdir().expect("a folder"));
+        let node = Node::start_on("127.0.0.1:0", tempfile::tempdir().expect("a folder")).await;
         node.ready().await;
         node
     }
 
-    fn start_on(listen: &str, folder: TempDir) -> Node {
+    async fn start_on(listen: &str, folder: TempDir) -> Node {
         let state_dir = folder.path().join("state");
         let disk = Disk::open(&state_dir).expect("a state folder");
         let (store, _) = Store::load("node1", disk).expect("a store");
-        let api = Api::bind(Settings {
-            run_dir: folder.path().to_path_buf(),
-            group: None,
-            listen: Some(listen.parse().expect("an address")),
-            state_dir,
-            node_name: "node1".to_owned(),
-        })
-        .expect("a socket");
+        let api = Api::bind(settings(listen, folder.path()))
+            .await
+            .expect("a socket");
         let shutdown = CancellationToken::new();
         let runtime = Runtime::connect_lazy(&folder.path().join("no-runtime.sock"));
         let pulled = Arc::new(PulledImages::load(folder.path()));
@@ -137,6 +133,16 @@ impl Node {
     async fn stop(self) {
         self.shutdown.cancel();
         self.serving.await.expect("it ends");
+    }
+}
+
+fn settings(listen: &str, folder: &std::path::Path) -> Settings {
+    Settings {
+        run_dir: folder.to_path_buf(),
+        group: None,
+        listen: Some(listen.parse().expect("an address")),
+        state_dir: folder.join("state"),
+        node_name: "node1".to_owned(),
     }
 }
 
@@ -257,7 +263,7 @@ async fn a_certificate_that_has_ended_is_turned_away_and_the_nodes_own_are_made_
     let before = OffsetDateTime::now_utc() - time::Duration::days(400);
     certificates::ensure(&pki, &["127.0.0.1".to_owned()], before).expect("made");
     let ended = credentials(&pki);
-    let node = Node::start_on("127.0.0.1:0", folder);
+    let node = Node::start_on("127.0.0.1:0", folder).await;
     node.ready().await;
     assert!(node.tls_of(&TLS12, Some(&ended)).await.is_err());
     let stream = node.tls(Some(&node.root())).await.expect("a handshake");
@@ -335,18 +341,58 @@ async fn the_kubeconfig_is_roots_alone_and_opens_the_api() {
 }
 
 #[tokio::test]
+async fn what_is_bound_can_be_connected_to_with_the_kubeconfig_before_anybody_is_answered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let _api = Api::bind(settings("127.0.0.1:0", folder.path()))
+        .await
+        .expect("a socket");
+    let text = std::fs::read_to_string(folder.path().join(KUBECONFIG)).expect("a kubeconfig");
+    let kubeconfig: Value = serde_saphyr::from_str(&text).expect("YAML");
+    let server = kubeconfig["clusters"][0]["cluster"]["server"]
+        .as_str()
+        .expect("a URL");
+    let address = server.strip_prefix("https://").expect("a URL");
+    assert!(TcpStream::connect(address).await.is_ok(), "{address}");
+}
+
+#[tokio::test]
+async fn nobody_connects_to_a_port_whose_kubeconfig_is_not_written_and_why_is_known_to_the_first_who_asks() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = port.local_addr().expect("its address").to_string();
+    drop(port);
+    let folder = tempfile::tempdir().expect("a folder");
+    let in_the_way = folder.path().join(KUBECONFIG);
+    std::fs::create_dir(&in_the_way).expect("a folder in its place");
+    let node = Node::start_on(&address, folder).await;
+    let mut socket = tokio::net::UnixStream::connect(node.folder.path().join(SOCKET))
+        .await
+        .expect("connected");
+    socket
+        .write_all(b"GET /readyz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await
+        .expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let report = node.store.node_report().api;
+    assert!(!report.ready && report.message.contains(KUBECONFIG), "{report:?}");
+    assert!(TcpStream::connect(&address).await.is_err());
+    std::fs::remove_dir(&in_the_way).expect("removed");
+    node.ready().await;
+    assert!(TcpStream::connect(&address).await.is_ok());
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn with_tls_turned_off_the_kubeconfig_of_before_goes() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join(KUBECONFIG);
     std::fs::write(&path, "of before").expect("written");
     let settings = Settings {
-        run_dir: folder.path().to_path_buf(),
-        group: None,
         listen: None,
-        state_dir: folder.path().join("state"),
-        node_name: "node1".to_owned(),
+        ..settings("127.0.0.1:0", folder.path())
     };
-    let _api = Api::bind(settings).expect("a socket");
+    let _api = Api::bind(settings).await.expect("a socket");
     assert!(!path.exists());
 }
 
@@ -354,7 +400,7 @@ async fn with_tls_turned_off_the_kubeconfig_of_before_goes() {
 async fn a_port_that_is_taken_costs_only_tls_and_is_tried_again() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
-    let node = Node::start_on(&address, tempfile::tempdir().expect("a folder"));
+    let node = Node::start_on(&address, tempfile::tempdir().expect("a folder")).await;
     while node.store.node_report().api.message.is_empty() {
         sleep(Duration::from_millis(10)).await;
     }
@@ -411,7 +457,7 @@ async fn what_is_not_tls_is_dropped() {
 async fn whoever_opens_many_connections_and_says_nothing_keeps_nobody_out() {
     let node = Node::start().await;
     let mut silent = Vec::new();
-    for _ in 0..=MAX_STRANGERS {
+    for _ in 0..MAX_STRANGERS {
         silent.push(node.tcp().await);
     }
     let stream = node.tls(Some(&node.root())).await.expect("a handshake");
@@ -419,6 +465,27 @@ async fn whoever_opens_many_connections_and_says_nothing_keeps_nobody_out() {
     // The oldest made room.
     ended(&mut silent[0]).await;
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_clients_that_come_back_at_once_all_get_in() {
+    let node = Arc::new(Node::start().await);
+    let root = node.root();
+    let clients: Vec<_> = (0..1000)
+        .map(|_| {
+            let (node, root) = (Arc::clone(&node), root.clone());
+            tokio::spawn(async move { node.tls(Some(&root)).await })
+        })
+        .collect();
+    // Each stays connected, as one that watches does.
+    let mut connected = Vec::new();
+    for client in clients {
+        connected.push(client.await.expect("a task").expect("a handshake"));
+    }
+    for stream in connected {
+        assert_eq!(ask(stream, "GET", "/livez", "").await.expect("an answer").0, 200);
+    }
+    Arc::into_inner(node).expect("nobody else").stop().await;
 }
 
 #[tokio::test]
