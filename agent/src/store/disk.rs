@@ -8,19 +8,19 @@
 //! pods/UID.gone                 what is being removed for good
 //! ```
 //!
-//! A write is done when it would survive a power cut: a new file beside the old one, synced, renamed over it,
-//! the folder synced. Every function here blocks.
+//! A write is done when it would survive a power cut ([`durable_file`]). Every function here blocks.
 
 mod versions;
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::durable_file;
 use crate::pod::deletion::Removal;
 use crate::pod::record::{CreatedContainer, Origin, Phase, Record};
 use crate::pod::source::Source;
@@ -338,16 +338,7 @@ fn write_durably(dir: &Path, name: &str, content: &impl Serialize) -> Result<(),
         path: path.clone(),
         source,
     })?;
-    let beside = dir.join(format!("{name}.new"));
-    let mut file = File::create(&beside).map_err(io_error("write", &beside))?;
-    let written = file.write_all(&bytes).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        // A full disk must not be filled further by what nobody will read.
-        let _ = fs::remove_file(&beside);
-        return Err(io_error("write", &path)(error));
-    }
-    fs::rename(&beside, &path).map_err(io_error("write", &path))?;
-    sync_dir(dir)
+    durable_file::write(dir, name, &bytes).map_err(io_error("write", &path))
 }
 
 fn sync_dir(dir: &Path) -> Result<(), DiskError> {
