@@ -55,10 +55,16 @@ impl ServedContainer {
         })
     }
 
-    /// The runtime's id of the container, which must run.
+    /// The runtime's id of the container, which must run. To Kubernetes too it is the request that makes no sense.
     pub(crate) fn running_id(&self) -> Result<&str, Failure> {
         let running = self.status.as_ref().and_then(running_id);
-        running.ok_or_else(|| self.conflict("does not run"))
+        running.ok_or_else(|| {
+            let what = match self.has_ended() {
+                true => "has ended",
+                false => "does not run",
+            };
+            Failure::bad_request(self.told(what))
+        })
     }
 
     /// The runtime's id of the container whose log is meant: the newest one that was started, or with `previous`
@@ -92,26 +98,21 @@ impl ServedContainer {
         Failure::bad_request(self.told(what))
     }
 
-    /// The answer that it is not in a state for what is asked.
-    fn conflict(&self, what: &str) -> Failure {
-        Failure::conflict("containers", &self.spec.name, self.told(what))
-    }
-
+    /// What is so with it, and where it waits for something, for what.
     fn told(&self, what: &str) -> String {
-        let name = &self.spec.name;
         let waiting = self
             .status
             .as_ref()
             .and_then(|status| status.state.as_ref()?.waiting.as_ref());
         let why = waiting
-            .and_then(|waiting| waiting.reason.as_ref())
-            .map(|reason| format!(": {reason}"));
-        format!(
-            "{name:?} in {}/{} {what}{}",
-            self.namespace,
-            self.pod,
-            why.unwrap_or_default()
-        )
+            .into_iter()
+            .flat_map(|waiting| [&waiting.reason, &waiting.message]);
+        let mut told = format!("{:?} in {}/{} {what}", self.spec.name, self.namespace, self.pod);
+        for why in why.flatten().filter(|why| !why.is_empty()) {
+            told.push_str(": ");
+            told.push_str(why);
+        }
+        told
     }
 }
 
@@ -193,6 +194,24 @@ mod tests {
         assert_eq!(several.status().code, Some(400));
         let message = several.status().message.clone().unwrap();
         assert!(message.ends_with("web, sidecar, setup"), "{message}");
+    }
+
+    #[test]
+    fn a_container_that_does_not_run_makes_a_bad_request_which_is_told_what_it_waits_for() {
+        let refused = |state: serde_json::Value| {
+            let container = ServedContainer::find(&pod(&status(&state, &json!({}))), "web");
+            let refused = container.ok().unwrap().running_id().err().unwrap();
+            assert_eq!(refused.status().code, Some(400));
+            refused.status().message.clone().unwrap()
+        };
+        let waiting = json!({ "waiting": { "reason": "ErrImagePull", "message": "no such image" } });
+        assert_eq!(
+            refused(waiting),
+            "\"web\" in shop/cart does not run: ErrImagePull: no such image"
+        );
+        let ended = json!({ "terminated": { "exitCode": 0, "containerID": "containerd://old" } });
+        assert_eq!(refused(ended), "\"web\" in shop/cart has ended");
+        assert_eq!(refused(json!({})), "\"web\" in shop/cart does not run");
     }
 
     #[test]

@@ -100,5 +100,5 @@ impl Resource for Pod {
 pub(crate) fn find(store: &Store, namespace: &str, name: &str) -> Result<Arc<Pod>, Failure> {
     store
         .pod(namespace, name)
-        .ok_or_else(|| Failure::no_such_pod(namespace, name))
+        .ok_or_else(|| Failure::no_such("pods", name))
 }

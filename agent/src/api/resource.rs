@@ -120,18 +120,9 @@ pub(crate) async fn get<T: Resource>(
         reached(version, context.store.version())?;
     }
     let Some(object) = T::find(&context.store, namespace.as_deref(), &name) else {
-        return Err(not_found::<T>(namespace.as_deref(), &name));
+        return Err(Failure::no_such(T::URL_PATH_SEGMENT, &name));
     };
     Ok(Json(representation.object(&*object, true, Timestamp::now())).into_response())
-}
-
-fn not_found<T: Resource>(namespace: Option<&str>, name: &str) -> Failure {
-    let kind = T::KIND.to_ascii_lowercase();
-    let message = match namespace {
-        Some(namespace) => format!("there is no {kind} {name:?} in namespace {namespace:?}"),
-        None => format!("there is no {kind} {name:?}"),
-    };
-    Failure::not_found(T::URL_PATH_SEGMENT, name, message)
 }
 
 /// Refuses a version that is yet to come.

@@ -61,18 +61,15 @@ impl Failure {
         )
     }
 
-    /// 404: there is no such object; `resource` is `pods`, `events`, `launches`.
-    pub(crate) fn not_found(resource: &str, name: &str, message: impl Into<String>) -> Failure {
-        Failure::new(StatusCode::NOT_FOUND, "NotFound", message).about(resource, name)
+    /// 404: there is no such object; `resource` is `pods`, `events`, ... In Kubernetes' words: kubectl adds where it
+    /// looked.
+    pub(crate) fn no_such(resource: &str, name: &str) -> Failure {
+        Failure::not_found(resource, name, format!("{resource} {name:?} not found"))
     }
 
-    /// 404: there is no such pod.
-    pub(crate) fn no_such_pod(namespace: &str, name: &str) -> Failure {
-        Failure::not_found(
-            "pods",
-            name,
-            format!("there is no pod {name:?} in namespace {namespace:?}"),
-        )
+    /// 404, for a reason of its own; `resource` is `containers`, `launches`.
+    pub(crate) fn not_found(resource: &str, name: &str, message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::NOT_FOUND, "NotFound", message).about(resource, name)
     }
 
     /// 404: the pod has no container of this name.
@@ -197,7 +194,7 @@ impl Failure {
     /// Why ephemeral containers of a pod were not accepted.
     pub(crate) fn not_accepted(namespace: &str, name: &str, error: AcceptError) -> Failure {
         match error {
-            AcceptError::NoSuchPod => Failure::no_such_pod(namespace, name),
+            AcceptError::NoSuchPod => Failure::no_such("pods", name),
             AcceptError::Terminating => Failure::conflict(
                 "pods",
                 name,
@@ -244,7 +241,7 @@ impl Failure {
     /// Why a pod was not deleted.
     pub(crate) fn not_deleted(namespace: &str, name: &str, error: DeleteError) -> Failure {
         match error {
-            DeleteError::NoSuchPod => Failure::no_such_pod(namespace, name),
+            DeleteError::NoSuchPod => Failure::no_such("pods", name),
             DeleteError::Precondition { .. } => Failure::conflict(
                 "pods",
                 name,
@@ -265,7 +262,7 @@ impl Failure {
     /// Why a pod was not changed.
     pub(crate) fn not_updated(namespace: &str, name: &str, error: UpdateError) -> Failure {
         match error {
-            UpdateError::NoSuchPod => Failure::no_such_pod(namespace, name),
+            UpdateError::NoSuchPod => Failure::no_such("pods", name),
             UpdateError::Conflict | UpdateError::Overtaken => {
                 let message = format!(
                     "{namespace}/{name} has changed since it was read: read it again and change that"
@@ -287,7 +284,7 @@ impl Failure {
     /// Why a debug container was not stopped.
     pub(crate) fn not_stopped(namespace: &str, pod: &str, container: &str, error: StopError) -> Failure {
         match error {
-            StopError::NoSuchPod => Failure::no_such_pod(namespace, pod),
+            StopError::NoSuchPod => Failure::no_such("pods", pod),
             StopError::NoSuchContainer => Failure::no_such_container(namespace, pod, container),
             StopError::NotEphemeral => Failure::conflict(
                 "containers",

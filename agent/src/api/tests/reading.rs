@@ -38,8 +38,17 @@ async fn pods_are_listed_of_one_namespace_or_of_all_and_by_selectors() {
 #[tokio::test]
 async fn what_is_not_served_is_a_status() {
     let node = Node::start().await;
-    let answer = node.get("/api/v1/namespaces/default/pods/none").await;
-    assert_eq!(outcome(&answer), (404, "NotFound", vec![]));
+    for (path, message) in [
+        ("namespaces/default/pods/none", "pods \"none\" not found"),
+        ("namespaces/default/pods/none/log", "pods \"none\" not found"),
+        ("namespaces/default/events/none", "events \"none\" not found"),
+        ("namespaces/none", "namespaces \"none\" not found"),
+        ("nodes/none", "nodes \"none\" not found"),
+    ] {
+        let answer = node.get(&format!("/api/v1/{path}")).await;
+        assert_eq!(outcome(&answer), (404, "NotFound", vec![]), "{path}");
+        assert_eq!(answer.1["message"], message, "{path}");
+    }
     let answer = node.get("/api/v1/secrets").await;
     assert_eq!(outcome(&answer), (404, "NotFound", vec![]));
     let answer = node

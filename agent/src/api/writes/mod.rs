@@ -46,7 +46,7 @@ pub(crate) fn read(body: &Body) -> Result<Document, Failure> {
         }
         other => {
             return Err(Failure::unsupported_media_type(format!(
-                "a body of type {other:?} is not read here: send application/json or application/yaml"
+                "a body of type {other:?} is not read here: send it as application/json, or application/yaml"
             )));
         }
     };

@@ -328,13 +328,14 @@ async fn paths_are_read_raw(kubectl: &Kubectl<'_>) {
 
 async fn what_is_not_there_is_said(kubectl: &Kubectl<'_>) {
     let missing = kubectl.run(["get", "pod", "nope"]).await;
-    missing.failed(1, &["Error from server (NotFound)", "\"nope\""]);
+    missing.failed(1, &["Error from server (NotFound): pods \"nope\" not found\n"]);
     let missing = kubectl.run(["debug", "nope", IMAGE]).await;
     missing.failed(1, &["Error from server (NotFound)", "\"nope\""]);
     let missing = kubectl.run(["describe", "pod", "nope"]).await;
     missing.failed(1, &["Error from server (NotFound)", "\"nope\""]);
     let missing = kubectl.run(["logs", "nope"]).await;
-    missing.failed(1, &["rror from server (NotFound)", "\"nope\""]);
+    // kubectl says itself in which namespace it looked.
+    missing.failed(1, &["rror from server (NotFound): pods \"nope\" not found in namespace \"default\"\n"]);
     let missing = kubectl.run(["logs", "app", "-c", "nope"]).await;
     missing.failed(1, &["container nope is not valid for pod app"]);
     let missing = kubectl.run(["exec", "app", "-c", "nope", "--", "true"]).await;
