@@ -1,12 +1,14 @@
 //! Requests over the real socket, answered from a real store.
 
 mod ephemeral_containers;
+mod kubectl_requests;
 mod launches;
 mod lists;
 mod pods;
 mod reading;
 mod reference;
 mod tables;
+mod verbs;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
