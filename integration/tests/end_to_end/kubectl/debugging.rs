@@ -23,6 +23,9 @@ async fn pods_are_debugged(server: &Server) {
     a_terminal_is_attached_to_again(&kubectl).await;
     a_container_spec_of_ones_own_is_merged_in(&kubectl).await;
     what_may_not_be_is_refused(&kubectl).await;
+    if server.is_debuglet() {
+        a_copy_of_the_pod_is_refused_with_what_would_do(&kubectl).await;
+    }
     an_image_that_is_not_there_is_waited_for(&kubectl).await;
 }
 
@@ -265,6 +268,12 @@ async fn what_may_not_be_is_refused(kubectl: &Kubectl<'_>) {
     }
     let no_image = kubectl.run(["debug", "app"]).await;
     no_image.failed(1, &["--image"]);
+}
+
+/// kubectl sends a copy in protobuf, which is not read: what it says of that must say what is.
+async fn a_copy_of_the_pod_is_refused_with_what_would_do(kubectl: &Kubectl<'_>) {
+    let copy = kubectl.run(["debug", "app", "--copy-to=copy", IMAGE]).await;
+    copy.failed(1, &["protobuf", "application/json"]);
 }
 
 async fn an_image_that_is_not_there_is_waited_for(kubectl: &Kubectl<'_>) {

@@ -335,7 +335,10 @@ async fn what_is_not_there_is_said(kubectl: &Kubectl<'_>) {
     missing.failed(1, &["Error from server (NotFound)", "\"nope\""]);
     let missing = kubectl.run(["logs", "nope"]).await;
     // kubectl says itself in which namespace it looked.
-    missing.failed(1, &["rror from server (NotFound): pods \"nope\" not found in namespace \"default\"\n"]);
+    missing.failed(
+        1,
+        &["rror from server (NotFound): pods \"nope\" not found in namespace \"default\"\n"],
+    );
     let missing = kubectl.run(["logs", "app", "-c", "nope"]).await;
     missing.failed(1, &["container nope is not valid for pod app"]);
     let missing = kubectl.run(["exec", "app", "-c", "nope", "--", "true"]).await;
