@@ -1,5 +1,6 @@
-//! One client's connection. A client that watches must read: one that does not is dropped, so that it costs
-//! nobody anything. (One that follows a log or is attached may pause as long as it likes, as under `less`.)
+//! One client's connection. A client must read what it asked for: one that does not is dropped, and what was kept for
+//! it with it. Only who reads a log, or is in a session (exec, attach, port-forward), may pause as long as it likes, as
+//! under `less`: little is kept for it meanwhile.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +14,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// How long a client that watches may leave its connection full.
+/// How long a client may leave its connection full. One that takes a little each time is let be: its connection costs
+/// no more than any other, and slow lines look the same.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// How many clients watch.
@@ -21,44 +23,49 @@ pub(crate) type Watchers = prometheus::IntGauge;
 
 /// Whether the client of a connection must read what it is sent; in the extensions of each request.
 #[derive(Clone, Debug)]
-pub(crate) struct ReadDuty(Arc<Duty>);
-
-#[derive(Debug)]
-struct Duty {
-    must_read: AtomicBool,
+pub(crate) struct ReadDuty {
+    may_pause: Arc<AtomicBool>,
     watchers: Watchers,
 }
 
 impl ReadDuty {
-    /// The client need not read yet; while it must, it is one of the `watchers`.
+    /// The client must read; where it watches, it is one of the `watchers`.
     pub(crate) fn counted_by(watchers: Watchers) -> ReadDuty {
-        ReadDuty(Arc::new(Duty {
-            must_read: AtomicBool::new(false),
+        ReadDuty {
+            may_pause: Arc::default(),
             watchers,
-        }))
+        }
     }
 
-    /// From now on, until the answer is dropped, the client must read.
-    pub(crate) fn begin(self) -> OnDuty {
-        self.0.must_read.store(true, Ordering::Relaxed);
-        self.0.watchers.inc();
-        OnDuty(self)
+    /// A request has come: whatever the one before it was allowed, its client must read.
+    pub(crate) fn begin(&self) {
+        self.may_pause.store(false, Ordering::Relaxed);
     }
 
-    fn must_read(&self) -> bool {
-        self.0.must_read.load(Ordering::Relaxed)
+    /// From now on the client may pause, until its next request: what waits for it is little, also when the answer has
+    /// ended and its last bytes are under way.
+    pub(crate) fn lift(&self) {
+        self.may_pause.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts a watch, until what comes back is dropped.
+    pub(crate) fn watching(&self) -> Watching {
+        self.watchers.inc();
+        Watching(self.watchers.clone())
+    }
+
+    fn may_pause(&self) -> bool {
+        self.may_pause.load(Ordering::Relaxed)
     }
 }
 
-/// Held by the body of an answer that must be read.
+/// Held by the body of a watch.
 #[derive(Debug)]
-pub(crate) struct OnDuty(ReadDuty);
+pub(crate) struct Watching(Watchers);
 
-impl Drop for OnDuty {
+impl Drop for Watching {
     fn drop(&mut self) {
-        let OnDuty(ReadDuty(duty)) = self;
-        duty.must_read.store(false, Ordering::Relaxed);
-        duty.watchers.dec();
+        self.0.dec();
     }
 }
 
@@ -90,7 +97,7 @@ impl<S> Connection<S> {
 
     /// Lets a write wait, but not for ever.
     fn wait<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() || !self.duty.must_read() {
+        if written.is_ready() || self.duty.may_pause() {
             self.stalled = None;
             return written;
         }
@@ -98,7 +105,7 @@ impl<S> Connection<S> {
         ready!(stalled.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "a client that watches does not read",
+            "a client does not read",
         )))
     }
 }
@@ -143,7 +150,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        // A TLS connection says goodbye first, which a full one cannot take.
+        let shut_down = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.wait(context, shut_down)
     }
 }
 
@@ -170,26 +179,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_watches_and_does_not_read_is_dropped() {
-        let duty = duty();
-        let (mut connection, _theirs) = full_connection(duty.clone()).await;
-        let watchers = duty.0.watchers.clone();
-        let watch = duty.begin();
-        assert_eq!(watchers.get(), 1);
-        let error = connection.write_all(&[0; 64]).await.expect_err("dropped");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        drop(watch);
-        assert_eq!(watchers.get(), 0);
+    async fn a_client_that_does_not_read_is_dropped_whatever_it_asked_for() {
+        for watches in [false, true] {
+            let duty = duty();
+            let (mut connection, _theirs) = full_connection(duty.clone()).await;
+            let watch = watches.then(|| duty.watching());
+            assert_eq!(duty.watchers.get(), i64::from(watches));
+            // The end of a watch leaves its last bytes to be read.
+            drop(watch);
+            assert_eq!(duty.watchers.get(), 0);
+            let error = connection.write_all(&[0; 64]).await.expect_err("dropped");
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_follows_a_log_may_pause() {
-        let (mut connection, _theirs) = full_connection(duty()).await;
+    async fn a_client_that_reads_a_log_may_pause_until_it_asks_for_something_else() {
+        let duty = duty();
+        let (mut connection, _theirs) = full_connection(duty.clone()).await;
+        duty.lift();
         let day = Duration::from_secs(24 * 60 * 60);
-        assert!(
-            tokio::time::timeout(day, connection.write_all(&[0; 64]))
-                .await
-                .is_err()
-        );
+        let paused = tokio::time::timeout(day, connection.write_all(&[0; 64])).await;
+        assert!(paused.is_err());
+        duty.begin();
+        connection.write_all(&[0; 64]).await.expect_err("dropped");
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
 use super::Context;
-use super::connection::{OnDuty, ReadDuty};
+use super::connection::{ReadDuty, Watching};
 use super::pods::find;
 use super::request::{Parameters, flag};
 use super::status::Failure;
@@ -87,7 +87,7 @@ pub(crate) async fn launch(
         pod,
         container,
         told: None,
-        _duty: duty.begin(),
+        _watching: duty.watching(),
     };
     Ok(lines(stream::unfold(watch, LaunchWatch::next)))
 }
@@ -171,7 +171,7 @@ struct LaunchWatch {
     versions: tokio::sync::watch::Receiver<u64>,
     /// What the client was told last.
     told: Option<Launch>,
-    _duty: OnDuty,
+    _watching: Watching,
 }
 
 impl LaunchWatch {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::{Extension, Path as UrlPath, State};
 use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_TYPE, WARNING};
 use axum::response::Response;
@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 
 use super::Context;
+use super::connection::ReadDuty;
 use super::container::{ServedContainer, running_id, status_of};
 use super::pods::find;
 use super::request::{Parameters, flag};
@@ -105,6 +106,7 @@ pub(crate) async fn get(
     State(context): State<Arc<Context>>,
     UrlPath((namespace, name)): UrlPath<(String, String)>,
     Parameters(parameters): Parameters<LogParameters>,
+    Extension(duty): Extension<ReadDuty>,
 ) -> Result<Response, Failure> {
     let pod = find(&context.store, &namespace, &name)?;
     let options = parameters.options(Timestamp::now());
@@ -114,10 +116,13 @@ pub(crate) async fn get(
     // The previous instance, and one that has ended, write nothing more.
     let ended = ended(context, namespace, name, container.spec.name.clone(), id);
     let response = log_response(&path, &options, parameters.follow, ended).await;
-    response.map_err(|error| match error.source.kind() {
+    let response = response.map_err(|error| match error.source.kind() {
         ErrorKind::NotFound => Failure::not_found("containers", &container.spec.name, error.to_string()),
         _ => Failure::internal(error.to_string()),
-    })
+    })?;
+    // Read piece by piece, when its client wants more: however long it pauses, no more than a piece is kept.
+    duty.lift();
+    Ok(response)
 }
 
 /// The container's log file and, where it is known, the runtime's id of the container that wrote it. The runtime says

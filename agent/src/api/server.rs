@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -93,13 +95,21 @@ impl Server {
             Ok(identity) => (self.router.clone(), Some(identity)),
             Err(refusal) => (Router::new().fallback(async move || refusal.clone()), None),
         };
+        let session = duty.clone();
         let service = router.map_request(move |mut request: Request<Incoming>| {
+            duty.begin();
             let extensions = request.extensions_mut();
             extensions.insert(duty.clone());
             if let Some(identity) = &identity {
                 extensions.insert(identity.clone());
             }
             request
+        });
+        let service = service.map_response(move |response: Response| {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                session.lift();
+            }
+            response
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -131,6 +141,84 @@ impl Server {
         self.connections.close();
         if timeout(DRAIN, self.connections.wait()).await.is_err() {
             tracing::info!(connections = self.connections.len(), "some clients are cut off");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::extract::Extension;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// Far more than fits into a connection.
+    const ANSWER_BYTES: usize = 8 * 1024 * 1024;
+
+    /// A client that has asked for `path`, and what serves it.
+    async fn asked(path: &str) -> (DuplexStream, JoinHandle<()>) {
+        let router = Router::new()
+            .route("/whole", get(async || vec![b'x'; ANSWER_BYTES]))
+            .route(
+                "/log",
+                get(async |Extension(duty): Extension<ReadDuty>| {
+                    duty.lift();
+                    vec![b'x'; ANSWER_BYTES]
+                }),
+            )
+            .route(
+                "/session",
+                get(async |mut request: Request| {
+                    let upgrade = hyper::upgrade::on(&mut request);
+                    tokio::spawn(async move {
+                        let mut client = TokioIo::new(upgrade.await.expect("upgraded"));
+                        let _ = client.write_all(&[b'x'; ANSWER_BYTES]).await;
+                    });
+                    let mut response = Response::new(Body::empty());
+                    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                    response
+                }),
+            );
+        let watchers = Watchers::new("watchers", "Clients").expect("a gauge");
+        let server = Server::new(router, watchers, CancellationToken::new());
+        let (mut client, stream) = duplex(1024);
+        let place = places().acquire_owned().await.expect("a place");
+        let tracked = Arc::clone(&server);
+        tokio::spawn(async move { tracked.serve(stream, Ok(Identity::root()), place).await });
+        let upgrade = "connection: upgrade\r\nupgrade: x\r\n";
+        let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\n{upgrade}\r\n");
+        client.write_all(request.as_bytes()).await.expect("sent");
+        // Sessions too end with the connection.
+        let gone = tokio::spawn(async move {
+            server.connections.close();
+            server.connections.wait().await;
+        });
+        (client, gone)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_an_answer_is_dropped_with_it_and_who_reads_a_log_or_is_in_a_session_is_not() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        for (path, is_dropped) in [("/whole", true), ("/log", false), ("/session", false)] {
+            let (mut client, gone) = asked(path).await;
+            let dropped = timeout(day, gone).await.is_ok();
+            assert_eq!(dropped, is_dropped, "{path}");
+            let mut read = vec![0; ANSWER_BYTES / 2];
+            let rest = client.read_exact(&mut read).await;
+            assert_eq!(rest.is_err(), is_dropped, "{path}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_a_little_each_time_has_the_whole_answer_in_the_end() {
+        let (mut client, _gone) = asked("/whole").await;
+        let mut read = vec![0; ANSWER_BYTES / 64];
+        for _ in 0..64 {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            client.read_exact(&mut read).await.expect("not dropped");
         }
     }
 }

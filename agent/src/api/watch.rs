@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{OnDuty, ReadDuty};
+use super::connection::{ReadDuty, Watching};
 use super::list_options::ListOptions;
 use super::representation::Representation;
 use super::resource::{Resource, Selection, reached};
@@ -31,7 +31,7 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// A far moment, for a timer that is not to fire.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The answer whose body is these lines. The client must read them.
+/// The answer whose body is these lines.
 pub(crate) fn lines<S>(lines: S) -> Response
 where
     S: stream::Stream<Item = Bytes> + Send + 'static,
@@ -92,7 +92,7 @@ struct ObjectWatch<T> {
     /// An error was told: nothing comes after it.
     over: bool,
     shutdown: CancellationToken,
-    _duty: OnDuty,
+    _watching: Watching,
 }
 
 /// Where a watch begins.
@@ -145,7 +145,7 @@ pub(crate) fn start<T: Resource>(
         end: now + lasts.min(NEVER),
         over: false,
         shutdown,
-        _duty: duty.begin(),
+        _watching: duty.watching(),
     };
     Ok(lines(stream::unfold(watch, ObjectWatch::next)))
 }
@@ -306,6 +306,7 @@ fn tell<T: Resource>(selection: &Selection<T>, change: Change<T>) -> Option<Told
         previous,
         object,
         line,
+        ..
     } = change;
     let is = kind != ChangeKind::Deleted && selection.selects(&object);
     let was = kind != ChangeKind::Added && selection.selects(previous.as_ref().unwrap_or(&object));
