@@ -1,14 +1,13 @@
 //! The runtime's streaming server: CRI gives a URL for each session, and the connection that is opened there speaks
 //! SPDY (even its WebSocket cannot half-close stdin). Neither the URL nor the server's address ever reaches a client.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use debuglet_proto::v1::{
-    AttachRequest, ExecRequest, ListPodSandboxRequest, PodSandboxFilter, PodSandboxState,
+    AttachRequest, ExecRequest, ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxState,
     PodSandboxStateValue, PortForwardRequest,
 };
 use http_body_util::Empty;
@@ -21,7 +20,6 @@ use tokio::net::TcpStream;
 use super::client::Runtime;
 use super::error::RuntimeError;
 use crate::http_upgrade::{UpgradeError, upgrade};
-use crate::pod::labels;
 
 /// How long the streaming server may take to accept the connection and to switch protocols.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
@@ -160,7 +158,6 @@ impl Runtime {
     /// The id of the pod's newest sandbox that is ready.
     async fn ready_sandbox(&self, pod_uid: &str) -> Result<String, StreamError> {
         let filter = PodSandboxFilter {
-            label_selector: HashMap::from([(labels::POD_UID.to_owned(), pod_uid.to_owned())]),
             state: Some(PodSandboxStateValue {
                 state: PodSandboxState::SandboxReady.into(),
             }),
@@ -171,13 +168,17 @@ impl Runtime {
             .list_pod_sandbox(ListPodSandboxRequest { filter: Some(filter) })
             .await
             .map_err(|status| RuntimeError::new("list the sandboxes of pod", pod_uid, &status))?;
-        let newest = listed
-            .into_inner()
-            .items
-            .into_iter()
-            .max_by_key(|sandbox| sandbox.metadata.as_ref().map_or(0, |metadata| metadata.attempt));
-        newest.map(|sandbox| sandbox.id).ok_or(StreamError::NoSandbox)
+        newest_of(pod_uid, listed.into_inner().items).ok_or(StreamError::NoSandbox)
     }
+}
+
+/// The id of the pod's newest sandbox. Whose a sandbox is stands in its metadata: labels are anybody's to set.
+fn newest_of(pod_uid: &str, sandboxes: Vec<PodSandbox>) -> Option<String> {
+    let attempts = sandboxes.into_iter().filter_map(|sandbox| {
+        let metadata = sandbox.metadata?;
+        (metadata.uid == pod_uid).then_some((metadata.attempt, sandbox.id))
+    });
+    attempts.max().map(|(_, id)| id)
 }
 
 impl StreamingUrl {
@@ -254,7 +255,31 @@ fn loopback_if_unspecified(address: IpAddr) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use debuglet_proto::v1::PodSandboxMetadata;
+
     use super::*;
+    use crate::pod::labels;
+
+    #[test]
+    fn a_sandbox_is_the_pods_by_its_metadata_and_not_by_its_labels() {
+        let sandbox = |id: &str, uid: &str, attempt, label: &str| PodSandbox {
+            id: id.to_owned(),
+            metadata: Some(PodSandboxMetadata {
+                uid: uid.to_owned(),
+                attempt,
+                ..PodSandboxMetadata::default()
+            }),
+            labels: [(labels::POD_UID.to_owned(), label.to_owned())].into(),
+            ..PodSandbox::default()
+        };
+        let sandboxes = vec![
+            sandbox("old", "u1", 0, "u1"),
+            sandbox("new", "u1", 2, ""),
+            sandbox("other", "u2", 7, "u1"),
+        ];
+        assert_eq!(newest_of("u1", sandboxes.clone()).as_deref(), Some("new"));
+        assert_eq!(newest_of("u3", sandboxes), None);
+    }
 
     #[test]
     fn a_server_on_all_addresses_is_reached_on_loopback() {
