@@ -23,6 +23,8 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use attempts::attempts;
 pub(crate) use entry::LogStream;
@@ -31,6 +33,12 @@ use rotation::{Changes, Identity};
 
 /// How much of a file is read at once, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How many logs are looked through at once for their last lines, for clients: that may take long, and holds a thread of
+/// those that write to the disk. The next ones wait.
+const SCANS: usize = 4;
+
+static SCANNING: Semaphore = Semaphore::const_new(SCANS);
 
 /// What is read of a log: the options of Kubernetes' PodLogOptions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,9 +92,10 @@ struct Follow {
 }
 
 impl LogReader {
-    /// Opens the log at `path`, to read what is in it now.
+    /// Opens the log at `path`, to read what is in it now. Dropped, it looks for nothing any more.
     pub(crate) async fn open(path: &Path, options: &LogOptions) -> Result<LogReader, LogError> {
-        LogReader::new(path, options, None).await
+        let place = scanning(options).await;
+        LogReader::new(path, options, place, None).await
     }
 
     /// Opens the log at `path`, to read on as the container writes, also across rotation, until `container_ended`
@@ -96,23 +105,35 @@ impl LogReader {
         options: &LogOptions,
         container_ended: impl Future<Output = ()> + Send + 'static,
     ) -> Result<LogReader, LogError> {
+        let place = scanning(options).await;
         let follow = Follow {
             changes: Changes::watch(path),
             container_ended: Box::pin(container_ended),
             ended: false,
             settled: false,
         };
-        LogReader::new(path, options, Some(follow)).await
+        LogReader::new(path, options, place, Some(follow)).await
     }
 
-    async fn new(path: &Path, options: &LogOptions, follow: Option<Follow>) -> Result<LogReader, LogError> {
+    async fn new(
+        path: &Path,
+        options: &LogOptions,
+        place: Option<SemaphorePermit<'static>>,
+        follow: Option<Follow>,
+    ) -> Result<LogReader, LogError> {
         let selection = Selection {
             since: options.since,
             stream: options.stream,
             timestamps: options.timestamps,
         };
         let (begin, options) = (path.to_path_buf(), *options);
-        let start = off_the_runtime(move || start::find(&begin, &options)).await;
+        let cancelled = CancellationToken::new();
+        let _waits = cancelled.clone().drop_guard();
+        let start = off_the_runtime(move || {
+            let _place = place;
+            start::find(&begin, &options, &cancelled)
+        });
+        let start = start.await;
         let failed = |source| LogError {
             path: path.to_path_buf(),
             source,
@@ -247,6 +268,13 @@ impl OpenLog {
     }
 }
 
+/// A place among those who look through a log, where that is to be done. A container's last words are not held up by
+/// clients: they are few, and need none.
+async fn scanning(options: &LogOptions) -> Option<SemaphorePermit<'static>> {
+    options.tail_lines?;
+    SCANNING.acquire().await.ok()
+}
+
 /// Runs `work`, which reads from the disk, where it holds up no other task.
 async fn off_the_runtime<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -263,7 +291,7 @@ pub(crate) async fn termination_message(path: &Path) -> Result<String, LogError>
         tail_lines: Some(MAX_LOG_LINES),
         ..LogOptions::default()
     };
-    let mut log = LogReader::open(path, &options).await?;
+    let mut log = LogReader::new(path, &options, None, None).await?;
     let mut end = BytesMut::new();
     while let Some(piece) = log.next().await? {
         end.extend_from_slice(&piece);

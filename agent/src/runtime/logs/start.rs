@@ -5,6 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
+use tokio_util::sync::CancellationToken;
+
 use super::LogOptions;
 use super::rotation::{Identity, RotatedAway};
 use super::tail::Tail;
@@ -21,8 +23,9 @@ pub(super) struct Start {
     pub(super) left_out: bool,
 }
 
-/// Looks through the log at `path`, whose older files were rotated away.
-pub(super) fn find(path: &Path, options: &LogOptions) -> io::Result<Start> {
+/// Looks through the log at `path`, whose older files were rotated away; gives up where `cancelled` says that nobody waits
+/// any more.
+pub(super) fn find(path: &Path, options: &LogOptions, cancelled: &CancellationToken) -> io::Result<Start> {
     // Opened before looking around: what is rotated away in between is found both ways, not missed.
     let current = match File::open(path) {
         // Renamed, and not made anew yet.
@@ -46,7 +49,7 @@ pub(super) fn find(path: &Path, options: &LogOptions) -> io::Result<Start> {
     let mut file = first;
     loop {
         let found = match &mut tail {
-            Some(tail) => tail.start_in(&file)?,
+            Some(tail) => tail.start_in(&file, cancelled)?,
             None => None,
         };
         let next = older.find(|older| older.identity != newest);

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use tokio_util::sync::CancellationToken;
+
 use super::entry::{Header, LogStream, MAX_HEADER_BYTES};
 
 /// How much is read at once, in bytes.
@@ -30,12 +32,16 @@ impl Tail {
     }
 
     /// The offset of the first entry of `file` that belongs to the lines, at its end where none does; `None` where
-    /// all do, and some before it may. The files come newest first.
-    pub(super) fn start_in(&mut self, file: &File) -> io::Result<Option<u64>> {
+    /// all do, and some before it may. The files come newest first. A log may be of any size, so `cancelled` is looked at
+    /// before each block.
+    pub(super) fn start_in(&mut self, file: &File, cancelled: &CancellationToken) -> io::Result<Option<u64>> {
         let size = file.metadata()?.len();
         let mut start_of_kept = size;
         let mut block_end = size;
         while block_end > 0 {
+            if cancelled.is_cancelled() {
+                return Err(io::Error::new(io::ErrorKind::Interrupted, "nobody waits for it"));
+            }
             let block_start = block_end.saturating_sub(BLOCK_BYTES);
             // An entry that begins at the very end of the block has its header behind it.
             let read_end = size.min(block_end + MAX_HEADER_BYTES as u64);
@@ -80,7 +86,8 @@ mod tests {
     fn last(log: &str, lines: u64, stream: Option<LogStream>) -> String {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(log.as_bytes()).unwrap();
-        let start = Tail::new(lines, stream).start_in(&file).unwrap();
+        let start = Tail::new(lines, stream).start_in(&file, &CancellationToken::new());
+        let start = start.unwrap();
         log[start.unwrap_or(0) as usize..].to_owned()
     }
 
@@ -115,7 +122,7 @@ mod tests {
         let mut start_in = |log: String| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(log.as_bytes()).unwrap();
-            tail.start_in(&file).unwrap()
+            tail.start_in(&file, &CancellationToken::new()).unwrap()
         };
         assert_eq!(start_in(entry("stdout", "F", "last")), None);
         let (ended, open) = (entry("stdout", "F", "x"), entry("stdout", "P", "y"));
@@ -123,6 +130,16 @@ mod tests {
         let older = format!("{ended}{ended}{open}");
         assert_eq!(start_in(older), Some(ended.len() as u64));
         assert_eq!(start_in(ended.clone()), Some(ended.len() as u64), "nothing of it");
+    }
+
+    #[test]
+    fn a_look_that_nobody_waits_for_ends_at_its_next_block() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(entry("stdout", "F", "one").as_bytes()).unwrap();
+        let cancelled = CancellationToken::new();
+        cancelled.cancel();
+        let ended = Tail::new(5, None).start_in(&file, &cancelled);
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::Interrupted);
     }
 
     #[test]
