@@ -116,6 +116,12 @@ impl Disk {
     /// Makes the folder where it is missing, and takes its lock.
     pub(crate) fn open(root: &Path) -> Result<Disk, DiskError> {
         fs::create_dir_all(root.join("pods")).map_err(io_error("create", root))?;
+        // What is kept below a folder lasts as long as the folder, so it lasts too; and one that was there already may
+        // have been made a moment before the power went.
+        sync_dir(root)?;
+        if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_dir(parent)?;
+        }
         // Specs hold environment variables: they are root's business alone.
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         fs::set_permissions(root, private).map_err(io_error("protect", root))?;
@@ -169,16 +175,21 @@ impl Disk {
     /// Takes back a record that was not accepted after all.
     pub(crate) fn drop_record(&self, uid: &str, name: &str) {
         // Where this fails too, the record is there after a restart: nothing better can be done on such a disk.
-        let _ = fs::remove_file(self.pod_dir(uid).join("ephemeral").join(format!("{name}.json")));
+        let folder = self.pod_dir(uid).join("ephemeral");
+        let _ = fs::remove_file(folder.join(format!("{name}.json"))).map(|()| sync_dir(&folder));
     }
 
-    /// Forgets a pod altogether. Whatever happens in between, all of it is there afterwards or nothing.
+    /// Forgets a pod altogether. Whatever happens in between, all of it is there afterwards or nothing; on return
+    /// nothing, also after a power cut.
     pub(crate) fn remove_pod(&self, uid: &str) -> Result<(), DiskError> {
         let dir = self.pod_dir(uid);
         let gone = self.pod_dir(&format!("{uid}{GONE}"));
         match fs::rename(&dir, &gone) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &dir)(error)),
-            _ => remove_all(&gone),
+            _ => {
+                sync_dir(&self.root.join("pods"))?;
+                remove_all(&gone)
+            }
         }
     }
 
@@ -321,15 +332,20 @@ fn set_aside(path: &Path, problem: &str) -> String {
     }
 }
 
+/// Makes a folder where there is none, in one that is there. One that is found was made durable when it was made: where
+/// that fails it goes again.
 fn create_durably(dir: &Path) -> Result<(), DiskError> {
+    create_and_sync(dir, sync_dir)
+}
+
+fn create_and_sync(dir: &Path, sync: impl Fn(&Path) -> Result<(), DiskError>) -> Result<(), DiskError> {
     if dir.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(dir).map_err(io_error("create", dir))?;
-    match dir.parent() {
-        Some(parent) => sync_dir(parent),
-        None => Ok(()),
-    }
+    fs::create_dir(dir).map_err(io_error("create", dir))?;
+    dir.parent().map_or(Ok(()), sync).inspect_err(|_| {
+        let _ = fs::remove_dir(dir);
+    })
 }
 
 fn write_durably(dir: &Path, name: &str, content: &impl Serialize) -> Result<(), DiskError> {
@@ -475,6 +491,21 @@ mod tests {
         for pod in ["cut", "old.gone", "empty"] {
             assert!(!disk.pod_dir(pod).exists(), "{pod}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_may_not_outlive_a_power_cut_is_not_left_for_the_next_write_to_find() {
+        let dir = tempfile::tempdir().expect("folder");
+        let pod = dir.path().join("u1");
+        for attempt in 1..=2 {
+            let failed = create_and_sync(&pod, |parent| {
+                Err(io_error("sync", parent)(io::Error::other("no space left")))
+            });
+            assert!(failed.is_err(), "attempt {attempt}");
+            assert!(!pod.exists(), "attempt {attempt}");
+        }
+        create_durably(&pod).expect("made");
+        assert!(pod.is_dir());
     }
 
     #[test]
