@@ -43,8 +43,12 @@ const SERVER: &str = "debuglet";
 const AUTHORITY_LIFE: time::Duration = time::Duration::days(3650);
 /// How long the certificates of server and client live.
 const LEAF_LIFE: time::Duration = time::Duration::days(365);
-/// How far before now a certificate begins: two clocks are never quite the same.
-const HEAD_START: time::Duration = time::Duration::minutes(5);
+/// When every certificate begins: where a clock without a battery does. What begins with the day on which it is made is of
+/// no use to whoever's clock has not come there yet, this node's own after a power cut among them.
+const BEGIN: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+/// A life is counted from 2024-01-01 at the earliest, in seconds since the epoch: an earlier clock is wrong, and what ends by it
+/// has ended when it is set.
+const EARLIEST: i64 = 1_704_067_200;
 /// Of a life, the last part in which a certificate is made anew: a third.
 const LAST_PART: i64 = 3;
 
@@ -88,7 +92,7 @@ pub(crate) enum Unfit {
     /// There is none.
     #[error("there was none")]
     Missing,
-    /// It ends too soon, or has not begun: the clock was set.
+    /// It ends too soon.
     #[error("less than a third of its life was left")]
     Ending,
     /// It is damaged, or not what it should be.
@@ -212,6 +216,11 @@ fn make_folder(folder: &Path) -> Result<(), CertificateError> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(io_error("protect", folder))
 }
 
+/// How long the certificate of this name lives.
+fn life(what: &str) -> time::Duration {
+    if what == "ca" { AUTHORITY_LIFE } else { LEAF_LIFE }
+}
+
 /// Reads a pair of which enough is left.
 fn read(folder: &Path, what: &str, now: OffsetDateTime) -> Result<Pair, Unfit> {
     let text = |name: String| {
@@ -221,7 +230,7 @@ fn read(folder: &Path, what: &str, now: OffsetDateTime) -> Result<Pair, Unfit> {
         })
     };
     let pair = pair(what, text(format!("{what}.crt"))?, text(format!("{what}.key"))?)?;
-    if is_ending(&pair.certificate, now)? {
+    if is_ending(&pair.certificate, life(what), now)? {
         return Err(Unfit::Ending);
     }
     Ok(pair)
@@ -250,14 +259,16 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
         .map_err(|error| Unfit::Damaged(error.to_string()))
 }
 
-/// Whether so little of its life is left that it is time for a new one; or none has begun.
-fn is_ending(certificate: &CertificateDer<'_>, now: OffsetDateTime) -> Result<bool, Unfit> {
-    let certificate = parse(certificate)?;
-    let begin = certificate.validity().not_before.timestamp();
-    let end = certificate.validity().not_after.timestamp();
-    let now = now.unix_timestamp();
-    let left = end.saturating_sub(now);
-    Ok(now < begin || left.saturating_mul(LAST_PART) < end.saturating_sub(begin))
+/// Whether so little of its `life` is left that it is time for a new one. Its beginning does not count: a clock that is
+/// behind must not cost an authority that all clients know.
+fn is_ending(
+    certificate: &CertificateDer<'_>,
+    life: time::Duration,
+    now: OffsetDateTime,
+) -> Result<bool, Unfit> {
+    let end = parse(certificate)?.validity().not_after.timestamp();
+    let left = end.saturating_sub(now.unix_timestamp());
+    Ok(left.saturating_mul(LAST_PART) < life.whole_seconds())
 }
 
 /// Keeps a pair that was made; answers it as a next start would read it.
@@ -328,7 +339,7 @@ fn unix_time(now: OffsetDateTime) -> UnixTime {
 fn make_authority(now: OffsetDateTime) -> Result<(Certificate, KeyPair), rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = authority_params();
-    live(&mut params, now, AUTHORITY_LIFE);
+    live(&mut params, now, life("ca"));
     Ok((params.self_signed(&key)?, key))
 }
 
@@ -368,8 +379,9 @@ fn params(name: &str, organization: Option<&str>) -> CertificateParams {
 }
 
 fn live(params: &mut CertificateParams, now: OffsetDateTime, life: time::Duration) {
-    params.not_before = now - HEAD_START;
-    params.not_after = now + life;
+    params.not_before = BEGIN;
+    let earliest = OffsetDateTime::from_unix_timestamp(EARLIEST).unwrap_or(now);
+    params.not_after = now.max(earliest) + life;
 }
 
 fn make_leaf(

@@ -28,6 +28,7 @@
 
 mod certificates;
 mod channels;
+mod clock;
 mod connection;
 mod container;
 mod discovery;

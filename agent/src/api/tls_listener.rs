@@ -21,6 +21,7 @@ use tokio::time::{Instant, interval_at, sleep, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use super::certificates::{self, CertificateError, Certificates, provider};
+use super::clock::Clocks;
 use super::identity::Identity;
 use super::kubeconfig::{self, KUBECONFIG, reachable};
 use super::server::{ACCEPT_BACK_OFF, Server, places};
@@ -40,9 +41,11 @@ const MAX_STRANGERS: usize = 64;
 /// all who come back at once after a restart.
 const BACKLOG: u32 = 4096;
 
-/// How often it is looked at whether a certificate is to be made anew. More often than their life asks for: a clock
-/// that was set changes what is left of it.
+/// How often it is looked at whether a certificate is to be made anew.
 const RENEWAL: Duration = Duration::from_secs(60 * 60);
+
+/// How often it is looked at whether the clock was set: that changes what is left of a certificate's life at once.
+const CLOCK_LOOK: Duration = Duration::from_secs(60);
 
 /// How long it waits before it tries again to listen: at first, and at most.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
@@ -205,9 +208,19 @@ impl TlsListener {
         let places = places();
         let mut strangers = Strangers::new(MAX_STRANGERS);
         let mut renewals = interval_at(Instant::now() + RENEWAL, RENEWAL);
+        let mut clock_looks = interval_at(Instant::now() + CLOCK_LOOK, CLOCK_LOOK);
+        let mut clocks = Clocks::now();
         loop {
             let accepted = tokio::select! {
                 () = server.shutdown().cancelled() => return,
+                _ = clock_looks.tick() => {
+                    let now = Clocks::now();
+                    if now.were_set_since(&clocks) {
+                        renewals.reset_immediately();
+                    }
+                    clocks = now;
+                    continue;
+                }
                 _ = renewals.tick() => {
                     match self.prepare(listening).await {
                         Ok(prepared) => acceptor = prepared,

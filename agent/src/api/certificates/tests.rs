@@ -67,9 +67,10 @@ fn a_certificate_is_made_anew_when_less_than_a_third_of_its_life_is_left() {
         (DAY * 250, leaves),
         // Nothing below an authority outlives it.
         (DAY * 3650 * 3 / 4, all.clone()),
-        (DAY * 5000, all.clone()),
-        // A clock that was set back: what has not begun is of no use.
-        (-DAY, all),
+        (DAY * 5000, all),
+        // A clock that was set back, also to where one without a battery begins.
+        (-DAY, vec![]),
+        (OffsetDateTime::UNIX_EPOCH - now, vec![]),
     ] {
         let (_guard, pki) = folder();
         ensure(&pki, &names(), now).expect("made");
@@ -77,6 +78,19 @@ fn a_certificate_is_made_anew_when_less_than_a_third_of_its_life_is_left() {
         ensure(&pki, &names(), now + later).expect("made anew");
         assert_eq!(changed(&before, &files(&pki)), expected, "after {later}");
     }
+}
+
+#[test]
+fn an_authority_that_was_made_before_the_clock_was_set_outlives_that() {
+    let (_guard, pki) = folder();
+    let begin = OffsetDateTime::UNIX_EPOCH;
+    ensure(&pki, &names(), begin).expect("made");
+    let before = files(&pki);
+    ensure(&pki, &names(), begin + DAY).expect("kept");
+    assert_eq!(changed(&before, &files(&pki)), Vec::<String>::new());
+    ensure(&pki, &names(), OffsetDateTime::now_utc()).expect("kept or made anew");
+    let changed = changed(&before, &files(&pki));
+    assert!(!changed.iter().any(|file| file.starts_with("ca.")), "{changed:?}");
 }
 
 #[test]
