@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, Status
 
 use crate::pod::field_error::{Cause, FieldError};
 use crate::pod::patch::PatchError;
+use crate::pod::size::TooLarge;
 use crate::store::accept::{AcceptError, StopError};
 use crate::store::changes::Gone;
 use crate::store::claim::Holder;
@@ -125,6 +126,12 @@ impl Failure {
         )
     }
 
+    /// 413: the pod that would come of the request has too many bytes.
+    fn too_large_a_pod(name: &str, error: TooLarge) -> Failure {
+        let code = StatusCode::PAYLOAD_TOO_LARGE;
+        Failure::new(code, "RequestEntityTooLarge", error.to_string()).about("pods", name)
+    }
+
     /// 415: the body is in a form that is not read here.
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Failure {
         Failure::new(
@@ -195,6 +202,12 @@ impl Failure {
     pub(crate) fn not_accepted(namespace: &str, name: &str, error: AcceptError) -> Failure {
         match error {
             AcceptError::NoSuchPod => Failure::no_such("pods", name),
+            AcceptError::Conflict => Failure::conflict(
+                "pods",
+                name,
+                format!("{namespace}/{name} has changed since it was read: read it again and add to that"),
+            ),
+            AcceptError::TooLarge(error) => Failure::too_large_a_pod(name, error),
             AcceptError::Terminating => Failure::conflict(
                 "pods",
                 name,
@@ -231,6 +244,10 @@ impl Failure {
                 };
                 Failure::new(StatusCode::CONFLICT, "AlreadyExists", message).about("pods", name)
             }
+            CreateError::TooMany(_) => {
+                Failure::forbidden(format!("{namespace}/{name} is not created: {error}")).about("pods", name)
+            }
+            CreateError::TooLarge(error) => Failure::too_large_a_pod(name, error),
             CreateError::Disk(error) => {
                 Failure::internal(format!("the pod {namespace}/{name} was not kept: {error}"))
             }
@@ -274,6 +291,7 @@ impl Failure {
                 Failure::forbidden(format!("{namespace}/{name} stands in {file}: change it there"))
                     .about("pods", name)
             }
+            UpdateError::TooLarge(error) => Failure::too_large_a_pod(name, error),
             UpdateError::Disk(error) => {
                 Failure::internal(format!("the change of {namespace}/{name} was not kept: {error}"))
             }

@@ -32,6 +32,7 @@ pub(crate) mod record;
 pub(crate) mod resources;
 pub(crate) mod sandbox_config;
 pub(crate) mod security_context;
+pub(crate) mod size;
 pub(crate) mod source;
 pub(crate) mod status;
 pub(crate) mod streaming;

@@ -10,7 +10,19 @@ use super::{DryRun, Entry, Inner, Store, Wanted, first_launch};
 use crate::pod::field_error::FieldError;
 use crate::pod::launch::Launch;
 use crate::pod::record::{Origin, Phase, Record};
+use crate::pod::size::{self, TooLarge};
 use crate::pod::{defaults, validation};
+
+/// What a client wants the ephemeral containers of a pod to be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct WantedList {
+    /// The pod that it means.
+    pub(crate) uid: Option<String>,
+    /// The version that it means, where it says so.
+    pub(crate) resource_version: Option<String>,
+    /// The whole list.
+    pub(crate) containers: Vec<EphemeralContainer>,
+}
 
 /// Why ephemeral containers were not accepted. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +30,9 @@ pub(crate) enum AcceptError {
     /// There is no such pod.
     #[error("there is no such pod")]
     NoSuchPod,
+    /// It is another pod, or another version, than the client means.
+    #[error("the pod has changed")]
+    Conflict,
     /// The pod is on its way out.
     #[error("the pod is being removed")]
     Terminating,
@@ -30,6 +45,9 @@ pub(crate) enum AcceptError {
     /// The list breaks a rule.
     #[error("the ephemeral containers are not valid")]
     Invalid(Vec<FieldError>),
+    /// The pod would have too many bytes.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -62,14 +80,14 @@ pub(crate) enum StopError {
 }
 
 impl Store {
-    /// Accepts `wanted` as the whole list of a pod's ephemeral containers: the ones it has, unchanged, and
+    /// Accepts the list of `wanted` as that of a pod's ephemeral containers: the ones it has, unchanged, and
     /// new ones, which get their defaults. On return the list would survive a power cut; answers the pod as it
     /// is served then.
     pub(crate) async fn accept(
         self: &Arc<Self>,
         namespace: &str,
         name: &str,
-        wanted: Vec<EphemeralContainer>,
+        wanted: WantedList,
         dry_run: DryRun,
     ) -> Result<Arc<Pod>, AcceptError> {
         let store = Arc::clone(self);
@@ -83,27 +101,38 @@ impl Store {
         &self,
         namespace: &str,
         name: &str,
-        mut wanted: Vec<EphemeralContainer>,
+        mut wanted: WantedList,
         dry_run: DryRun,
     ) -> Result<Arc<Pod>, AcceptError> {
-        wanted.iter_mut().for_each(defaults::ephemeral_container);
+        wanted
+            .containers
+            .iter_mut()
+            .for_each(defaults::ephemeral_container);
         let (uid, writing) = {
             let inner = self.lock();
             let entry = inner.by_name(namespace, name).ok_or(AcceptError::NoSuchPod)?;
             (entry.key.uid.clone(), Arc::clone(&entry.writing))
         };
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = {
+        let (new, mut with_new, version) = {
             let inner = self.lock();
             let entry = inner.pods.get(&uid).ok_or(AcceptError::NoSuchPod)?;
-            let new = new_records(entry, &wanted)?;
-            if dry_run == DryRun::All {
-                let mut tried = entry.clone();
-                tried.records.extend(new.into_iter().map(|(_, record)| record));
-                return Ok(tried.serve(inner.history.version()));
+            if !is_meant(entry, &wanted) {
+                return Err(AcceptError::Conflict);
             }
-            new
+            let new = new_records(entry, &wanted.containers)?;
+            (new, entry.clone(), inner.history.version())
         };
+        with_new
+            .records
+            .extend(new.iter().map(|(_, record)| record.clone()));
+        let tried = with_new.serve(version);
+        if !new.is_empty() {
+            size::judge(&tried)?;
+        }
+        if dry_run == DryRun::All {
+            return Ok(tried);
+        }
         self.keep(&uid, new.clone())?;
         let mut inner = self.lock();
         let version = inner.add(&uid, new.into_iter().map(|(_, record)| record).collect());
@@ -191,6 +220,13 @@ impl Inner {
         }
         self.publish(uid, ChangeKind::Modified)
     }
+}
+
+/// Whether the pod is the one, and at the version, that the client means, as far as it says.
+fn is_meant(entry: &Entry, wanted: &WantedList) -> bool {
+    let version = &entry.served.metadata.resource_version;
+    wanted.uid.as_ref().is_none_or(|uid| *uid == entry.key.uid)
+        && (wanted.resource_version.is_none() || wanted.resource_version == *version)
 }
 
 /// The records that `wanted` adds to the pod's, with their places in the list.

@@ -6,14 +6,17 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
+use serde::Serialize;
+
+use crate::pod::size::json_bytes;
 
 /// How many changes of one kind are kept for watches that resume; older ones answer `410 Gone`, and clients list again.
 const HISTORY: usize = 1024;
 /// The same of events: there are many, and who has missed some lists what is left of them.
 const EVENT_HISTORY: usize = 256;
-/// How many containers the pods of all kept changes may have together: each change holds its pod whole, and a pod with
-/// many debug containers is large (about 3 KB for each).
-const CONTAINERS: usize = 2048;
+/// How many bytes the objects of all kept changes of one kind may have together: each change holds its object whole, and
+/// a pod may be large. The newest change is kept in any case.
+const HISTORY_BYTES: usize = 8 * 1024 * 1024;
 /// How many of the newest changes keep what watchers were told of them: those that follow come to it together, and
 /// one that is far behind makes its own.
 const SHARED_LINES: usize = 16;
@@ -54,12 +57,15 @@ pub(crate) struct Change<T> {
     /// Room for the line that watchers without a selector are told, so that a thousand of them share one; none on an
     /// older change, where nobody is left to share it with.
     pub(crate) line: Option<Arc<OnceLock<Bytes>>>,
+    /// About how many bytes the object takes: its texts are as long as in JSON, and what holds them about as large again.
+    bytes: usize,
 }
 
-impl<T> Change<T> {
+impl<T: Serialize> Change<T> {
     /// A change that made `version`.
     pub(crate) fn new(version: u64, kind: ChangeKind, previous: Option<Arc<T>>, object: Arc<T>) -> Change<T> {
         Change {
+            bytes: size_of::<T>() + 2 * json_bytes(&*object),
             version,
             kind,
             previous,
@@ -77,6 +83,7 @@ impl<T> Clone for Change<T> {
             previous: self.previous.clone(),
             object: Arc::clone(&self.object),
             line: self.line.clone(),
+            bytes: self.bytes,
         }
     }
 }
@@ -108,10 +115,10 @@ impl History {
     pub(crate) fn starting_at(version: u64) -> History {
         History {
             version,
-            pods: Log::starting_at(version, HISTORY, containers),
-            events: Log::starting_at(version, EVENT_HISTORY, |_| 1),
-            namespaces: Log::starting_at(version, HISTORY, |_| 1),
-            nodes: Log::starting_at(version, HISTORY, |_| 1),
+            pods: Log::starting_at(version, HISTORY),
+            events: Log::starting_at(version, EVENT_HISTORY),
+            namespaces: Log::starting_at(version, HISTORY),
+            nodes: Log::starting_at(version, HISTORY),
         }
     }
 
@@ -133,39 +140,36 @@ pub(crate) struct Log<T> {
     changes: VecDeque<Change<T>>,
     /// How many are kept.
     bound: usize,
-    /// How large an object is, as a share of [`CONTAINERS`].
-    size_of: fn(&T) -> usize,
-    /// The sizes of all objects.
-    size: usize,
+    /// How many bytes the objects have, all together.
+    bytes: usize,
     /// The version before the first change that is kept.
     before: u64,
 }
 
 impl<T> Log<T> {
-    fn starting_at(version: u64, bound: usize, size_of: fn(&T) -> usize) -> Log<T> {
+    fn starting_at(version: u64, bound: usize) -> Log<T> {
         Log {
             changes: VecDeque::new(),
             bound,
-            size_of,
-            size: 0,
+            bytes: 0,
             before: version,
         }
     }
 
     /// Adds a change; the oldest ones make room.
     pub(crate) fn push(&mut self, change: Change<T>) {
-        self.size += (self.size_of)(&change.object);
+        self.bytes += change.bytes;
         self.changes.push_back(change);
         if let Some(older) = self.changes.len().checked_sub(SHARED_LINES + 1)
             && let Some(older) = self.changes.get_mut(older)
         {
             older.line = None;
         }
-        while self.changes.len() > self.bound || (self.size > CONTAINERS && self.changes.len() > 1) {
+        while self.changes.len() > self.bound || (self.bytes > HISTORY_BYTES && self.changes.len() > 1) {
             let Some(oldest) = self.changes.pop_front() else {
                 break;
             };
-            self.size -= (self.size_of)(&oldest.object);
+            self.bytes -= oldest.bytes;
             self.before = oldest.version;
         }
     }
@@ -181,17 +185,6 @@ impl<T> Log<T> {
         let from = self.changes.partition_point(|change| change.version <= version);
         Ok(self.changes.range(from..).cloned().collect())
     }
-}
-
-/// How many containers of all kinds a pod has; one without any counts as well.
-fn containers(pod: &Pod) -> usize {
-    let spec = pod.spec.as_ref();
-    let count = spec.map_or(0, |spec| {
-        spec.containers.len()
-            + spec.init_containers.as_ref().map_or(0, Vec::len)
-            + spec.ephemeral_containers.as_ref().map_or(0, Vec::len)
-    });
-    count.max(1)
 }
 
 #[cfg(test)]
@@ -242,23 +235,25 @@ mod tests {
 
     #[test]
     fn changes_of_large_pods_make_room_sooner_and_the_newest_is_always_kept() {
-        let ephemeral_containers = Some(vec![Default::default(); CONTAINERS / 2]);
-        let spec = Some(k8s_openapi::api::core::v1::PodSpec {
-            ephemeral_containers,
-            ..Default::default()
-        });
-        let pod = Arc::new(Pod {
-            spec,
-            ..Pod::default()
-        });
+        let large = |bytes| {
+            let mut pod = Pod::default();
+            pod.metadata.annotations = Some([("note".to_owned(), "x".repeat(bytes))].into());
+            Arc::new(pod)
+        };
+        let push = |history: &mut History, pod| {
+            let version = history.next_version();
+            history
+                .pods
+                .push(Change::new(version, ChangeKind::Modified, None, pod));
+        };
         let mut history = History::starting_at(0);
         for _ in 0..5 {
-            let version = history.next_version();
-            let change = Change::new(version, ChangeKind::Modified, None, Arc::clone(&pod));
-            history.pods.push(change);
+            push(&mut history, large(HISTORY_BYTES / 6));
         }
         assert!(history.pods.since(2).is_err());
         assert_eq!(history.pods.since(3).expect("kept").len(), 2);
+        push(&mut history, large(HISTORY_BYTES));
+        assert_eq!(history.pods.since(5).expect("kept").len(), 1);
     }
 
     #[test]

@@ -5,6 +5,18 @@ use std::path::PathBuf;
 use super::{Inner, Store, Wanted};
 use crate::pod::source::Source;
 
+/// How many pods the API may have created; one that is gone for its clients counts until it has ended.
+pub(super) const MAX_API_PODS: usize = 1000;
+
+/// Why the API may not have a new pod of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Somebody has the name.
+    Taken(Holder),
+    /// There are so many pods already.
+    TooMany(usize),
+}
+
 /// Who has the name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Holder {
@@ -29,17 +41,16 @@ impl Drop for Claim<'_> {
 }
 
 impl Store {
+    /// Whether the API could have a new pod of this name now. Only looks: nobody has to wait for that.
+    pub(super) fn free_for_api(&self, namespace: &str, name: &str) -> Result<(), Refusal> {
+        self.lock().free_for_api(namespace, name)
+    }
+
     /// Claims the name for a new pod of the API: nobody may have it.
-    pub(super) fn claim_for_api(&self, namespace: &str, name: &str) -> Result<Claim<'_>, Holder> {
+    pub(super) fn claim_for_api(&self, namespace: &str, name: &str) -> Result<Claim<'_>, Refusal> {
         let mut inner = self.lock();
-        if let Some(entry) = inner.by_name(namespace, name) {
-            return Err(match (&entry.wanted, &entry.source) {
-                (Wanted::Removed(_), _) => Holder::Leaving,
-                (_, Source::Manifest(path)) => Holder::Manifest(path.clone()),
-                (_, Source::Api) => Holder::Api,
-            });
-        }
-        self.claim(&mut inner, namespace, name)
+        inner.free_for_api(namespace, name)?;
+        self.claim(&mut inner, namespace, name).map_err(Refusal::Taken)
     }
 
     /// Claims the name for a pod of the manifests folder, whose own pods it knows: no pod of the API may have it, other
@@ -64,5 +75,26 @@ impl Store {
     /// Returns when a name that a manifest had to leave to a pod of the API may be free.
     pub(crate) async fn name_freed(&self) {
         self.name_freed.notified().await;
+    }
+}
+
+impl Inner {
+    fn free_for_api(&self, namespace: &str, name: &str) -> Result<(), Refusal> {
+        if let Some(entry) = self.by_name(namespace, name) {
+            return Err(Refusal::Taken(match (&entry.wanted, &entry.source) {
+                (Wanted::Removed(_), _) => Holder::Leaving,
+                (_, Source::Manifest(path)) => Holder::Manifest(path.clone()),
+                (_, Source::Api) => Holder::Api,
+            }));
+        }
+        if self.claims.contains(&(namespace.to_owned(), name.to_owned())) {
+            return Err(Refusal::Taken(Holder::Api));
+        }
+        let created = self.pods.values().filter(|entry| entry.source == Source::Api);
+        let count = created.count() + self.claims.len();
+        if count >= MAX_API_PODS {
+            return Err(Refusal::TooMany(count));
+        }
+        Ok(())
     }
 }

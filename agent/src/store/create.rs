@@ -6,10 +6,11 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use super::claim::Holder;
+use super::claim::{Holder, Refusal};
 use super::disk::{DiskError, KeptPod};
-use super::{DryRun, Store, Wanted};
+use super::{DryRun, Entry, Store, Wanted};
 use crate::pod::identity::random_uid;
+use crate::pod::size::{self, TooLarge};
 use crate::pod::source::Source;
 
 /// Why a pod was not created. Nothing has changed.
@@ -18,6 +19,12 @@ pub(crate) enum CreateError {
     /// Its name is taken.
     #[error("there is a pod of this name already")]
     AlreadyExists(Holder),
+    /// There are as many pods as there may be.
+    #[error("{0} pods have been created here already, and more are not taken: delete some")]
+    TooMany(usize),
+    /// It has too many bytes.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -36,20 +43,21 @@ impl Store {
             .map_err(|_| CreateError::ShuttingDown)?
     }
 
-    fn create_blocking(&self, mut pod: Pod, dry_run: DryRun) -> Result<Arc<Pod>, CreateError> {
+    pub(super) fn create_blocking(&self, mut pod: Pod, dry_run: DryRun) -> Result<Arc<Pod>, CreateError> {
         let metadata = &mut pod.metadata;
         let uid = random_uid(rand::random());
         metadata.uid = Some(uid.clone());
         metadata.creation_timestamp = Some(Time(Timestamp::now()));
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let name = metadata.name.clone().unwrap_or_default();
-        let claim = self
-            .claim_for_api(&namespace, &name)
-            .map_err(CreateError::AlreadyExists)?;
+        let version = self.lock().history.version();
+        let tried = Entry::new(pod.clone(), Source::Api, 0, Wanted::Running, Vec::new()).serve(version);
+        size::judge(&tried)?;
         if dry_run == DryRun::All {
-            let version = self.lock().history.version();
-            return Ok(super::Entry::new(pod, Source::Api, 0, Wanted::Running, Vec::new()).serve(version));
+            self.free_for_api(&namespace, &name)?;
+            return Ok(tried);
         }
+        let claim = self.claim_for_api(&namespace, &name)?;
         let kept = KeptPod {
             pod,
             source: Source::Api,
@@ -78,5 +86,14 @@ impl Store {
         drop(claim);
         self.announce(version);
         Ok(served)
+    }
+}
+
+impl From<Refusal> for CreateError {
+    fn from(refusal: Refusal) -> CreateError {
+        match refusal {
+            Refusal::Taken(holder) => CreateError::AlreadyExists(holder),
+            Refusal::TooMany(count) => CreateError::TooMany(count),
+        }
     }
 }

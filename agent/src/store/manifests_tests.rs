@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::store::DryRun;
+use crate::store::accept::WantedList;
 use crate::store::claim::Holder;
 use crate::store::create::CreateError;
 use crate::store::delete::Deletion;
@@ -107,10 +108,11 @@ async fn a_pod_is_not_forgotten_while_a_debug_container_has_no_end() {
     let store = store(folder.path());
     apply(&store, Some(Ok(vec![manifest("one")]))).await;
     let debug = serde_json::from_value(json!({"name": "dbg", "image": "busybox"})).unwrap();
-    store
-        .accept("default", "web", vec![debug], DryRun::No)
-        .await
-        .unwrap();
+    let wanted = WantedList {
+        containers: vec![debug],
+        ..WantedList::default()
+    };
+    store.accept("default", "web", wanted, DryRun::No).await.unwrap();
     let uid = uid(&store);
     assert!(store.forget(&uid).await.is_err());
     store.stop("default", "web", "dbg").await.unwrap();
@@ -151,6 +153,33 @@ async fn a_pod_of_the_api_is_left_alone_and_keeps_its_name_until_it_is_deleted()
     assert_ne!(uid(&store), api);
     let workable: Vec<String> = store.workable().into_iter().map(|(uid, _)| uid).collect();
     assert_eq!(workable, [api], "the new one starts when the old one is gone");
+}
+
+#[tokio::test]
+async fn a_create_that_is_only_tried_keeps_a_name_from_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let mut pod = manifest("one").pod;
+    pod.metadata.namespace = Some("default".to_owned());
+    let trying = std::thread::scope(|threads| {
+        let tries = threads.spawn(|| {
+            for _ in 0..2000 {
+                // Whoever writes the name meanwhile has it.
+                let _ = store.create_blocking(pod.clone(), DryRun::All);
+            }
+        });
+        let mut refused = 0;
+        while !tries.is_finished() {
+            refused += usize::from(store.claim_for_manifest("default", "web").is_err());
+        }
+        refused
+    });
+    assert_eq!(trying, 0);
+    let _claim = store.claim_for_manifest("default", "web").unwrap();
+    assert!(matches!(
+        store.create(pod, DryRun::All).await,
+        Err(CreateError::AlreadyExists(Holder::Api))
+    ));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::changes::ChangeKind;
 use super::disk::DiskError;
 use super::{DryRun, Entry, Store};
+use crate::pod::size::{self, TooLarge};
 use crate::pod::source::Source;
 use crate::pod::update::Changeable;
 
@@ -39,6 +40,9 @@ pub(crate) enum UpdateError {
     /// It belongs to the folder.
     #[error("the pod stands in {}", .0.display())]
     OfManifest(PathBuf),
+    /// The pod would have too many bytes.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -77,7 +81,7 @@ impl Store {
             (entry.key.uid.clone(), Arc::clone(&entry.writing))
         };
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (pod, kept) = {
+        let (updated, version) = {
             let inner = self.lock();
             let entry = inner.pods.get(&uid).filter(|entry| !entry.is_deleted());
             let entry = entry.ok_or(UpdateError::NoSuchPod)?;
@@ -86,15 +90,17 @@ impl Store {
             }
             let mut updated = entry.clone();
             update.wanted.write_to(Arc::make_mut(&mut updated.pod));
-            if dry_run == DryRun::All {
-                return Ok(updated.serve(inner.history.version()));
-            }
-            (Arc::clone(&updated.pod), updated.kept())
+            (updated, inner.history.version())
         };
-        self.disk.write_pod(&uid, &kept)?;
+        let tried = updated.serve(version);
+        size::judge(&tried)?;
+        if dry_run == DryRun::All {
+            return Ok(tried);
+        }
+        self.disk.write_pod(&uid, &updated.kept())?;
         let mut inner = self.lock();
         let entry = inner.pods.get_mut(&uid).ok_or(UpdateError::NoSuchPod)?;
-        entry.pod = pod;
+        entry.pod = updated.pod;
         entry.wake.notify_one();
         let version = inner.publish(&uid, ChangeKind::Modified);
         let served = inner

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::accept::{AcceptError, WantedList};
+use super::claim::MAX_API_PODS;
 use super::create::CreateError;
 use super::delete::Deletion;
 use super::disk::Disk;
@@ -262,4 +264,74 @@ async fn a_change_of_what_somebody_else_has_changed_since_is_made_anew() {
         store.pod("default", "web").unwrap().metadata.labels,
         labels("b").labels
     );
+}
+
+#[tokio::test]
+async fn a_list_is_accepted_for_the_pod_and_the_version_that_the_client_means_and_for_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let uid = create(&store).await;
+    let version = store
+        .pod("default", "web")
+        .unwrap()
+        .metadata
+        .resource_version
+        .clone();
+    label(&store, None, "a").await.unwrap();
+    let now = store
+        .pod("default", "web")
+        .unwrap()
+        .metadata
+        .resource_version
+        .clone();
+    let other = Some("other".to_owned());
+    for (uid, version, is_meant) in [
+        (other, None, false),
+        (Some(uid.clone()), version, false),
+        (Some(uid), now, true),
+    ] {
+        for dry_run in [DryRun::All, DryRun::No] {
+            let debug = json!({"name": "dbg", "image": "busybox"});
+            let wanted = WantedList {
+                uid: uid.clone(),
+                resource_version: version.clone(),
+                containers: vec![serde_json::from_value(debug).unwrap()],
+            };
+            match store.accept("default", "web", wanted, dry_run).await {
+                Ok(_) => assert!(is_meant, "{uid:?} {version:?}"),
+                Err(AcceptError::Conflict) => assert!(!is_meant, "{uid:?} {version:?}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_more_pods_are_created_than_there_may_be_and_one_that_goes_makes_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let named = |number: usize| {
+        let mut pod = prepared();
+        pod.metadata.name = Some(format!("web-{number}"));
+        pod
+    };
+    for number in 1..MAX_API_PODS {
+        let mut pod = named(number);
+        pod.metadata.uid = Some(format!("u{number}"));
+        store
+            .lock()
+            .insert(pod, Source::Api, 0, Wanted::Running, Vec::new());
+    }
+    let uid = create(&store).await;
+    for dry_run in [DryRun::All, DryRun::No] {
+        let refused = store.create(named(MAX_API_PODS), dry_run).await;
+        assert!(
+            matches!(refused, Err(CreateError::TooMany(MAX_API_PODS))),
+            "{refused:?}"
+        );
+    }
+    delete(&store, Some(0)).await;
+    assert!(store.create(prepared(), DryRun::No).await.is_err());
+    store.forget(&uid).await.unwrap();
+    create(&store).await;
 }

@@ -10,6 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
+use serde_json::Value;
 
 use super::Context;
 use super::pods::find;
@@ -20,9 +21,9 @@ use super::writes::{
     said,
 };
 use crate::pod::field_error::{Cause, FieldError};
-use crate::pod::patch as patches;
+use crate::pod::patch::{self as patches, PatchForm};
 use crate::store::DryRun;
-use crate::store::accept::AcceptError;
+use crate::store::accept::{AcceptError, WantedList};
 use form::{Form, Wish};
 
 /// The list, in the form that the client reads.
@@ -63,8 +64,9 @@ pub(crate) async fn put(
     if said(&wish.metadata.uid).is_some_and(|uid| Some(uid) != base.metadata.uid) {
         return Err(write.changed());
     }
+    let version = said(&wish.metadata.resource_version);
     let written = write
-        .accept(&base, wish)
+        .accept(&base, wish, version)
         .await
         .map_err(|refused| refused.failure)?;
     let object = form.present(&written).map_err(unwritable)?;
@@ -115,7 +117,13 @@ pub(crate) async fn patch(
         let warnings = parameters
             .judge(&wish.unknown, &[])
             .map_err(|unknown| Failure::invalid_patch(unknown.message()))?;
-        match write.accept(&base, wish).await {
+        let version = said(&wish.metadata.resource_version);
+        if version.is_some() && version != base.metadata.resource_version {
+            return Err(write.changed());
+        }
+        // Every list carries the version of its base; only what the patch itself says binds the store.
+        let version = version.filter(|_| names_version(patch_form, &patch));
+        match write.accept(&base, wish, version).await {
             Ok(written) => {
                 let object = form.present(&written).map_err(unwritable)?;
                 return Ok(answer(StatusCode::OK, &object, &warnings));
@@ -146,21 +154,26 @@ struct Refused {
 }
 
 impl Write<'_> {
-    /// Accepts the list of `wish`, which was made from `base`. Whatever else differs between them is ignored.
-    async fn accept(&self, base: &Pod, wish: Wish) -> Result<Arc<Pod>, Refused> {
-        let version = said(&wish.metadata.resource_version);
-        if version.is_some() && version != base.metadata.resource_version {
-            return Err(Refused {
-                failure: self.changed(),
-                overtaken: false,
-            });
-        }
+    /// Accepts the list of `wish`, which was made from `base`, for a client that means this pod, and its `version`
+    /// where it named one. Whatever else differs between them is ignored.
+    async fn accept(&self, base: &Pod, wish: Wish, version: Option<String>) -> Result<Arc<Pod>, Refused> {
+        let named = version.is_some();
+        let wanted = WantedList {
+            uid: base.metadata.uid.clone(),
+            resource_version: version,
+            containers: wish.list,
+        };
         let store = &self.context.store;
         match store
-            .accept(self.namespace, self.name, wish.list, self.dry_run)
+            .accept(self.namespace, self.name, wanted, self.dry_run)
             .await
         {
             Ok(written) => Ok(written),
+            // Without a version it is another pod that has the name now: that one is to be read.
+            Err(AcceptError::Conflict) => Err(Refused {
+                failure: self.changed(),
+                overtaken: !named,
+            }),
             // A list that was right for `base` is refused because it lacks what somebody added since.
             Err(AcceptError::Invalid(_)) if self.was_overtaken(base) => Err(Refused {
                 failure: self.changed(),
@@ -184,6 +197,19 @@ impl Write<'_> {
             format!("{namespace}/{name} has changed since it was read: read it again and add to that");
         Failure::conflict("pods", name, message)
     }
+}
+
+/// Whether a patch itself says which version of the pod it is for.
+fn names_version(form: PatchForm, patch: &Value) -> bool {
+    if form != PatchForm::Json {
+        return !patch["metadata"]["resourceVersion"].is_null();
+    }
+    let mut operations = patch.as_array().into_iter().flatten();
+    // Whoever writes the whole metadata, or the whole object, writes the version too.
+    operations.any(|operation| {
+        let path = operation["path"].as_str();
+        path.is_some_and(|path| matches!(path, "" | "/metadata" | "/metadata/resourceVersion"))
+    })
 }
 
 fn list(pod: &Pod) -> &[EphemeralContainer] {

@@ -105,7 +105,10 @@ impl Node {
             image: Some("docker.io/library/a:1".to_owned()),
             ..EphemeralContainer::default()
         };
-        let wanted = names.iter().map(entry).collect();
+        let wanted = crate::store::accept::WantedList {
+            containers: names.iter().map(entry).collect(),
+            ..Default::default()
+        };
         self.store
             .accept("default", "web", wanted, crate::store::DryRun::No)
             .await

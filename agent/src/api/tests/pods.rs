@@ -131,6 +131,37 @@ async fn a_pod_that_cannot_be_created_is_refused_with_its_reason() {
 }
 
 #[tokio::test]
+async fn a_pod_that_would_be_too_large_is_refused_however_it_would_come_to_be() {
+    let node = Node::start().await;
+    let large = |bytes| "x".repeat(bytes);
+    let too_large = (413, "RequestEntityTooLarge", vec![]);
+    let mut pod = pod("mine");
+    pod["spec"]["containers"][0]["args"] = json!([large(1_500_000)]);
+    for query in ["", "?dryRun=All"] {
+        let created = node.request("POST", &format!("{PODS}{query}"), JSON, &pod).await;
+        assert_eq!(outcome(&created), too_large);
+    }
+    assert_eq!(node.get(MINE).await.0, 404);
+    pod["spec"]["containers"][0]["args"] = json!([large(1_440_000)]);
+    assert_eq!(node.create(&pod).await.0, 201);
+
+    let mut debug = debugger("dbg");
+    debug["args"] = json!([large(100_000)]);
+    let list = json!({"spec": {"ephemeralContainers": [debug]}});
+    let note = |bytes| json!({"metadata": {"annotations": {"note": large(bytes)}}});
+    for query in ["?dryRun=All", ""] {
+        let path = format!("{MINE}/ephemeralcontainers{query}");
+        let refused = node.request("PATCH", &path, STRATEGIC, &list).await;
+        assert_eq!(outcome(&refused), too_large);
+        let path = format!("{MINE}{query}");
+        let refused = node.request("PATCH", &path, MERGE, &note(100_000)).await;
+        assert_eq!(outcome(&refused), too_large);
+    }
+    assert_eq!(node.change(MERGE, &note(10_000)).await.0, 200);
+    assert!(names(&node.get(MINE).await.1).is_empty());
+}
+
+#[tokio::test]
 async fn where_a_kubelet_runs_no_pod_is_created() {
     let node = Node::start().await;
     node.store.report_node(|report| {
