@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -136,13 +137,19 @@ async fn serve(config: Config) -> Result<(), AgentError> {
 }
 
 /// Answers as soon as it is known how the pods of before stand, so that none is reported as it is not, and whether a
-/// kubelet is here, so that no pod is created beside it; also where that takes too long, because the runtime is away.
+/// kubelet is here, so that no pod is created beside it. Where that takes too long, because the runtime is away, all but
+/// the creation of pods is answered meanwhile.
 async fn serve_api(api: Api, context: api::Context) {
-    let (store, runtime) = (Arc::clone(&context.store), context.runtime.clone());
-    let looks = async move { tokio::join!(store.first_look(), kubelet_watch::report(&runtime, &store)) };
+    let (store, runtime, shutdown) = (
+        Arc::clone(&context.store),
+        context.runtime.clone(),
+        context.shutdown.clone(),
+    );
+    let kubelet = async { drop(kubelet_watch::report(&runtime, &store).await) }.shared();
+    let looks = async { tokio::join!(store.first_look(), kubelet.clone()) };
     let known = tokio::time::timeout(FIRST_LOOK, looks);
-    let _ = context.shutdown.run_until_cancelled(known).await;
-    api.serve(context).await;
+    let _ = shutdown.run_until_cancelled(known).await;
+    tokio::join!(api.serve(context), shutdown.run_until_cancelled(kubelet));
 }
 
 /// Everything between a runtime that answers and the shutdown.

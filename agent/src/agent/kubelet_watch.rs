@@ -49,10 +49,11 @@ pub(super) async fn look(runtime: &Runtime, store: &Store, forbid: &watch::Sende
 pub(super) async fn report(runtime: &Runtime, store: &Store) -> Option<String> {
     let evidence = kubelet::look(runtime).await;
     let report = KubeletReport {
+        looked: true,
         running: evidence.is_here(),
         evidence: evidence.to_string(),
     };
-    let reason = report.forbids_pods();
+    let reason = report.allows_pods().err().map(|reason| reason.to_string());
     store.report_node(|node| node.kubelet = report);
     reason
 }

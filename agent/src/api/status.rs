@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 
@@ -13,6 +14,7 @@ use crate::store::changes::Gone;
 use crate::store::claim::Holder;
 use crate::store::create::CreateError;
 use crate::store::delete::DeleteError;
+use crate::store::node_report::NoPods;
 use crate::store::update::UpdateError;
 
 /// The answer to a request that was not done. Boxed, because it is far larger than most answers beside it.
@@ -341,6 +343,15 @@ impl From<Gone> for Failure {
     }
 }
 
+impl From<NoPods> for Failure {
+    fn from(reason: NoPods) -> Failure {
+        match reason {
+            NoPods::NotLookedYet => Failure::unavailable(reason.to_string(), 1),
+            NoPods::Kubelet(_) => Failure::forbidden(reason.to_string()),
+        }
+    }
+}
+
 impl From<PatchError> for Failure {
     fn from(error: PatchError) -> Failure {
         match error {
@@ -357,7 +368,15 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let code = self.0.code.and_then(|code| u16::try_from(code).ok());
         let code = code.and_then(|code| StatusCode::from_u16(code).ok());
-        (code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(self.0)).into_response()
+        let details = self.0.details.as_ref();
+        let retry_after = details.and_then(|details| details.retry_after_seconds);
+        let code = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (code, Json(self.0)).into_response();
+        if let Some(seconds) = retry_after {
+            // Clients look for it here.
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 

@@ -54,19 +54,35 @@ pub(crate) struct RuntimeReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct KubeletReport {
+    /// Whether it was looked for at all since the agent started.
+    pub(crate) looked: bool,
     /// Whether one was found.
     pub(crate) running: bool,
     /// By what.
     pub(crate) evidence: String,
 }
 
+/// Why no pods of our own are started here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoPods {
+    /// Nobody knows yet.
+    #[error("it is not known yet whether a kubelet runs on this node: until then debuglet takes no pods")]
+    NotLookedYet,
+    /// A kubelet is here.
+    #[error("a kubelet runs on this node ({0}): debuglet starts no pods of its own beside it")]
+    Kubelet(String),
+}
+
 impl KubeletReport {
-    /// Why no pods of our own are started here, if so.
-    pub(crate) fn forbids_pods(&self) -> Option<String> {
-        self.running.then(|| {
-            let evidence = &self.evidence;
-            format!("a kubelet runs on this node ({evidence}): debuglet starts no pods of its own beside it")
-        })
+    /// Whether pods of our own may be started here.
+    pub(crate) fn allows_pods(&self) -> Result<(), NoPods> {
+        if !self.looked {
+            return Err(NoPods::NotLookedYet);
+        }
+        if self.running {
+            return Err(NoPods::Kubelet(self.evidence.clone()));
+        }
+        Ok(())
     }
 }
 

@@ -74,6 +74,7 @@ impl Node {
         let disk = Disk::open(&folder.path().join("state")).expect("a state folder");
         let (store, problems) = Store::load("node1", disk).expect("a store");
         assert!(problems.is_empty(), "{problems:?}");
+        store.report_node(|report| report.kubelet.looked = true);
         let api = Api::bind(Settings {
             run_dir: folder.path().to_path_buf(),
             group: None,

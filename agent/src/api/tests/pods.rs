@@ -131,6 +131,20 @@ async fn a_pod_that_cannot_be_created_is_refused_with_its_reason() {
 }
 
 #[tokio::test]
+async fn until_it_is_known_whether_a_kubelet_runs_a_pod_is_to_be_created_later() {
+    let node = Node::start().await;
+    node.store.report_node(|report| report.kubelet.looked = false);
+    let answer = node.create(&pod("mine")).await;
+    assert_eq!(outcome(&answer), (503, "ServiceUnavailable", vec![]));
+    assert_eq!(answer.1["details"]["retryAfterSeconds"], 1);
+    let mut client = node.connect().await;
+    let response = send(&mut client, "POST", PODS, JSON, pod("mine").to_string()).await;
+    assert_eq!(response.headers().get("retry-after").expect("a header"), "1");
+    node.store.report_node(|report| report.kubelet.looked = true);
+    assert_eq!(node.create(&pod("mine")).await.0, 201);
+}
+
+#[tokio::test]
 async fn a_pod_that_would_be_too_large_is_refused_however_it_would_come_to_be() {
     let node = Node::start().await;
     let large = |bytes| "x".repeat(bytes);

@@ -38,9 +38,7 @@ pub(crate) async fn post(
             "metadata.resourceVersion cannot be set for a pod that is to be created",
         ));
     }
-    if let Some(reason) = context.store.node_report().kubelet.forbids_pods() {
-        return Err(Failure::forbidden(reason));
-    }
+    context.store.node_report().kubelet.allows_pods()?;
     pod.metadata.namespace = Some(namespace);
     let created = create(&context, pod, parameters.dry_run).await?;
     Ok(answer(StatusCode::CREATED, &*created, &warnings))
