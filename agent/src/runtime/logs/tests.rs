@@ -260,3 +260,20 @@ async fn what_lies_in_compressed_files_is_left_out_and_said_so() {
     };
     assert!(!left_out(since).await, "they are older");
 }
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_look_for_last_lines_wait_for_each_other_and_nobody_else_waits_for_them() {
+    let mut log = Written::new();
+    log.line("one");
+    let tail = LogOptions {
+        tail_lines: Some(5),
+        ..LogOptions::default()
+    };
+    let others = SCANNING.acquire_many(SCANS as u32).await.unwrap();
+    assert_eq!(read(&log, LogOptions::default()).await, "one\n");
+    assert_eq!(termination_message(&log.path()).await.unwrap(), "one\n");
+    let waiting = tokio::time::timeout(std::time::Duration::from_secs(60), read(&log, tail)).await;
+    assert!(waiting.is_err());
+    drop(others);
+    assert_eq!(read(&log, tail).await, "one\n");
+}
