@@ -273,6 +273,16 @@ async fn a_certificate_that_has_ended_is_turned_away_and_the_nodes_own_are_made_
 
 #[tokio::test]
 async fn certificates_that_near_their_end_are_made_anew_while_it_runs() {
+    made_anew_after(RENEWAL + Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn certificates_that_end_by_a_clock_that_was_set_are_made_anew_at_the_next_look_at_the_clock() {
+    // Time passes, and the clock does not show it.
+    made_anew_after(CLOCK_LOOK * 3).await;
+}
+
+async fn made_anew_after(later: Duration) {
     let node = Node::start().await;
     let kubeconfig = node.folder.path().join(KUBECONFIG);
     let first = std::fs::read_to_string(&kubeconfig).expect("a kubeconfig");
@@ -292,7 +302,7 @@ async fn certificates_that_near_their_end_are_made_anew_while_it_runs() {
     assert!(aged.is_ok());
     let aged = credentials(&node.pki());
     tokio::time::pause();
-    tokio::time::advance(RENEWAL + Duration::from_secs(1)).await;
+    tokio::time::advance(later).await;
     tokio::time::resume();
     while node.root() == aged || std::fs::read_to_string(&kubeconfig).expect("a kubeconfig") == first {
         sleep(Duration::from_millis(10)).await;
