@@ -59,13 +59,13 @@ impl<S: Sync> FromRequest<S> for Body {
         let media_type = media_type.unwrap_or_default().trim().to_ascii_lowercase();
         let announced = header(CONTENT_LENGTH).and_then(|value| value.parse::<u64>().ok());
         if announced.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
-            return Err(Failure::too_large(MAX_BODY_BYTES));
+            return Err(too_large());
         }
         let body = Limited::new(body, MAX_BODY_BYTES).collect();
         let bytes = match timeout(BODY_TIMEOUT, body).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                return Err(Failure::too_large(MAX_BODY_BYTES));
+                return Err(too_large());
             }
             Ok(Err(error)) => {
                 return Err(Failure::bad_request(format!(
@@ -81,4 +81,8 @@ impl<S: Sync> FromRequest<S> for Body {
         };
         Ok(Body { media_type, bytes })
     }
+}
+
+fn too_large() -> Failure {
+    Failure::too_large(format!("the body is larger than {MAX_BODY_BYTES} bytes"))
 }

@@ -119,13 +119,9 @@ impl Failure {
         failure
     }
 
-    /// 413: the body is larger than `limit` bytes.
-    pub(crate) fn too_large(limit: usize) -> Failure {
-        Failure::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "RequestEntityTooLarge",
-            format!("the request is larger than {limit} bytes"),
-        )
+    /// 413: the request is larger than it may be, or makes something that is.
+    pub(crate) fn too_large(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 
     /// 413: the pod that would come of the request has too many bytes.
@@ -359,7 +355,9 @@ impl From<PatchError> for Failure {
             PatchError::DoesNotApply { .. } => {
                 Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", error.to_string())
             }
-            PatchError::TooLarge { limit } => Failure::too_large(limit),
+            PatchError::TooManyOperations { .. }
+            | PatchError::CopiesTooMuch { .. }
+            | PatchError::TooLaborious => Failure::too_large(error.to_string()),
         }
     }
 }

@@ -221,6 +221,88 @@ fn a_json_patch_that_copies_the_pod_into_itself_is_bounded() {
     let patch = Value::Array(copies.collect());
     assert_eq!(
         after(PatchForm::Json, &patch),
-        Err(PatchError::TooLarge { limit: COPIED_BYTES })
+        Err(PatchError::CopiesTooMuch {
+            limit: operations::COPIED_BYTES
+        })
     );
+}
+
+/// Objects that stand in each other, `levels` deep.
+fn nested(levels: usize) -> Value {
+    (0..levels).fold(json!(0), |inner, _| json!({ "a": inner }))
+}
+
+#[test]
+fn a_json_patch_makes_nothing_deeper_than_what_can_be_read() {
+    let inwards = |levels: usize| format!("/spec/x{}", "/a".repeat(levels));
+    let add = |levels: usize, path: String| json!({"op": "add", "path": path, "value": nested(levels)});
+    let mut copies = vec![add(100, inwards(0))];
+    copies.extend(
+        (0..10).map(|doubling| json!({"op": "copy", "from": "/spec/x", "path": inwards(100 << doubling)})),
+    );
+    let adds = (0..150).map(|times| add(125, inwards(125 * times)));
+    let moves = [
+        add(100, inwards(0)),
+        json!({"op": "add", "path": "/spec/y", "value": nested(100)}),
+        json!({"op": "move", "from": "/spec/y", "path": inwards(100)}),
+    ];
+    for patch in [copies, adds.collect(), moves.to_vec()] {
+        let error = after(PatchForm::Json, &Value::Array(patch)).expect_err("refused");
+        assert!(error.to_string().contains("deeper than 128 levels"), "{error}");
+    }
+    let deepest = json!([add(126, inwards(0))]);
+    assert!(after(PatchForm::Json, &deepest).is_ok());
+}
+
+#[test]
+fn a_json_patch_has_as_many_operations_as_kubernetes_allows() {
+    let test = json!({"op": "test", "path": "/metadata/name", "value": "web"});
+    let most = vec![test.clone(); operations::OPERATIONS];
+    assert!(after(PatchForm::Json, &Value::Array(most)).is_ok());
+    let more = vec![test; operations::OPERATIONS + 1];
+    let error = after(PatchForm::Json, &Value::Array(more)).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "the patch has 10001 operations: it may have 10000"
+    );
+}
+
+#[test]
+fn a_patch_that_goes_through_long_lists_again_and_again_is_refused() {
+    let list: Vec<Value> = (0..100_000).map(|index| json!(index)).collect();
+    let mut moves = vec![json!({"op": "add", "path": "/spec/x", "value": list})];
+    moves.extend((0..9_000).map(|_| json!({"op": "move", "from": "/spec/x/0", "path": "/spec/x/1"})));
+    assert_eq!(
+        after(PatchForm::Json, &Value::Array(moves)),
+        Err(PatchError::TooLaborious)
+    );
+    let variables = |range: std::ops::Range<usize>| -> Vec<Value> {
+        range.map(|index| json!({"name": format!("A{index}")})).collect()
+    };
+    let mut same = vec![json!({"name": "one", "env": variables(0..10_000)})];
+    same.extend((0..9_000).map(|index| json!({"name": "one", "env": variables(index..index + 1)})));
+    assert_eq!(strategic(&Value::Array(same)), Err(PatchError::TooLaborious));
+}
+
+#[test]
+fn a_long_list_in_another_order_is_merged_and_put_into_it() {
+    let named = |index: usize| json!({"name": format!("n{index}")});
+    let count = 50_000;
+    let patch = json!({"spec": {
+        "$setElementOrder/containers": (0..count).map(named).collect::<Vec<_>>(),
+        "containers": (0..count).rev().map(named).collect::<Vec<_>>(),
+    }});
+    let merged = apply(PatchForm::Strategic, &json!({}), &patch).expect("applied");
+    assert_eq!(
+        merged,
+        json!({"spec": {"containers": (0..count).map(named).collect::<Vec<_>>()}})
+    );
+}
+
+#[test]
+fn an_entry_that_is_deleted_and_named_again_is_a_new_one() {
+    let patch =
+        json!([{"name": "one", "$patch": "delete"}, {"name": "two"}, {"name": "one", "image": "new"}]);
+    let expected = json!([{"name": "two"}, {"name": "one", "image": "new"}]);
+    assert_eq!(strategic(&patch), Ok(expected));
 }
