@@ -39,7 +39,7 @@ const TARGET_SETTLES: [Duration; 5] = [
 pub(crate) async fn stop(context: &Context, id: &str, grace_seconds: i64) -> Outcome {
     let request = StopContainerRequest {
         container_id: id.to_owned(),
-        timeout: grace_seconds.max(0),
+        timeout: stop_timeout(grace_seconds),
     };
     match context.runtime.runtime().stop_container(request).await {
         Ok(_) => Outcome::Done,
@@ -48,6 +48,11 @@ pub(crate) async fn stop(context: &Context, id: &str, grace_seconds: i64) -> Out
             "ContainerStopping",
         ),
     }
+}
+
+/// The grace as the runtime is told it. It counts in nanoseconds, where a very long one would come out as none.
+fn stop_timeout(grace_seconds: i64) -> i64 {
+    grace_seconds.clamp(0, i64::from(i32::MAX))
 }
 
 /// Removes a container that does not run.
@@ -246,4 +251,19 @@ fn read_end(file: &std::path::Path, bytes: usize) -> Vec<u8> {
         Ok(content)
     };
     read().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grace_of_ages_is_told_as_one_that_the_runtime_can_count() {
+        let most = i64::from(i32::MAX);
+        for (grace, told) in [(-1, 0), (0, 0), (30, 30), (most, most), (i64::MAX, most)] {
+            assert_eq!(stop_timeout(grace), told, "{grace}");
+        }
+        let nanoseconds = stop_timeout(i64::MAX).checked_mul(1_000_000_000);
+        assert!(nanoseconds.is_some());
+    }
 }
