@@ -113,6 +113,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
             runtime: runtime.clone(),
             images: Arc::clone(&images),
             log_dir: config.log_dir.clone(),
+            large_bodies: api::LargeBodies::default(),
             shutdown: shutdown.clone(),
         },
     ));

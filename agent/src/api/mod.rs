@@ -37,6 +37,7 @@ mod events;
 mod extension;
 mod identity;
 mod kubeconfig;
+mod large_bodies;
 mod list_options;
 mod log;
 mod metrics;
@@ -79,6 +80,7 @@ use tokio_util::sync::CancellationToken;
 use crate::runtime::client::Runtime;
 use crate::runtime::images::Images;
 use crate::store::Store;
+pub(crate) use large_bodies::LargeBodies;
 use metrics::Metrics;
 use server::Server;
 use status::Failure;
@@ -97,6 +99,8 @@ pub(crate) struct Context {
     pub(crate) images: Arc<Images>,
     /// Where the pods' logs are, for those of which the runtime knows nothing more.
     pub(crate) log_dir: PathBuf,
+    /// What large bodies may take.
+    pub(crate) large_bodies: LargeBodies,
     /// Ends watches and sessions, so that a shutdown does not wait for them.
     pub(crate) shutdown: CancellationToken,
 }

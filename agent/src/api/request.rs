@@ -1,17 +1,21 @@
 //! What handlers take out of a request. Each part that cannot be read is refused with a `Status`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
 
+use super::Context;
+use super::large_bodies::{LargeBodies, Place, SMALL_BODY_BYTES};
 use super::status::Failure;
+use super::writes::JSON_PATCH;
 
 /// The largest body that is read: as much as kube-apiserver takes.
 pub(crate) const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
@@ -41,18 +45,47 @@ pub(crate) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
 }
 
 /// A body, whole, with its media type in lower case and without parameters; empty where none is given.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Body {
     /// `application/json`, ...
     pub(crate) media_type: String,
     /// What was sent.
     pub(crate) bytes: Bytes,
+    /// Its place among the large ones, where it is one; kept until the request is answered.
+    place: Option<Arc<Place>>,
+    large_bodies: LargeBodies,
 }
 
-impl<S: Sync> FromRequest<S> for Body {
+impl Body {
+    #[cfg(test)]
+    pub(super) fn small(media_type: &str, bytes: &'static [u8]) -> Body {
+        Body {
+            media_type: media_type.to_owned(),
+            bytes: Bytes::from_static(bytes),
+            place: None,
+            large_bodies: LargeBodies::default(),
+        }
+    }
+
+    /// Does `work` with the body: what reads, decodes and judges it. Where that can be much, it is done in its turn,
+    /// on a thread where nobody waits for it.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Body) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        // A short JSON patch can copy the object into itself again and again.
+        if self.place.is_none() && self.media_type != JSON_PATCH {
+            return work(self);
+        }
+        let body = self.clone();
+        self.large_bodies.work(move || work(&body)).await
+    }
+}
+
+impl FromRequest<Arc<Context>> for Body {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, _: &S) -> Result<Body, Failure> {
+    async fn from_request(request: Request, context: &Arc<Context>) -> Result<Body, Failure> {
         let (head, body) = request.into_parts();
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
         let media_type = header(CONTENT_TYPE).and_then(|value: &str| value.split(';').next());
@@ -61,26 +94,48 @@ impl<S: Sync> FromRequest<S> for Body {
         if announced.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
             return Err(too_large());
         }
-        let body = Limited::new(body, MAX_BODY_BYTES).collect();
-        let bytes = match timeout(BODY_TIMEOUT, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                return Err(too_large());
+        let large_bodies = context.large_bodies.clone();
+        match timeout(BODY_TIMEOUT, arrival(body, &large_bodies)).await {
+            Ok(arrived) => arrived.map(|(bytes, place)| Body {
+                media_type,
+                bytes,
+                place: place.map(Arc::new),
+                large_bodies,
+            }),
+            Err(_) => {
+                let seconds = BODY_TIMEOUT.as_secs();
+                Err(Failure::request_timeout(format!(
+                    "the body did not arrive within {seconds} s"
+                )))
             }
-            Ok(Err(error)) => {
+        }
+    }
+}
+
+/// What arrives of a body, and its place as soon as it is a large one.
+async fn arrival(
+    body: axum::body::Body,
+    large_bodies: &LargeBodies,
+) -> Result<(Bytes, Option<Place>), Failure> {
+    let mut body = Limited::new(body, MAX_BODY_BYTES);
+    let (mut bytes, mut place) = (BytesMut::new(), None);
+    while let Some(frame) = body.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+            Err(error) => {
                 return Err(Failure::bad_request(format!(
                     "the body did not arrive whole: {error}"
                 )));
             }
-            Err(_) => {
-                let seconds = BODY_TIMEOUT.as_secs();
-                return Err(Failure::request_timeout(format!(
-                    "the body did not arrive within {seconds} s"
-                )));
-            }
         };
-        Ok(Body { media_type, bytes })
+        let Ok(data) = frame.into_data() else { continue };
+        if place.is_none() && bytes.len() + data.len() > SMALL_BODY_BYTES {
+            place = Some(large_bodies.place().await?);
+        }
+        bytes.extend_from_slice(&data);
     }
+    Ok((bytes.freeze(), place))
 }
 
 fn too_large() -> Failure {

@@ -38,7 +38,7 @@ pub(super) async fn subject(
     Extension(identity): Extension<Identity>,
     body: Body,
 ) -> Result<(StatusCode, Json<SelfSubjectReview>), Failure> {
-    let mut review: SelfSubjectReview = read(&body)?;
+    let mut review: SelfSubjectReview = body.work(read).await?;
     review.status = Some(SelfSubjectReviewStatus {
         user_info: Some(UserInfo {
             username: Some(identity.user.into_owned()),
@@ -51,7 +51,7 @@ pub(super) async fn subject(
 
 /// POST of a `SelfSubjectAccessReview`: whether one thing may be done.
 pub(super) async fn access(body: Body) -> Result<(StatusCode, Json<SelfSubjectAccessReview>), Failure> {
-    let mut review: SelfSubjectAccessReview = read(&body)?;
+    let mut review: SelfSubjectAccessReview = body.work(read).await?;
     let spec = &review.spec;
     let obstacle = match (&spec.resource_attributes, &spec.non_resource_attributes) {
         (Some(wanted), None) => obstacle_to_resource(wanted),
@@ -72,7 +72,7 @@ pub(super) async fn access(body: Body) -> Result<(StatusCode, Json<SelfSubjectAc
 
 /// POST of a `SelfSubjectRulesReview`: everything that may be done, which is the same in every namespace.
 pub(super) async fn rules(body: Body) -> Result<(StatusCode, Json<SelfSubjectRulesReview>), Failure> {
-    let mut review: SelfSubjectRulesReview = read(&body)?;
+    let mut review: SelfSubjectRulesReview = body.work(read).await?;
     let resource_rules = RESOURCES.iter().map(|served| ResourceRule {
         api_groups: Some(vec![served.group.to_owned()]),
         resources: Some(vec![served.name.to_owned()]),

@@ -40,6 +40,12 @@ impl Failure {
         self
     }
 
+    /// Says that it may be tried again in `seconds`.
+    fn again_in(mut self, seconds: i32) -> Failure {
+        self.0.details.get_or_insert_default().retry_after_seconds = Some(seconds);
+        self
+    }
+
     /// 400: the request makes no sense.
     pub(crate) fn bad_request(message: impl Into<String>) -> Failure {
         Failure::new(StatusCode::BAD_REQUEST, "BadRequest", message)
@@ -159,8 +165,13 @@ impl Failure {
     }
 
     /// 422: a patch that can be applied, but leaves an object that cannot be read.
-    pub(crate) fn invalid_patch(message: impl Into<String>) -> Failure {
-        Failure::invalid("Pod", "", &[FieldError::new("patch", Cause::Invalid, message)])
+    pub(crate) fn invalid_patch(name: &str, message: impl Into<String>) -> Failure {
+        Failure::invalid("Pod", name, &[FieldError::new("patch", Cause::Invalid, message)])
+    }
+
+    /// 429: too much is asked at once; come again in `seconds`.
+    pub(crate) fn too_many_requests(message: impl Into<String>, seconds: i32) -> Failure {
+        Failure::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message).again_in(seconds)
     }
 
     /// 500: it is our fault, or the node's.
@@ -172,12 +183,7 @@ impl Failure {
 
     /// 503: not now; try again in `seconds`.
     pub(crate) fn unavailable(message: impl Into<String>, seconds: i32) -> Failure {
-        let mut failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message);
-        failure.0.details = Some(StatusDetails {
-            retry_after_seconds: Some(seconds),
-            ..StatusDetails::default()
-        });
-        failure
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message).again_in(seconds)
     }
 
     /// 504: the version asked for is yet to come. Clients of kube-apiserver know it by its cause, and list anew.
@@ -400,6 +406,23 @@ mod tests {
                     {"field": "spec.b", "message": "is needed", "reason": "FieldValueRequired"},
                 ]},
             })
+        );
+    }
+
+    #[test]
+    fn whoever_is_to_come_again_is_told_when_in_the_header_too() {
+        for failure in [
+            Failure::too_many_requests("too much", 2),
+            Failure::unavailable("not now", 2),
+        ] {
+            let response = failure.into_response();
+            assert_eq!(response.headers()[RETRY_AFTER], "2");
+        }
+        assert!(
+            !Failure::bad_request("no")
+                .into_response()
+                .headers()
+                .contains_key(RETRY_AFTER)
         );
     }
 }

@@ -22,7 +22,6 @@ use super::writes::{
 };
 use crate::pod::field_error::{Cause, FieldError};
 use crate::pod::patch::{self as patches, PatchForm};
-use crate::store::DryRun;
 use crate::store::accept::{AcceptError, WantedList};
 use form::{Form, Wish};
 
@@ -44,33 +43,24 @@ pub(crate) async fn put(
     parameters: WriteParameters,
     body: Body,
 ) -> Result<Response, Failure> {
-    let Document { object, duplicates } = read(&body)?;
-    let form = Form::of_object(&object);
-    require_kind(&object, form.kind())?;
-    let wish = form
-        .decode(object)
-        .map_err(|error| Failure::bad_request(error.to_string()))?;
-    let warnings = parameters
-        .judge(&wish.unknown, &duplicates)
-        .map_err(|unknown| Failure::bad_request(unknown.message()))?;
-    require_place(&wish.metadata, &namespace, &name)?;
-    let write = Write {
-        context: &context,
-        namespace: &namespace,
-        name: &name,
-        dry_run: parameters.dry_run,
-    };
-    let base = find(&context.store, &namespace, &name)?;
-    if said(&wish.metadata.uid).is_some_and(|uid| Some(uid) != base.metadata.uid) {
+    let write = Arc::new(Write {
+        context,
+        namespace,
+        name,
+        parameters,
+    });
+    let read = Arc::clone(&write);
+    let asked = body.work(move |body| read.replacement(body)).await?;
+    let base = write.base()?;
+    if said(&asked.wish.metadata.uid).is_some_and(|uid| Some(uid) != base.metadata.uid) {
         return Err(write.changed());
     }
-    let version = said(&wish.metadata.resource_version);
     let written = write
-        .accept(&base, wish, version)
+        .accept(&base, asked.wish, asked.version)
         .await
         .map_err(|refused| refused.failure)?;
-    let object = form.present(&written).map_err(unwritable)?;
-    Ok(answer(StatusCode::OK, &object, &warnings))
+    let object = asked.form.present(&written).map_err(unwritable)?;
+    Ok(answer(StatusCode::OK, &object, &asked.warnings))
 }
 
 /// Applies a patch and takes the list that comes out.
@@ -82,22 +72,97 @@ pub(crate) async fn patch(
     body: Body,
 ) -> Result<Response, Failure> {
     let patch_form = patch_form(&body.media_type)?;
-    let patch = read_json(&body)?;
-    let form = Form::of_patch(&patch, &headers);
-    let write = Write {
-        context: &context,
-        namespace: &namespace,
-        name: &name,
-        dry_run: parameters.dry_run,
-    };
+    let client = Form::of_client(&headers);
+    let write = Arc::new(Write {
+        context,
+        namespace,
+        name,
+        parameters,
+    });
     let mut attempts = 1..;
     loop {
-        let base = find(&context.store, &namespace, &name)?;
-        let object = form.present(&base).map_err(unwritable)?;
-        let patched = patches::apply(patch_form, &object, &patch)?;
+        let base = write.base()?;
+        let (read, old) = (Arc::clone(&write), Arc::clone(&base));
+        let asked = body
+            .work(move |body| read.change(&old, patch_form, client, body))
+            .await?;
+        match write.accept(&base, asked.wish, asked.version).await {
+            Ok(written) => {
+                let object = asked.form.present(&written).map_err(unwritable)?;
+                return Ok(answer(StatusCode::OK, &object, &asked.warnings));
+            }
+            Err(refused) if refused.overtaken && attempts.next() < Some(ATTEMPTS) => {}
+            Err(refused) => return Err(refused.failure),
+        }
+    }
+}
+
+fn unwritable(error: serde_json::Error) -> Failure {
+    Failure::internal(format!("the pod cannot be written as JSON: {error}"))
+}
+
+/// A write to one pod.
+struct Write {
+    context: Arc<Context>,
+    namespace: String,
+    name: String,
+    parameters: WriteParameters,
+}
+
+/// What a body asks for.
+struct Asked {
+    /// The form in which it asks, and is answered.
+    form: Form,
+    wish: Wish,
+    /// The version that the client means, where it names one.
+    version: Option<String>,
+    /// What it says beside.
+    warnings: Vec<String>,
+}
+
+/// Why a list was not accepted.
+struct Refused {
+    failure: Failure,
+    /// Somebody else wrote since the pod was read, and the client did not say which version it means.
+    overtaken: bool,
+}
+
+impl Write {
+    fn base(&self) -> Result<Arc<Pod>, Failure> {
+        find(&self.context.store, &self.namespace, &self.name)
+    }
+
+    /// What an object that was sent whole asks for.
+    fn replacement(&self, body: &Body) -> Result<Asked, Failure> {
+        let Document { object, duplicates } = read(body)?;
+        let form = Form::of_object(&object);
+        require_kind(&object, form.kind())?;
+        let wish = form
+            .decode(object)
+            .map_err(|error| Failure::bad_request(error.to_string()))?;
+        let warnings = self
+            .parameters
+            .judge(&wish.unknown, &duplicates)
+            .map_err(|unknown| Failure::bad_request(unknown.message()))?;
+        require_place(&wish.metadata, &self.namespace, &self.name)?;
+        let version = said(&wish.metadata.resource_version);
+        Ok(Asked {
+            form,
+            wish,
+            version,
+            warnings,
+        })
+    }
+
+    /// What a patch of `base` asks for; `client` is the form of clients like the one that sent it.
+    fn change(&self, base: &Pod, patch: PatchForm, client: Form, body: &Body) -> Result<Asked, Failure> {
+        let Document { object, duplicates } = read_json(body)?;
+        let form = Form::of_patch(&object, client);
+        let old = form.present(base).map_err(unwritable)?;
+        let patched = patches::apply(patch, &old, &object)?;
         let wish = form
             .decode(patched)
-            .map_err(|error| Failure::invalid_patch(error.to_string()))?;
+            .map_err(|error| Failure::invalid_patch(&self.name, error.to_string()))?;
         for (field, changed) in [
             ("metadata.name", wish.metadata.name != base.metadata.name),
             (
@@ -111,49 +176,27 @@ pub(crate) async fn patch(
         ] {
             if changed {
                 let error = FieldError::new(field, Cause::Invalid, "cannot be changed");
-                return Err(Failure::invalid("Pod", &name, &[error]));
+                return Err(Failure::invalid("Pod", &self.name, &[error]));
             }
         }
-        let warnings = parameters
-            .judge(&wish.unknown, &[])
-            .map_err(|unknown| Failure::invalid_patch(unknown.message()))?;
+        let warnings = self
+            .parameters
+            .judge(&wish.unknown, &duplicates)
+            .map_err(|unknown| Failure::invalid_patch(&self.name, unknown.message()))?;
         let version = said(&wish.metadata.resource_version);
         if version.is_some() && version != base.metadata.resource_version {
-            return Err(write.changed());
+            return Err(self.changed());
         }
         // Every list carries the version of its base; only what the patch itself says binds the store.
-        let version = version.filter(|_| names_version(patch_form, &patch));
-        match write.accept(&base, wish, version).await {
-            Ok(written) => {
-                let object = form.present(&written).map_err(unwritable)?;
-                return Ok(answer(StatusCode::OK, &object, &warnings));
-            }
-            Err(refused) if refused.overtaken && attempts.next() < Some(ATTEMPTS) => {}
-            Err(refused) => return Err(refused.failure),
-        }
+        let version = version.filter(|_| names_version(patch, &object));
+        Ok(Asked {
+            form,
+            wish,
+            version,
+            warnings,
+        })
     }
-}
 
-fn unwritable(error: serde_json::Error) -> Failure {
-    Failure::internal(format!("the pod cannot be written as JSON: {error}"))
-}
-
-/// A write to one pod.
-struct Write<'a> {
-    context: &'a Context,
-    namespace: &'a str,
-    name: &'a str,
-    dry_run: DryRun,
-}
-
-/// Why a list was not accepted.
-struct Refused {
-    failure: Failure,
-    /// Somebody else wrote since the pod was read, and the client did not say which version it means.
-    overtaken: bool,
-}
-
-impl Write<'_> {
     /// Accepts the list of `wish`, which was made from `base`, for a client that means this pod, and its `version`
     /// where it named one. Whatever else differs between them is ignored.
     async fn accept(&self, base: &Pod, wish: Wish, version: Option<String>) -> Result<Arc<Pod>, Refused> {
@@ -165,7 +208,7 @@ impl Write<'_> {
         };
         let store = &self.context.store;
         match store
-            .accept(self.namespace, self.name, wanted, self.dry_run)
+            .accept(&self.namespace, &self.name, wanted, self.parameters.dry_run)
             .await
         {
             Ok(written) => Ok(written),
@@ -180,19 +223,19 @@ impl Write<'_> {
                 overtaken: true,
             }),
             Err(error) => Err(Refused {
-                failure: Failure::not_accepted(self.namespace, self.name, error),
+                failure: Failure::not_accepted(&self.namespace, &self.name, error),
                 overtaken: false,
             }),
         }
     }
 
     fn was_overtaken(&self, base: &Pod) -> bool {
-        let now = self.context.store.pod(self.namespace, self.name);
+        let now = self.context.store.pod(&self.namespace, &self.name);
         now.is_some_and(|now| now.metadata.uid != base.metadata.uid || list(&now) != list(base))
     }
 
     fn changed(&self) -> Failure {
-        let (namespace, name) = (self.namespace, self.name);
+        let (namespace, name) = (&self.namespace, &self.name);
         let message =
             format!("{namespace}/{name} has changed since it was read: read it again and add to that");
         Failure::conflict("pods", name, message)

@@ -46,6 +46,7 @@ impl Node {
             store: Arc::clone(&store),
             images: Arc::clone(&images),
             runtime: runtime.clone(),
+            large_bodies: Default::default(),
             shutdown,
             log_dir: folder.path().join("logs"),
         });

@@ -189,11 +189,8 @@ mod tests {
         b"k8s\0\n-\n\x18authentication.k8s.io/v1\x12\x11SelfSubjectReview\x12\x1a\n\x10\n\0\
         \x12\0\x1a\0\"\0*\x002\x008\0B\0\x12\x06\n\x04\n\0\x12\0\x1a\0\"\0";
 
-    fn body(media_type: &str, bytes: &[u8]) -> Body {
-        Body {
-            media_type: media_type.to_owned(),
-            bytes: bytes.to_vec().into(),
-        }
+    fn body(media_type: &str, bytes: &'static [u8]) -> Body {
+        Body::small(media_type, bytes)
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Requests over the real socket, answered from a real store.
 
+mod bounds;
 mod ephemeral_containers;
 mod kubectl_requests;
 mod launches;
@@ -92,6 +93,7 @@ impl Node {
             images: Images::new(runtime.clone(), PathBuf::new(), pulled, shutdown.clone()),
             runtime,
             log_dir: folder.path().join("logs"),
+            large_bodies: Default::default(),
             shutdown: shutdown.clone(),
         };
         let serving = tokio::spawn(api.serve(context));

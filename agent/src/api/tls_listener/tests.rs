@@ -57,6 +57,7 @@ impl Node {
             store: Arc::clone(&store),
             images: Images::new(runtime.clone(), PathBuf::new(), pulled, shutdown.clone()),
             runtime,
+            large_bodies: Default::default(),
             shutdown: shutdown.clone(),
             log_dir: folder.path().join("logs"),
         };

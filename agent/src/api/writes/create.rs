@@ -25,7 +25,19 @@ pub(crate) async fn post(
     parameters: WriteParameters,
     body: Body,
 ) -> Result<Response, Failure> {
-    let document = read(&body)?;
+    let (pod, warnings) = body.work(move |body| wish(body, namespace, parameters)).await?;
+    context.store.node_report().kubelet.allows_pods()?;
+    let created = create(&context, &body, pod, parameters.dry_run).await?;
+    Ok(answer(StatusCode::CREATED, &*created, &warnings))
+}
+
+/// The pod that the body asks for in `namespace`, and warnings about what it says beside.
+fn wish(
+    body: &Body,
+    namespace: String,
+    parameters: WriteParameters,
+) -> Result<(Arc<Pod>, Vec<String>), Failure> {
+    let document = read(body)?;
     require_kind(&document.object, "Pod")?;
     let (mut pod, unknown) =
         decode_pod(document.object).map_err(|error| Failure::bad_request(error.to_string()))?;
@@ -38,23 +50,24 @@ pub(crate) async fn post(
             "metadata.resourceVersion cannot be set for a pod that is to be created",
         ));
     }
-    context.store.node_report().kubelet.allows_pods()?;
     pod.metadata.namespace = Some(namespace);
-    let created = create(&context, pod, parameters.dry_run).await?;
-    Ok(answer(StatusCode::CREATED, &*created, &warnings))
+    Ok((Arc::new(pod), warnings))
 }
 
 /// Creates a pod under the name that it says, or under one that is made for it.
-async fn create(context: &Context, mut pod: Pod, dry_run: DryRun) -> Result<Arc<Pod>, Failure> {
+async fn create(context: &Context, body: &Body, pod: Arc<Pod>, dry_run: DryRun) -> Result<Arc<Pod>, Failure> {
     let base = said(&pod.metadata.generate_name).filter(|_| said(&pod.metadata.name).is_none());
     let mut attempts = 1..;
     loop {
-        if let Some(base) = &base {
-            pod.metadata.name = Some(generated_name::with_suffix(base, rand::random()));
-        }
-        let name = pod.metadata.name.clone().unwrap_or_default();
-        let prepared = creation::prepare(pod.clone(), context.store.node_name())
-            .map_err(|errors| Failure::invalid("Pod", &name, &errors))?;
+        let name = match &base {
+            Some(base) => generated_name::with_suffix(base, rand::random()),
+            None => pod.metadata.name.clone().unwrap_or_default(),
+        };
+        let prepared = {
+            let (pod, name) = (Arc::clone(&pod), name.clone());
+            let store = Arc::clone(&context.store);
+            body.work(move |_| prepare(&pod, name, store.node_name())).await?
+        };
         match context.store.create(prepared, dry_run).await {
             Ok(created) => return Ok(created),
             Err(CreateError::AlreadyExists(_))
@@ -65,4 +78,11 @@ async fn create(context: &Context, mut pod: Pod, dry_run: DryRun) -> Result<Arc<
             }
         }
     }
+}
+
+/// The pod under this name, with its defaults.
+fn prepare(pod: &Pod, name: String, node_name: &str) -> Result<Pod, Failure> {
+    let mut pod = pod.clone();
+    pod.metadata.name = Some(name.clone()).filter(|name| !name.is_empty());
+    creation::prepare(pod, node_name).map_err(|errors| Failure::invalid("Pod", &name, &errors))
 }

@@ -24,7 +24,7 @@ pub(crate) async fn delete(
     uri: Uri,
     body: Body,
 ) -> Result<Response, Failure> {
-    let options = options(&uri, &body)?;
+    let options = body.work(move |body| options(&uri, body)).await?;
     let mut errors = Vec::new();
     let dry_run = parameters::dry_run(options.dry_run.iter().flatten().map(String::as_str));
     let policy = options.propagation_policy.as_deref().unwrap_or_default();

@@ -21,6 +21,16 @@ use crate::pod::duplicate_fields::duplicate_fields;
 use crate::pod::patch::PatchForm;
 pub(crate) use parameters::WriteParameters;
 
+/// The media type of a JSON patch.
+pub(crate) const JSON_PATCH: &str = "application/json-patch+json";
+
+/// How many warnings are sent: each is a header, and common clients refuse an answer with more than a hundred.
+const WARNINGS: usize = 50;
+
+/// How many characters of one warning are sent, and how many of all of them: as many as kube-apiserver sends.
+const WARNING_CHARACTERS: usize = 256;
+const ALL_WARNINGS_CHARACTERS: usize = 4 * 1024;
+
 /// How often a patch that names no version is applied anew when somebody else wrote in between.
 pub(crate) const ATTEMPTS: usize = 5;
 
@@ -35,7 +45,7 @@ pub(crate) struct Document {
 /// The object in a body, as JSON or YAML.
 pub(crate) fn read(body: &Body) -> Result<Document, Failure> {
     let (object, duplicates) = match body.media_type.as_str() {
-        "" | "application/json" => (read_json(body)?, duplicate_fields(&body.bytes)),
+        "" | "application/json" => return read_json(body),
         "application/yaml" => {
             let text = std::str::from_utf8(&body.bytes)
                 .map_err(|error| Failure::bad_request(format!("the body is not UTF-8: {error}")))?;
@@ -54,9 +64,11 @@ pub(crate) fn read(body: &Body) -> Result<Document, Failure> {
 }
 
 /// The JSON in a body, such as a patch.
-pub(crate) fn read_json(body: &Body) -> Result<Value, Failure> {
-    serde_json::from_slice(&body.bytes)
-        .map_err(|error| Failure::bad_request(format!("the body is not JSON: {error}")))
+pub(crate) fn read_json(body: &Body) -> Result<Document, Failure> {
+    let object = serde_json::from_slice(&body.bytes)
+        .map_err(|error| Failure::bad_request(format!("the body is not JSON: {error}")))?;
+    let duplicates = duplicate_fields(&body.bytes);
+    Ok(Document { object, duplicates })
 }
 
 /// The form of a patch with this `Content-Type`.
@@ -64,7 +76,7 @@ pub(crate) fn patch_form(media_type: &str) -> Result<PatchForm, Failure> {
     match media_type {
         "application/strategic-merge-patch+json" => Ok(PatchForm::Strategic),
         "application/merge-patch+json" => Ok(PatchForm::Merge),
-        "application/json-patch+json" => Ok(PatchForm::Json),
+        JSON_PATCH => Ok(PatchForm::Json),
         "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
             Err(Failure::unsupported_media_type(
                 "server-side apply is not supported, as nobody is kept as the owner of a field: apply without --server-side",
@@ -95,10 +107,14 @@ pub(crate) fn require_kind(document: &Value, kind: &str) -> Result<(), Failure> 
     if is("apiVersion", "v1") && is("kind", kind) {
         return Ok(());
     }
-    let said = |field: &str| document[field].as_str().unwrap_or_default().to_owned();
-    let (version, said) = (said("apiVersion"), said("kind"));
+    let said: Vec<String> = ["apiVersion", "kind"]
+        .into_iter()
+        .filter(|field| !document[*field].is_null())
+        .map(|field| format!("{field} {}", document[field]))
+        .collect();
     Err(Failure::bad_request(format!(
-        "the body is a {said} of {version}: send a {kind} of v1"
+        "the body says {}: send a {kind} of v1",
+        said.join(" and ")
     )))
 }
 
@@ -132,7 +148,7 @@ pub(crate) fn said(text: &Option<String>) -> Option<String> {
 /// The object as it was written, with warnings about what was not taken.
 pub(crate) fn answer(code: StatusCode, object: &impl Serialize, warnings: &[String]) -> Response {
     let mut response = (code, Json(object)).into_response();
-    for warning in warnings {
+    for warning in bounded(warnings) {
         // 299 is a lasting warning; the dash stands for an agent without a name (RFC 7234, 5.5).
         let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
@@ -140,4 +156,52 @@ pub(crate) fn answer(code: StatusCode, object: &impl Serialize, warnings: &[Stri
         }
     }
     response
+}
+
+/// The warnings that are sent, cut where they are long; those beyond the bound are left out.
+fn bounded(warnings: &[String]) -> impl Iterator<Item = String> {
+    let cut = |warning: &String| -> String { warning.chars().take(WARNING_CHARACTERS).collect() };
+    let mut all = 0;
+    warnings
+        .iter()
+        .take(WARNINGS)
+        .map(cut)
+        .take_while(move |warning| {
+            all += warning.chars().count();
+            all <= ALL_WARNINGS_CHARACTERS
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_warnings_are_cut_and_of_many_the_first_are_sent() {
+        let long = vec!["\u{e4}".repeat(1000); 50_000];
+        let sent: Vec<String> = bounded(&long).collect();
+        assert_eq!(sent, vec!["\u{e4}".repeat(WARNING_CHARACTERS); 16]);
+        let few = ["a".to_owned(), "b".to_owned()];
+        assert!(bounded(&few).eq(few.iter().cloned()));
+    }
+
+    #[test]
+    fn an_object_of_another_kind_is_refused_with_what_it_says() {
+        let said = |document: Value| {
+            let failure = require_kind(&document, "Pod").expect_err("refused");
+            failure.status().message.clone().unwrap_or_default()
+        };
+        assert_eq!(
+            said(serde_json::json!({"kind": "EphemeralContainers"})),
+            r#"the body says kind "EphemeralContainers": send a Pod of v1"#
+        );
+        assert_eq!(
+            said(serde_json::json!({"apiVersion": "apps/v1", "kind": "Deployment"})),
+            r#"the body says apiVersion "apps/v1" and kind "Deployment": send a Pod of v1"#
+        );
+        assert_eq!(
+            said(serde_json::json!({"apiVersion": 1})),
+            "the body says apiVersion 1: send a Pod of v1"
+        );
+    }
 }

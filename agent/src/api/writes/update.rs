@@ -15,7 +15,7 @@ use crate::api::Context;
 use crate::api::pods::find;
 use crate::api::request::Body;
 use crate::api::status::Failure;
-use crate::pod::patch;
+use crate::pod::patch::{self, PatchForm};
 use crate::pod::update::{Changeable, judge};
 use crate::store::update::{Update, UpdateError};
 
@@ -26,33 +26,17 @@ pub(crate) async fn put(
     parameters: WriteParameters,
     body: Body,
 ) -> Result<Response, Failure> {
-    let document = read(&body)?;
-    require_kind(&document.object, "Pod")?;
-    let (pod, unknown) =
-        decode_pod(document.object).map_err(|error| Failure::bad_request(error.to_string()))?;
-    let warnings = parameters
-        .judge(&unknown, &document.duplicates)
-        .map_err(|unknown| Failure::bad_request(unknown.message()))?;
-    require_place(&pod.metadata, &namespace, &name)?;
-    let old = find(&context.store, &namespace, &name)?;
-    let (version, uid) = (said(&pod.metadata.resource_version), said(&pod.metadata.uid));
-    let differs = |said: &Option<String>, is: &Option<String>| said.is_some() && said != is;
-    if differs(&version, &old.metadata.resource_version) || differs(&uid, &old.metadata.uid) {
-        return Err(Failure::not_updated(&namespace, &name, UpdateError::Conflict));
-    }
-    let update = Update {
-        uid: old.metadata.uid.clone(),
-        resource_version: version,
-        base: None,
-        wanted: wanted(&old, pod, &namespace, &name)?,
-    };
-    match context
-        .store
-        .update(&namespace, &name, update, parameters.dry_run)
-        .await
-    {
+    let write = Arc::new(Write {
+        context,
+        namespace,
+        name,
+        parameters,
+    });
+    let read = Arc::clone(&write);
+    let (update, warnings) = body.work(move |body| read.replacement(body)).await?;
+    match write.apply(update).await {
         Ok(written) => Ok(answer(StatusCode::OK, &*written, &warnings)),
-        Err(error) => Err(Failure::not_updated(&namespace, &name, error)),
+        Err(error) => Err(write.failure(error)),
     }
 }
 
@@ -64,46 +48,103 @@ pub(crate) async fn patch(
     body: Body,
 ) -> Result<Response, Failure> {
     let form = patch_form(&body.media_type)?;
-    let patch = read_json(&body)?;
+    let write = Arc::new(Write {
+        context,
+        namespace,
+        name,
+        parameters,
+    });
     let mut attempts = 1..;
     loop {
-        let old = find(&context.store, &namespace, &name)?;
+        let read = Arc::clone(&write);
+        let (update, warnings) = body.work(move |body| read.change(form, body)).await?;
+        match write.apply(update).await {
+            Ok(written) => return Ok(answer(StatusCode::OK, &*written, &warnings)),
+            Err(UpdateError::Overtaken) if attempts.next() < Some(ATTEMPTS) => {}
+            Err(error) => return Err(write.failure(error)),
+        }
+    }
+}
+
+/// A write to one pod.
+struct Write {
+    context: Arc<Context>,
+    namespace: String,
+    name: String,
+    parameters: WriteParameters,
+}
+
+impl Write {
+    /// What the whole pod in the body comes to, and warnings about what it says beside.
+    fn replacement(&self, body: &Body) -> Result<(Update, Vec<String>), Failure> {
+        let document = read(body)?;
+        require_kind(&document.object, "Pod")?;
+        let (pod, unknown) =
+            decode_pod(document.object).map_err(|error| Failure::bad_request(error.to_string()))?;
+        let warnings = self
+            .parameters
+            .judge(&unknown, &document.duplicates)
+            .map_err(|unknown| Failure::bad_request(unknown.message()))?;
+        require_place(&pod.metadata, &self.namespace, &self.name)?;
+        let old = find(&self.context.store, &self.namespace, &self.name)?;
+        let (version, uid) = (said(&pod.metadata.resource_version), said(&pod.metadata.uid));
+        let differs = |said: &Option<String>, is: &Option<String>| said.is_some() && said != is;
+        if differs(&version, &old.metadata.resource_version) || differs(&uid, &old.metadata.uid) {
+            return Err(self.failure(UpdateError::Conflict));
+        }
+        let update = Update {
+            uid: old.metadata.uid.clone(),
+            resource_version: version,
+            base: None,
+            wanted: self.wanted(&old, pod)?,
+        };
+        Ok((update, warnings))
+    }
+
+    /// What the patch in the body comes to for the pod as it is now, and warnings about what it says beside.
+    fn change(&self, form: PatchForm, body: &Body) -> Result<(Update, Vec<String>), Failure> {
+        let patch = read_json(body)?;
+        let old = find(&self.context.store, &self.namespace, &self.name)?;
         let value = serde_json::to_value(&*old).map_err(|error| Failure::internal(error.to_string()))?;
-        let mut patched = patch::apply(form, &value, &patch)?;
+        let mut patched = patch::apply(form, &value, &patch.object)?;
         if let Some(fields) = patched.as_object_mut() {
             // What a client says of the status counts for nothing, whatever it is.
             fields.insert("status".to_owned(), value["status"].clone());
         }
         let (pod, unknown) =
-            decode_pod(patched).map_err(|error| Failure::invalid_patch(error.to_string()))?;
-        let warnings = parameters
-            .judge(&unknown, &[])
-            .map_err(|unknown| Failure::invalid_patch(unknown.message()))?;
+            decode_pod(patched).map_err(|error| Failure::invalid_patch(&self.name, error.to_string()))?;
+        let warnings = self
+            .parameters
+            .judge(&unknown, &patch.duplicates)
+            .map_err(|unknown| Failure::invalid_patch(&self.name, unknown.message()))?;
         let version = said(&pod.metadata.resource_version);
         if version.is_some() && version != old.metadata.resource_version {
-            return Err(Failure::not_updated(&namespace, &name, UpdateError::Conflict));
+            return Err(self.failure(UpdateError::Conflict));
         }
         let update = Update {
             uid: old.metadata.uid.clone(),
             resource_version: None,
             base: Some(Changeable::of(&old)),
-            wanted: wanted(&old, pod, &namespace, &name)?,
+            wanted: self.wanted(&old, pod)?,
         };
-        match context
-            .store
-            .update(&namespace, &name, update, parameters.dry_run)
-            .await
-        {
-            Ok(written) => return Ok(answer(StatusCode::OK, &*written, &warnings)),
-            Err(UpdateError::Overtaken) if attempts.next() < Some(ATTEMPTS) => {}
-            Err(error) => return Err(Failure::not_updated(&namespace, &name, error)),
-        }
+        Ok((update, warnings))
     }
-}
 
-fn wanted(old: &Pod, mut new: Pod, namespace: &str, name: &str) -> Result<Changeable, Failure> {
-    if said(&new.metadata.namespace).is_none() {
-        new.metadata.namespace = Some(namespace.to_owned());
+    fn wanted(&self, old: &Pod, mut new: Pod) -> Result<Changeable, Failure> {
+        if said(&new.metadata.namespace).is_none() {
+            new.metadata.namespace = Some(self.namespace.clone());
+        }
+        judge(old, new).map_err(|errors| Failure::invalid("Pod", &self.name, &errors))
     }
-    judge(old, new).map_err(|errors| Failure::invalid("Pod", name, &errors))
+
+    async fn apply(&self, update: Update) -> Result<Arc<Pod>, UpdateError> {
+        let store = &self.context.store;
+        store
+            .update(&self.namespace, &self.name, update, self.parameters.dry_run)
+            .await
+    }
+
+    fn failure(&self, error: UpdateError) -> Failure {
+        Failure::not_updated(&self.namespace, &self.name, error)
+    }
 }

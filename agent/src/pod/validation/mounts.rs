@@ -22,6 +22,8 @@ pub(super) fn check(
         .and_then(|context| context.privileged)
         == Some(true);
 
+    let as_devices: BTreeSet<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+    let at_devices: BTreeSet<&str> = devices.iter().map(|device| device.device_path.as_str()).collect();
     let mut mount_paths = BTreeSet::new();
     for (index, mount) in mounts.iter().enumerate() {
         let path = format!("{path}.volumeMounts[{index}]");
@@ -32,13 +34,10 @@ pub(super) fn check(
             let message = format!("something is mounted at {} already", mount.mount_path);
             findings.invalid(format!("{path}.mountPath"), message);
         }
-        if devices.iter().any(|device| device.name == mount.name) {
+        if as_devices.contains(mount.name.as_str()) {
             findings.invalid(format!("{path}.name"), "the volume is used as a device already");
         }
-        if devices
-            .iter()
-            .any(|device| device.device_path == mount.mount_path)
-        {
+        if at_devices.contains(mount.mount_path.as_str()) {
             findings.invalid(format!("{path}.mountPath"), "a device has this path already");
         }
         sub_path(mount, &path, findings);
