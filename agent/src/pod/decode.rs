@@ -4,6 +4,10 @@ use serde::de::DeserializeOwned;
 use serde_ignored::Path;
 use serde_json::Value;
 
+/// How many values a document may have. A pod of two hundred containers has a tenth of it; an object that is decoded
+/// takes kilobytes for each `{}` in a list of containers, so that a short document could fill any memory.
+const MAX_VALUES: usize = 50_000;
+
 /// A field holds what it cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
@@ -16,6 +20,12 @@ pub(crate) struct DecodeError {
 
 /// The object, and the paths of the fields that its kind does not have.
 pub(crate) fn decode<T: DeserializeOwned>(value: Value) -> Result<(T, Vec<String>), DecodeError> {
+    if values(&value) > MAX_VALUES {
+        return Err(DecodeError {
+            field: ".".to_owned(),
+            problem: format!("has more than {MAX_VALUES} values"),
+        });
+    }
     let mut unknown = Vec::new();
     let mut note = |path: Path<'_>| unknown.push(written(&path));
     match serde_path_to_error::deserialize(serde_ignored::Deserializer::new(value, &mut note)) {
@@ -24,6 +34,15 @@ pub(crate) fn decode<T: DeserializeOwned>(value: Value) -> Result<(T, Vec<String
             field: error.path().to_string(),
             problem: in_plain_order(&error.into_inner().to_string()),
         }),
+    }
+}
+
+/// How many values there are in a value, itself counted.
+fn values(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(entries) => entries.iter().map(values).sum(),
+        Value::Object(fields) => fields.values().map(values).sum(),
+        _ => 0,
     }
 }
 
@@ -142,6 +161,16 @@ mod tests {
         ] {
             assert_eq!(decode::<Pod>(document).unwrap_err().to_string(), expected);
         }
+    }
+
+    #[test]
+    fn a_document_of_more_values_than_a_pod_can_have_is_not_decoded() {
+        let containers = |count: usize| json!({"spec": {"containers": vec![json!({}); count]}});
+        assert!(decode::<Pod>(containers(MAX_VALUES - 3)).is_ok());
+        assert_eq!(
+            decode::<Pod>(containers(MAX_VALUES - 2)).unwrap_err().to_string(),
+            ".: has more than 50000 values"
+        );
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub(super) const OPERATIONS: usize = 10_000;
 /// a value goes down on its stack, which a deeper one would overflow.
 const DEPTH: usize = 128;
 
+/// How many bytes of an operation's path are shown.
+const SHOWN_BYTES: usize = 256;
+
 /// The object with the operations of `patch` applied.
 pub(super) fn apply(object: &Value, patch: &Value) -> Result<Value, PatchError> {
     let Patch(operations) = serde::Deserialize::deserialize(patch)
@@ -32,8 +35,12 @@ pub(super) fn apply(object: &Value, patch: &Value) -> Result<Value, PatchError> 
     let mut effort = Effort::default();
     let mut copied = 0;
     for (index, operation) in operations.iter().enumerate() {
-        let refused = |problem: &dyn std::fmt::Display| PatchError::DoesNotApply {
-            problem: format!("operation {index} at {:?}: {problem}", operation.path().as_str()),
+        let refused = |problem: &dyn std::fmt::Display| {
+            let path = operation.path().as_str();
+            let shown = &path[..path.floor_char_boundary(SHOWN_BYTES)];
+            PatchError::DoesNotApply {
+                problem: format!("operation {index} at {shown:?}: {problem}"),
+            }
         };
         if depth_after(&object, operation, &mut effort)? > DEPTH {
             return Err(refused(&format!("nothing may stand deeper than {DEPTH} levels")));
