@@ -16,8 +16,8 @@ pub(crate) const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// How many large bodies are held at once, from when they turn out to be large until they are answered.
 const HELD: usize = 8;
 
-/// How many of them are worked on at once.
-const WORKED_ON: usize = 2;
+/// How many of them are worked on at once. One takes up to some hundred megabytes then.
+const WORKED_ON: usize = 1;
 
 /// How long a request waits for either, before it is told to come again.
 const PATIENCE: Duration = Duration::from_secs(5);

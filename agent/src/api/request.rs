@@ -112,13 +112,14 @@ impl FromRequest<Arc<Context>> for Body {
     }
 }
 
-/// What arrives of a body, and its place as soon as it is a large one.
+/// What arrives of a body, and its place as soon as it is a large one. Where there is no place, the rest is let by:
+/// a client that is cut off while it sends does not read the answer.
 async fn arrival(
     body: axum::body::Body,
     large_bodies: &LargeBodies,
 ) -> Result<(Bytes, Option<Place>), Failure> {
     let mut body = Limited::new(body, MAX_BODY_BYTES);
-    let (mut bytes, mut place) = (BytesMut::new(), None);
+    let (mut bytes, mut place, mut refused) = (BytesMut::new(), None, None);
     while let Some(frame) = body.frame().await {
         let frame = match frame {
             Ok(frame) => frame,
@@ -130,12 +131,25 @@ async fn arrival(
             }
         };
         let Ok(data) = frame.into_data() else { continue };
+        if refused.is_some() {
+            continue;
+        }
         if place.is_none() && bytes.len() + data.len() > SMALL_BODY_BYTES {
-            place = Some(large_bodies.place().await?);
+            match large_bodies.place().await {
+                Ok(found) => place = Some(found),
+                Err(failure) => {
+                    refused = Some(failure);
+                    bytes = BytesMut::new();
+                    continue;
+                }
+            }
         }
         bytes.extend_from_slice(&data);
     }
-    Ok((bytes.freeze(), place))
+    match refused {
+        Some(failure) => Err(failure),
+        None => Ok((bytes.freeze(), place)),
+    }
 }
 
 fn too_large() -> Failure {
