@@ -20,7 +20,9 @@ use crate::pod::cgroup::CgroupDriver;
 use crate::runtime::client::Runtime;
 use crate::runtime::events;
 use crate::runtime::images::Images;
+use crate::runtime::news::News;
 use crate::runtime::pulled_images::PulledImages;
+use crate::source::discovery;
 use crate::source::manifests::ManifestFolder;
 use crate::store::Store;
 use crate::store::disk::{Disk, DiskError};
@@ -190,7 +192,17 @@ async fn work(
         forbidden,
     });
     let (events, follower) = events::follow(runtime.clone(), shutdown.clone());
-    let workers = tokio::spawn(Workers::new(context).run(events, shutdown.clone()));
+    let news = Arc::new(News::default());
+    let discovering = config.discovery.enabled.then(|| {
+        let (runtime, store) = (runtime.clone(), Arc::clone(store));
+        discovery::run(runtime, store, Arc::clone(&news), shutdown.clone())
+    });
+    let discovering = tokio::spawn(async move {
+        if let Some(discovering) = discovering {
+            discovering.await;
+        }
+    });
+    let workers = tokio::spawn(Workers::new(context, news).run(events, shutdown.clone()));
     let kubelets = tokio::spawn(kubelet_watch::run(
         runtime.clone(),
         Arc::clone(store),
@@ -222,6 +234,7 @@ async fn work(
     // Workers finish the create or start they are at; everyone else just ends.
     for (part, task) in [
         ("workers", workers),
+        ("discovery", discovering),
         ("kubelet watch", kubelets),
         ("runtime watch", runtimes),
         ("clean-up", cleaning),

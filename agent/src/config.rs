@@ -39,7 +39,7 @@ const KUBELET_FOLDERS: [&str; 3] = ["/etc/kubernetes", "/var/lib/kubelet", "/var
 /// The longest DNS subdomain (RFC 1123), in bytes.
 const MAX_NODE_NAME_LENGTH: usize = 253;
 
-const TOP_KEYS: [&str; 9] = [
+const TOP_KEYS: [&str; 10] = [
     "node_name",
     "runtime_endpoint",
     "cgroup_driver",
@@ -49,10 +49,12 @@ const TOP_KEYS: [&str; 9] = [
     "api",
     "manifests",
     "registry",
+    "discovery",
 ];
 const API_KEYS: [&str; 2] = ["listen", "group"];
 const MANIFESTS_KEYS: [&str; 1] = ["path"];
 const REGISTRY_KEYS: [&str; 1] = ["auth_file"];
+const DISCOVERY_KEYS: [&str; 1] = ["enabled"];
 
 /// How like a known key an unknown one must be to be taken for a slip of it, from 0 to 1 (Jaro-Winkler).
 const SIMILAR_ENOUGH: f64 = 0.8;
@@ -78,6 +80,15 @@ pub(crate) struct Config {
     pub(crate) manifests: Manifests,
     /// The table `[registry]`.
     pub(crate) registry: Registry,
+    /// The table `[discovery]`.
+    pub(crate) discovery: Discovery,
+}
+
+/// The table `[discovery]`: the pods that somebody else runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Discovery {
+    /// Whether they are looked for.
+    pub(crate) enabled: bool,
 }
 
 /// The table `[api]`: where the API is served, and to whom.
@@ -198,6 +209,9 @@ impl Config {
             registry: Registry {
                 auth_file: or(draft.auth_file, DEFAULT_AUTH_FILE),
             },
+            discovery: Discovery {
+                enabled: draft.discovery_enabled.unwrap_or(false),
+            },
         })
     }
 
@@ -220,6 +234,7 @@ struct Draft {
     group: Option<Gid>,
     manifests_path: Option<PathBuf>,
     auth_file: Option<PathBuf>,
+    discovery_enabled: Option<bool>,
 }
 
 /// The first thing in the file that cannot be taken.
@@ -262,6 +277,11 @@ impl Draft {
                     for Entry { value, .. } in entries(table(key, value)?, &MANIFESTS_KEYS, "manifests.")? {
                         self.manifests_path = Some(checked("manifests.path", value, absolute_path)?);
                         blamed = value.span().start;
+                    }
+                }
+                "discovery" => {
+                    for Entry { value, .. } in entries(table(key, value)?, &DISCOVERY_KEYS, "discovery.")? {
+                        self.discovery_enabled = Some(flag("discovery.enabled", value)?);
                     }
                 }
                 _ => {
@@ -372,6 +392,13 @@ fn checked<T>(
     read.map_err(|reason| Refusal {
         at: value.span().start,
         reason,
+    })
+}
+
+fn flag(key: &str, value: &Spanned<DeValue<'_>>) -> Result<bool, Refusal> {
+    value.get_ref().as_bool().ok_or_else(|| Refusal {
+        at: value.span().start,
+        reason: format!("{key} must be true or false, not {}", kind_of(value.get_ref())),
     })
 }
 

@@ -79,7 +79,7 @@ impl Resource for Pod {
         let created = self.metadata.creation_timestamp.as_ref().map(|time| time.0);
         vec![
             json!(self.metadata.name.as_deref().unwrap_or_default()),
-            json!(format!("{}/{}", line.ready, line.total)),
+            json!(line.ready()),
             json!(line.status),
             json!(line.restarts(now)),
             json!(age::since(created, now)),

@@ -240,6 +240,11 @@ impl Failure {
                         "there is a pod {name:?} in namespace {namespace:?} already: it stands in {}",
                         path.display()
                     ),
+                    Holder::Foreign => {
+                        format!(
+                            "there is a pod {name:?} in namespace {namespace:?} already: somebody else runs it"
+                        )
+                    }
                     Holder::Leaving => {
                         format!(
                             "a pod {name:?} is still being removed from namespace {namespace:?}: try again"
@@ -273,6 +278,10 @@ impl Failure {
                 Failure::forbidden(format!("{namespace}/{name} stands in {file}: remove it there"))
                     .about("pods", name)
             }
+            DeleteError::Foreign => Failure::forbidden(format!(
+                "{namespace}/{name} is not deleted: debuglet does not run it, it was found in the runtime"
+            ))
+            .about("pods", name),
             DeleteError::Disk(error) => {
                 Failure::internal(format!("that {namespace}/{name} is to go was not kept: {error}"))
             }
@@ -296,6 +305,11 @@ impl Failure {
                     .about("pods", name)
             }
             UpdateError::TooLarge(error) => Failure::too_large_a_pod(name, error),
+            UpdateError::Foreign => Failure::forbidden(format!(
+                "{namespace}/{name} is not changed: debuglet does not run it, it was found in the runtime; only \
+                 ephemeral containers can be added"
+            ))
+            .about("pods", name),
             UpdateError::Disk(error) => {
                 Failure::internal(format!("the change of {namespace}/{name} was not kept: {error}"))
             }

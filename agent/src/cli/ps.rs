@@ -99,7 +99,7 @@ fn row(pod: &Pod, wide: bool, now: Timestamp) -> Vec<String> {
     let mut cells = vec![
         pod.metadata.namespace.clone().unwrap_or_default(),
         pod.metadata.name.clone().unwrap_or_default(),
-        format!("{}/{}", line.ready, line.total),
+        line.ready(),
         line.status,
         debug_words(pod),
         or_none(source.cloned()),

@@ -48,6 +48,8 @@ group = "1234"
 path = "/srv/manifests"
 [registry]
 auth_file = "/srv/auth.json"
+[discovery]
+enabled = true
 "#,
     )
     .expect("a good file");
@@ -70,6 +72,7 @@ auth_file = "/srv/auth.json"
             registry: Registry {
                 auth_file: PathBuf::from("/srv/auth.json")
             },
+            discovery: Discovery { enabled: true },
         }
     );
 }

@@ -9,6 +9,7 @@ pub(crate) mod creation;
 pub(crate) mod decode;
 pub(crate) mod defaults;
 pub(crate) mod deletion;
+pub(crate) mod discovered;
 pub(crate) mod dns;
 pub(crate) mod duplicate_fields;
 pub(crate) mod environment;

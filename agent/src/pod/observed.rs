@@ -12,6 +12,8 @@ pub(crate) struct ObservedPod {
     pub(crate) sandboxes: Vec<ObservedSandbox>,
     /// All containers of all these sandboxes, per name the newest attempt first.
     pub(crate) containers: Vec<ObservedContainer>,
+    /// Whether somebody else runs the pod: then debug containers join a sandbox that is not ours.
+    pub(crate) foreign: bool,
 }
 
 impl ObservedPod {
@@ -19,7 +21,7 @@ impl ObservedPod {
     pub(crate) fn ready_sandbox(&self) -> Option<&ObservedSandbox> {
         self.sandboxes
             .iter()
-            .filter(|sandbox| sandbox.ready && sandbox.ours)
+            .filter(|sandbox| sandbox.ready && (sandbox.ours || self.foreign))
             .max_by_key(|sandbox| sandbox.attempt)
     }
 

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::age;
+use super::status::RUN_BY_SOMEBODY_ELSE;
 
 /// What stands for something that there is none of.
 const NONE: &str = "<none>";
@@ -15,9 +16,11 @@ const NONE: &str = "<none>";
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PodLine {
     /// Containers that are ready, sidecars included.
-    pub(crate) ready: usize,
+    ready: usize,
     /// Containers that there are, sidecars included.
-    pub(crate) total: usize,
+    total: usize,
+    /// Whether it is known which are ready: not so of a pod that somebody else runs.
+    told: bool,
     /// The word: a phase, a reason, `Init:0/1`, `Terminating`, ...
     pub(crate) status: String,
     restarts: Restarts,
@@ -40,6 +43,14 @@ impl Restarts {
 }
 
 impl PodLine {
+    /// READY: `1/2`, or `?/2` where nobody tells.
+    pub(crate) fn ready(&self) -> String {
+        match self.told {
+            true => format!("{}/{}", self.ready, self.total),
+            false => format!("?/{}", self.total),
+        }
+    }
+
     /// RESTARTS: `0`, `3`, `3 (2m ago)`.
     pub(crate) fn restarts(&self, now: Timestamp) -> String {
         let Restarts { count, last } = self.restarts;
@@ -62,6 +73,7 @@ pub(crate) fn pod_line(pod: &Pod) -> PodLine {
         .count();
     let mut line = PodLine {
         ready: 0,
+        told: readiness_is_told(status),
         total: spec.containers.len() + sidecars,
         status: pod_word(status),
         restarts: Restarts::default(),
@@ -182,6 +194,7 @@ fn read_init_containers(line: &mut PodLine, specs: &[Container], status: &PodSta
 /// Counts the ready containers; what one of them waits for or ended with is the pod's status.
 fn read_containers(line: &mut PodLine, status: &PodStatus) {
     let statuses = status.container_statuses.as_deref().unwrap_or_default();
+    let told = line.told;
     let mut running = false;
     let mut failed_with = None;
     // From the last to the first: the first one's trouble is what shows in the end.
@@ -195,15 +208,15 @@ fn read_containers(line: &mut PodLine, status: &PodStatus) {
                     failed_with = Some(line.status.clone());
                 }
             }
-            State::Running if container.ready => {
+            State::Running if container.ready || !told => {
                 running = true;
-                line.ready += 1;
+                line.ready += usize::from(container.ready);
             }
             State::Running | State::Unknown => {}
         }
     }
     if line.status == "Completed" {
-        if running && condition_is_true(status, "Ready") {
+        if running && (!told || condition_is_true(status, "Ready")) {
             line.status = "Running".into();
         } else if let Some(failed_with) = failed_with {
             line.status = failed_with;
@@ -248,6 +261,13 @@ fn end_word(terminated: &ContainerStateTerminated) -> String {
         ("", signal) => format!("Signal:{signal}"),
         (reason, _) => reason.to_owned(),
     }
+}
+
+fn readiness_is_told(status: &PodStatus) -> bool {
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    !conditions.iter().any(|condition| {
+        condition.type_ == "Ready" && condition.reason.as_deref() == Some(RUN_BY_SOMEBODY_ELSE)
+    })
 }
 
 /// Whether one of the pod's conditions holds.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::discovered::Owner;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,8 @@ pub(crate) enum Source {
     Manifest(PathBuf),
     /// A client of the node-local API.
     Api,
+    /// Somebody else, who runs it: it was found in the runtime.
+    Discovered(Owner),
 }
 
 impl Source {
@@ -25,7 +28,7 @@ impl Source {
     pub(crate) fn manifest(&self) -> Option<&Path> {
         match self {
             Source::Manifest(path) => Some(path),
-            Source::Api => None,
+            Source::Api | Source::Discovered(_) => None,
         }
     }
 
@@ -40,6 +43,9 @@ impl Source {
             }
             Source::Api => {
                 annotate(SOURCE_ANNOTATION, "api".to_owned());
+            }
+            Source::Discovered(owner) => {
+                annotate(SOURCE_ANNOTATION, owner.as_str().to_owned());
             }
         }
     }

@@ -18,6 +18,9 @@ use super::observed::ObservedPod;
 use super::resources::qos_class;
 use super::termination_message;
 
+/// The reason of a condition that is `Unknown` because the runtime does not tell it of somebody else's pod.
+pub(crate) const RUN_BY_SOMEBODY_ELSE: &str = "RunBySomebodyElse";
+
 /// Why a container does not run yet, or not at the moment (`ContainerStateWaiting`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Waiting {
@@ -59,6 +62,12 @@ pub(crate) fn pod_status(context: &StatusContext<'_>) -> PodStatus {
     let mut init_containers = containers::init(context, spec);
     let mut ephemeral_containers = containers::ephemeral(context, spec);
     let phase = phase::phase(spec, &init_containers, &containers);
+    if context.observed.foreign {
+        for status in &mut containers {
+            status.ready = false;
+            status.started = None;
+        }
+    }
     // What is over stays over, even once the runtime has forgotten the containers.
     let over = previous.filter(|previous| {
         matches!(previous.phase.as_deref(), Some("Succeeded" | "Failed")) && !phase.is_terminal()

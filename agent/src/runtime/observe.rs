@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use debuglet_proto::v1::{
-    ContainerFilter, ContainerState as CriState, ContainerStatus, ContainerStatusRequest,
+    Container, ContainerFilter, ContainerState as CriState, ContainerStatus, ContainerStatusRequest,
     ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxState,
     PodSandboxStatus, PodSandboxStatusRequest,
 };
@@ -12,42 +12,29 @@ use tonic::Code;
 
 use super::client::Runtime;
 use super::error::RuntimeError;
+use super::foreign::uid_of_sandbox;
 use crate::pod::labels;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedPod, ObservedSandbox};
 
 impl Runtime {
-    /// What the runtime shows of the pod with this UID. `known` are containers whose last look showed them
-    /// exited: nothing of them changes any more, so they are not asked for again.
+    /// What the runtime shows of the pod with this UID, which is ours or, with `foreign`, somebody else's. `known` are
+    /// containers whose last look showed them exited: nothing of them changes any more, so they are not asked for
+    /// again.
     pub(crate) async fn observe_pod(
         &self,
         uid: &str,
+        foreign: bool,
         known: &HashMap<String, ObservedContainer>,
     ) -> Result<ObservedPod, RuntimeError> {
-        let of_pod = HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
-        let filter = PodSandboxFilter {
-            label_selector: of_pod.clone(),
-            ..PodSandboxFilter::default()
+        let (sandboxes, containers) = if foreign {
+            self.list_foreign(uid).await?
+        } else {
+            self.list_labelled(uid).await?
         };
-        let sandboxes = self
-            .runtime()
-            .list_pod_sandbox(ListPodSandboxRequest { filter: Some(filter) })
-            .await
-            .map_err(|status| RuntimeError::new("list the sandboxes of pod", uid, &status))?
-            .into_inner()
-            .items;
-        let filter = ContainerFilter {
-            label_selector: of_pod,
-            ..ContainerFilter::default()
+        let mut observed = ObservedPod {
+            foreign,
+            ..ObservedPod::default()
         };
-        let containers = self
-            .runtime()
-            .list_containers(ListContainersRequest { filter: Some(filter) })
-            .await
-            .map_err(|status| RuntimeError::new("list the containers of pod", uid, &status))?
-            .into_inner()
-            .containers;
-
-        let mut observed = ObservedPod::default();
         for sandbox in sandboxes {
             match self.observe_sandbox(&sandbox.id).await {
                 Ok(status) => observed.sandboxes.extend(status),
@@ -75,6 +62,45 @@ impl Runtime {
             (&one.name, other.attempt, other.created_at).cmp(&(&other.name, one.attempt, one.created_at))
         });
         Ok(observed)
+    }
+
+    /// The sandboxes and containers that carry the pod's UID as a label, as ours all do.
+    async fn list_labelled(&self, uid: &str) -> Result<(Vec<PodSandbox>, Vec<Container>), RuntimeError> {
+        let of_pod = HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
+        let filter = PodSandboxFilter {
+            label_selector: of_pod.clone(),
+            ..PodSandboxFilter::default()
+        };
+        let sandboxes = self
+            .runtime()
+            .list_pod_sandbox(ListPodSandboxRequest { filter: Some(filter) })
+            .await
+            .map_err(|status| RuntimeError::new("list the sandboxes of pod", uid, &status))?
+            .into_inner()
+            .items;
+        let filter = ContainerFilter {
+            label_selector: of_pod,
+            ..ContainerFilter::default()
+        };
+        let containers = self
+            .runtime()
+            .list_containers(ListContainersRequest { filter: Some(filter) })
+            .await
+            .map_err(|status| RuntimeError::new("list the containers of pod", uid, &status))?
+            .into_inner()
+            .containers;
+        Ok((sandboxes, containers))
+    }
+
+    /// The sandboxes whose metadata has the UID, and what is in them: others' need not be labelled.
+    async fn list_foreign(&self, uid: &str) -> Result<(Vec<PodSandbox>, Vec<Container>), RuntimeError> {
+        let mut sandboxes = self.list_sandboxes().await?;
+        sandboxes.retain(|sandbox| uid_of_sandbox(sandbox) == uid);
+        let mut containers = Vec::new();
+        for sandbox in &sandboxes {
+            containers.extend(self.list_containers_in(&sandbox.id).await?);
+        }
+        Ok((sandboxes, containers))
     }
 
     /// The UID of the pod that a container says it belongs to; `None` if it is gone, or says nothing.
@@ -124,7 +150,7 @@ impl Runtime {
 }
 
 /// What was listed a moment ago may be gone by now: then it is as if it had not been listed.
-fn none_if_gone<T>(error: RuntimeError) -> Result<Option<T>, RuntimeError> {
+pub(super) fn none_if_gone<T>(error: RuntimeError) -> Result<Option<T>, RuntimeError> {
     if error.is_not_found() {
         Ok(None)
     } else {
@@ -143,13 +169,13 @@ fn listed_sandbox(sandbox: &PodSandbox) -> ObservedSandbox {
     }
 }
 
-fn is_ours(of_object: &HashMap<String, String>) -> bool {
+pub(crate) fn is_ours(of_object: &HashMap<String, String>) -> bool {
     of_object
         .get(labels::ORIGIN)
         .is_some_and(|origin| origin == labels::ORIGIN_DEBUGLET)
 }
 
-fn observed_sandbox(status: PodSandboxStatus) -> ObservedSandbox {
+pub(super) fn observed_sandbox(status: PodSandboxStatus) -> ObservedSandbox {
     let ready = status.state() == PodSandboxState::SandboxReady;
     let network = status.network.unwrap_or_default();
     let addresses = std::iter::once(network.ip).chain(network.additional_ips.into_iter().map(|ip| ip.ip));
@@ -163,7 +189,7 @@ fn observed_sandbox(status: PodSandboxStatus) -> ObservedSandbox {
     }
 }
 
-fn observed_container(status: ContainerStatus, sandbox_id: &str) -> ObservedContainer {
+pub(super) fn observed_container(status: ContainerStatus, sandbox_id: &str) -> ObservedContainer {
     let state = match status.state() {
         CriState::ContainerCreated => ContainerState::Created,
         CriState::ContainerRunning => ContainerState::Running,

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use super::client::Runtime;
 use super::error::RuntimeError;
+use super::foreign::uid_of_sandbox;
 use crate::http_upgrade::{UpgradeError, upgrade};
 
 /// How long the streaming server may take to accept the connection and to switch protocols.
@@ -175,8 +176,8 @@ impl Runtime {
 /// The id of the pod's newest sandbox. Whose a sandbox is stands in its metadata: labels are anybody's to set.
 fn newest_of(pod_uid: &str, sandboxes: Vec<PodSandbox>) -> Option<String> {
     let attempts = sandboxes.into_iter().filter_map(|sandbox| {
-        let metadata = sandbox.metadata?;
-        (metadata.uid == pod_uid).then_some((metadata.attempt, sandbox.id))
+        let attempt = sandbox.metadata.as_ref()?.attempt;
+        (uid_of_sandbox(&sandbox) == pod_uid).then_some((attempt, sandbox.id))
     });
     attempts.max().map(|(_, id)| id)
 }

@@ -1,5 +1,6 @@
 //! Where pods come from.
 
+pub(crate) mod discovery;
 mod document_lines;
 mod folder_files;
 mod folder_watch;

@@ -133,6 +133,7 @@ impl Store {
         if dry_run == DryRun::All {
             return Ok(tried);
         }
+        self.keep_foreign(&uid)?;
         self.keep(&uid, new.clone())?;
         let mut inner = self.lock();
         let version = inner.add(&uid, new.into_iter().map(|(_, record)| record).collect());
@@ -144,6 +145,17 @@ impl Store {
         drop(inner);
         self.announce(version);
         Ok(served)
+    }
+
+    /// Keeps a pod that somebody else runs along with its first records: they are shown while it is away, and buried
+    /// with it.
+    fn keep_foreign(&self, uid: &str) -> Result<(), DiskError> {
+        let kept = {
+            let inner = self.lock();
+            let first = |entry: &&Entry| entry.is_foreign() && entry.records.is_empty();
+            inner.pods.get(uid).filter(first).map(Entry::kept)
+        };
+        kept.map_or(Ok(()), |kept| self.disk.write_pod(uid, &kept))
     }
 
     /// Writes new records with their places in the list. All or none: where one fails, the ones before it go

@@ -24,6 +24,8 @@ pub(crate) enum Holder {
     Api,
     /// A pod of this manifest.
     Manifest(PathBuf),
+    /// A pod that somebody else runs.
+    Foreign,
     /// A pod that is on its way out.
     Leaving,
 }
@@ -53,13 +55,18 @@ impl Store {
         self.claim(&mut inner, namespace, name).map_err(Refusal::Taken)
     }
 
-    /// Claims the name for a pod of the manifests folder, whose own pods it knows: no pod of the API may have it, other
-    /// than on its way out.
+    /// Claims the name for a pod of the manifests folder, whose own pods it knows: no pod of the API or of somebody else
+    /// may have it, other than on its way out.
     pub(super) fn claim_for_manifest(&self, namespace: &str, name: &str) -> Result<Claim<'_>, Holder> {
         let mut inner = self.lock();
-        let other = inner.by_name(namespace, name);
-        if other.is_some_and(|entry| entry.source == Source::Api && entry.removal().is_none()) {
-            return Err(Holder::Api);
+        let own = inner.own_by_name(namespace, name);
+        let other = own.or_else(|| inner.by_name(namespace, name));
+        if let Some(entry) = other.filter(|entry| entry.removal().is_none()) {
+            match &entry.source {
+                Source::Manifest(_) => {}
+                Source::Api => return Err(Holder::Api),
+                Source::Discovered(_) => return Err(Holder::Foreign),
+            }
         }
         self.claim(&mut inner, namespace, name)
     }
@@ -85,6 +92,7 @@ impl Inner {
                 (Wanted::Removed(_), _) => Holder::Leaving,
                 (_, Source::Manifest(path)) => Holder::Manifest(path.clone()),
                 (_, Source::Api) => Holder::Api,
+                (_, Source::Discovered(_)) => Holder::Foreign,
             }));
         }
         if self.claims.contains(&(namespace.to_owned(), name.to_owned())) {

@@ -42,6 +42,9 @@ pub(crate) enum DeleteError {
     /// It belongs to the folder.
     #[error("the pod stands in {}", .0.display())]
     OfManifest(PathBuf),
+    /// Somebody else runs it.
+    #[error("somebody else runs the pod")]
+    Foreign,
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -141,5 +144,6 @@ fn may_delete(entry: &Entry, deletion: &Deletion) -> Result<(), DeleteError> {
     match &entry.source {
         Source::Manifest(path) => Err(DeleteError::OfManifest(path.clone())),
         Source::Api => Ok(()),
+        Source::Discovered(_) => Err(DeleteError::Foreign),
     }
 }

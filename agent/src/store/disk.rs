@@ -172,6 +172,15 @@ impl Disk {
         )
     }
 
+    /// The records of a pod, in the order in which they were accepted; one that cannot be read counts as *created*.
+    pub(crate) fn records(&self, uid: &str) -> Result<Vec<Record>, DiskError> {
+        let loaded = load_pod(uid.to_owned(), &self.pod_dir(uid))?;
+        for problem in loaded.problems {
+            tracing::error!("{problem}");
+        }
+        Ok(loaded.records)
+    }
+
     /// Takes back a record that was not accepted after all.
     pub(crate) fn drop_record(&self, uid: &str, name: &str) {
         // Where this fails too, the record is there after a restart: nothing better can be done on such a disk.

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::changes::ChangeKind;
+use super::claim::Holder;
 use super::disk::{DiskError, KeptPod};
 use super::events::{Happening, Severity};
 use super::node_report::ManifestProblem;
@@ -133,7 +134,7 @@ impl<'a> Application<'a> {
             .unwrap_or("default");
         let inner = self.store.lock();
         inner
-            .by_name(namespace, metadata.name.as_deref().unwrap_or_default())
+            .own_by_name(namespace, metadata.name.as_deref().unwrap_or_default())
             .is_some_and(|entry| entry.source.manifest() == Some(path) && entry.wanted == Wanted::Running)
     }
 
@@ -149,10 +150,18 @@ impl<'a> Application<'a> {
             return Ok(());
         }
         // What is created meanwhile waits until this one is through, and the other way round.
-        let Ok(_claim) = self.store.claim_for_manifest(&namespace, &name) else {
-            let message = "a pod of this name was created over the API; that one counts until it is deleted";
-            self.problem(path, &shown, message.to_owned());
-            return Ok(());
+        let _claim = match self.store.claim_for_manifest(&namespace, &name) {
+            Ok(claim) => claim,
+            Err(holder) => {
+                let message = match holder {
+                    Holder::Foreign => {
+                        "somebody else runs a pod of this name; that one counts while it is there"
+                    }
+                    _ => "a pod of this name was created over the API; that one counts until it is deleted",
+                };
+                self.problem(path, &shown, message.to_owned());
+                return Ok(());
+            }
         };
         self.taken
             .insert((namespace.clone(), name.clone()), file_name(path));
@@ -197,7 +206,7 @@ impl<'a> Application<'a> {
         let uid_of = |incarnation| identity.uid(&self.store.node_name, incarnation);
         let inner = self.store.lock();
         let running = inner
-            .by_name(namespace, name)
+            .own_by_name(namespace, name)
             .filter(|entry| entry.wanted == Wanted::Running);
         if let Some(entry) = running
             && uid_of(entry.incarnation) == entry.key.uid
@@ -239,6 +248,7 @@ impl<'a> Application<'a> {
             .values()
             .filter(|entry| {
                 entry.wanted == Wanted::Running
+                    && !entry.is_foreign()
                     && (Some(&entry.key.namespace), Some(&entry.key.name))
                         == (name.0.as_ref(), name.1.as_ref())
             })
@@ -264,7 +274,7 @@ impl<'a> Application<'a> {
         self.problem(path, &format!("{namespace}/{name}"), message.clone());
         let mut inner = self.store.lock();
         let good = inner
-            .by_name(&namespace, &name)
+            .own_by_name(&namespace, &name)
             .filter(|entry| entry.wanted == Wanted::Running);
         if let Some(entry) = good {
             self.keep.insert(entry.key.uid.clone());
@@ -417,7 +427,9 @@ impl<'a> Application<'a> {
             .pods
             .iter()
             .filter(|(uid, entry)| {
-                entry.source != Source::Api && entry.removal().is_none() && !self.keep.contains(uid.as_str())
+                entry.source.manifest().is_some()
+                    && entry.removal().is_none()
+                    && !self.keep.contains(uid.as_str())
             })
             .map(|(uid, _)| uid.clone())
             .collect();

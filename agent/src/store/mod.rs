@@ -10,6 +10,7 @@ pub(crate) mod changes;
 pub(crate) mod claim;
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod discovered;
 pub(crate) mod disk;
 pub(crate) mod events;
 pub(crate) mod launch_metrics;
@@ -176,6 +177,11 @@ impl Entry {
         }
         pod.status = Some(self.status.clone());
         Arc::new(pod)
+    }
+
+    /// Whether somebody else runs it.
+    fn is_foreign(&self) -> bool {
+        matches!(self.source, Source::Discovered(_))
     }
 
     /// How it is being removed, if it is.
@@ -356,9 +362,19 @@ fn announce(versions: &watch::Sender<u64>, version: u64) {
 
 impl Inner {
     fn by_name(&self, namespace: &str, name: &str) -> Option<&Entry> {
+        self.newest(namespace, name, |_| true)
+    }
+
+    /// The same of the pods that debuglet runs: somebody else's of that name is another matter.
+    fn own_by_name(&self, namespace: &str, name: &str) -> Option<&Entry> {
+        self.newest(namespace, name, |entry| !entry.is_foreign())
+    }
+
+    fn newest(&self, namespace: &str, name: &str, counts: impl Fn(&Entry) -> bool) -> Option<&Entry> {
         self.pods
             .values()
             .filter(|entry| entry.key.namespace == namespace && entry.key.name == name && !entry.is_deleted())
+            .filter(|entry| counts(entry))
             .max_by_key(|entry| {
                 let stays = entry.removal().is_none();
                 (

@@ -48,6 +48,8 @@ pub(crate) struct View {
     pub(crate) removal: Option<Removal>,
     /// The status as last reported.
     pub(crate) status: PodStatus,
+    /// Whether somebody else runs the pod.
+    pub(crate) foreign: bool,
 }
 
 /// What a worker has to say of its pod.
@@ -70,7 +72,9 @@ impl Store {
             let Some(entry) = inner.pods.get(uid) else {
                 return true;
             };
-            entry.removal().is_none()
+            // What somebody else runs is there already, whatever else goes.
+            !entry.is_foreign()
+                && entry.removal().is_none()
                 && inner.pods.values().any(|other| {
                     other.removal().is_some()
                         && other.key.namespace == entry.key.namespace
@@ -94,6 +98,7 @@ impl Store {
             records: entry.records.clone(),
             removal: entry.removal(),
             status: entry.status.clone(),
+            foreign: entry.is_foreign(),
         })
     }
 

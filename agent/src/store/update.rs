@@ -43,6 +43,9 @@ pub(crate) enum UpdateError {
     /// The pod would have too many bytes.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
+    /// Somebody else runs it.
+    #[error("somebody else runs the pod")]
+    Foreign,
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -131,5 +134,6 @@ fn may_update(entry: &Entry, update: &Update) -> Result<bool, UpdateError> {
     match &entry.source {
         Source::Manifest(path) => Err(UpdateError::OfManifest(path.clone())),
         Source::Api => Ok(true),
+        Source::Discovered(_) => Err(UpdateError::Foreign),
     }
 }

@@ -176,7 +176,11 @@ async fn ended_with_target(
             return Some(why);
         }
         tokio::time::sleep(wait).await;
-        observed = context.runtime.observe_pod(uid, &HashMap::new()).await.ok()?;
+        observed = context
+            .runtime
+            .observe_pod(uid, observed.foreign, &HashMap::new())
+            .await
+            .ok()?;
     }
     target_took_it_along(record, found, &observed)
 }

@@ -29,6 +29,25 @@ pub(crate) fn remove_logs(log_dir: &Path, pods: &[GonePod]) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes the logs of these containers of debuglet's from the folder of a pod that somebody else ran, and the folder
+/// where nothing else is left in it.
+pub(crate) fn remove_own_logs(log_dir: &Path, pod: &GonePod, containers: &[String]) -> io::Result<()> {
+    let Some(folder) = log_folder(log_dir, pod) else {
+        return Ok(());
+    };
+    let own: Vec<PathBuf> = containers.iter().map(|name| folder.join(name)).collect();
+    LogLinks::beside(log_dir).remove_into(&own)?;
+    for folder in own {
+        match std::fs::remove_dir_all(&folder) {
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+    }
+    // Not empty: it is not ours.
+    let _ = std::fs::remove_dir(folder);
+    Ok(())
+}
+
 /// `NAMESPACE_NAME_UID`; `None` where a part could lead out of the folder or to more than one pod.
 fn log_folder(log_dir: &Path, pod: &GonePod) -> Option<PathBuf> {
     let parts = [&pod.namespace, &pod.name, &pod.uid];

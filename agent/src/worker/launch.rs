@@ -4,7 +4,7 @@
 //! *created* between create and start. CreateContainer and StartContainer are never cut short.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use debuglet_proto::v1::{CreateContainerRequest, PodSandboxConfig, StartContainerRequest};
@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::files::{self, ContainerFiles};
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
-use crate::pod::container_config::{ContainerContext, Image, container_config, log_path};
+use crate::pod::container_config::{ContainerContext, Image, container_config};
+use crate::pod::discovered::joining::{Hosts, fit, sandbox_of_request};
+use crate::pod::discovered::{DiscoveredPod, ForeignSandbox, discover};
 use crate::pod::etc_hosts::etc_hosts;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::pod::plan::Held;
@@ -53,6 +55,12 @@ pub(crate) struct Launch {
     pub(crate) cancel: CancellationToken,
     /// Called when a pull begins.
     pub(crate) pulling: Arc<PullingFlag>,
+}
+
+/// A sandbox that somebody else runs, and the pod as it shows there.
+struct Joined {
+    sandbox: ForeignSandbox,
+    pod: DiscoveredPod,
 }
 
 /// Whether a pull is under way for a container, for its pod's worker to show.
@@ -101,7 +109,7 @@ impl Launch {
         if self.cancel.is_cancelled() {
             return Outcome::Done;
         }
-        let container_id = match self.create(&image).await {
+        let container_id = match Box::pin(self.create(&image)).await {
             Ok(container_id) => container_id,
             Err(outcome) => return outcome,
         };
@@ -200,8 +208,12 @@ impl Launch {
     }
 
     async fn create(&self, image: &ResolvedImage) -> Result<String, Outcome> {
-        let files = self.prepare_files().await?;
         let context = &self.context;
+        let joined = self.joined().await?;
+        let sandbox_config = self.sandbox_config(joined.as_ref())?;
+        let log_folder = PathBuf::from(&sandbox_config.log_directory);
+        let files = self.prepare_files(&log_folder).await?;
+        let theirs = joined.as_ref().map(|joined| joined.pod.volumes.paths());
         let image_of_config = Image {
             id: image.id.clone(),
             user: ImageUser {
@@ -209,7 +221,7 @@ impl Launch {
                 name: image.username.clone(),
             },
         };
-        let config = container_config(&ContainerContext {
+        let mut config = container_config(&ContainerContext {
             pod: &self.pod,
             container: &self.container,
             attempt: self.attempt,
@@ -217,7 +229,7 @@ impl Launch {
             pod_ips: &self.sandbox.ips,
             node: &context.node,
             target: self.target_id.as_deref(),
-            volumes: &self.volumes,
+            volumes: theirs.as_ref().unwrap_or(&self.volumes),
             etc_hosts: &files.etc_hosts,
             termination_log: &files.termination_log,
         })
@@ -225,7 +237,14 @@ impl Launch {
             self.warn(format!("Error: {error}"));
             Outcome::failed_for_good("CreateContainerConfigError", error.to_string())
         })?;
-        let sandbox_config = self.sandbox_config()?;
+        if let Some(joined) = &joined {
+            let hosts = Hosts {
+                ours: &files.etc_hosts,
+                theirs: joined.pod.etc_hosts.as_deref(),
+            };
+            fit(&mut config, &joined.sandbox, hosts);
+        }
+        let log = log_folder.join(&config.log_path);
         let request = CreateContainerRequest {
             pod_sandbox_id: self.sandbox.id.clone(),
             config: Some(config),
@@ -242,7 +261,7 @@ impl Launch {
                     message,
                 );
                 let container_id = answer.into_inner().container_id;
-                self.link_log(&container_id);
+                self.link_log(&container_id, &log);
                 Ok(container_id)
             }
             Err(status) => {
@@ -257,12 +276,31 @@ impl Launch {
         }
     }
 
-    async fn prepare_files(&self) -> Result<ContainerFiles, Outcome> {
+    /// The sandbox it joins and the pod as that shows it, where somebody else runs it: read now, because what is
+    /// mounted where follows from the containers that are there now.
+    async fn joined(&self) -> Result<Option<Joined>, Outcome> {
+        if self.sandbox.ours {
+            return Ok(None);
+        }
+        let id = &self.sandbox.id;
+        let (runtime, node_name) = (&self.context.runtime, &self.context.node.name);
+        let failed =
+            |error: RuntimeError| Outcome::failed("CreateContainerError", error.to_string(), RETRY_AFTER);
+        let Some(sandbox) = runtime.foreign_sandbox(id).await.map_err(failed)? else {
+            let message = format!("the pod's sandbox {id} is gone");
+            return Err(Outcome::failed("CreateContainerError", message, RETRY_AFTER));
+        };
+        let containers = runtime.foreign_containers(id).await.map_err(failed)?;
+        let pod = discover(&sandbox, &containers, node_name);
+        Ok(Some(Joined { sandbox, pod }))
+    }
+
+    async fn prepare_files(&self, log_folder: &Path) -> Result<ContainerFiles, Outcome> {
         let context = &self.context;
         let hosts = etc_hosts(&self.pod, &self.sandbox.ips, &context.node.hosts)
             .map_err(|error| Outcome::failed_for_good("CreateContainerConfigError", error.to_string()))?;
         let pod_dir = context.store.pod_dir(self.uid());
-        let log_folder = context.log_dir.join(log_folder(&self.pod));
+        let log_folder = log_folder.to_path_buf();
         let (name, attempt) = (self.container.name.clone(), self.attempt);
         let prepared = tokio::task::spawn_blocking(move || {
             files::prepare(&pod_dir, &log_folder, &name, attempt, &hosts)
@@ -282,7 +320,13 @@ impl Launch {
         }
     }
 
-    fn sandbox_config(&self) -> Result<PodSandboxConfig, Outcome> {
+    fn sandbox_config(&self, joined: Option<&Joined>) -> Result<PodSandboxConfig, Outcome> {
+        if let Some(joined) = joined {
+            let security = self.container.security_context.as_ref();
+            let privileged = security.and_then(|security| security.privileged) == Some(true);
+            let log_folder = self.context.log_dir.join(log_folder(&self.pod));
+            return Ok(sandbox_of_request(&joined.sandbox, &log_folder, privileged));
+        }
         sandbox_config(&SandboxContext {
             pod: &self.pod,
             attempt: self.sandbox.attempt,
@@ -294,15 +338,14 @@ impl Launch {
     }
 
     /// Log shippers follow this link; a container runs as well without it.
-    fn link_log(&self, container_id: &str) {
+    fn link_log(&self, container_id: &str, log: &Path) {
         let metadata = &self.pod.metadata;
-        let folder = self.context.log_dir.join(log_folder(&self.pod));
         let linked = LogLinks::beside(&self.context.log_dir).create(
             metadata.namespace.as_deref().unwrap_or_default(),
             metadata.name.as_deref().unwrap_or_default(),
             &self.container.name,
             container_id,
-            &folder.join(log_path(&self.container.name, self.attempt)),
+            log,
         );
         if let Err(error) = linked {
             tracing::warn!(

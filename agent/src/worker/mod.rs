@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::events::{ContainerEventKind, RuntimeEvent};
+use crate::runtime::news::News;
 use context::Context;
 use pod_worker::PodWorker;
 use signals::Signals;
@@ -40,16 +41,19 @@ const ASKED_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct Workers {
     context: Arc<Context>,
     signals: Arc<Signals>,
+    /// Told what may concern somebody else's pods.
+    news: Arc<News>,
     tasks: JoinSet<String>,
     working: BTreeSet<String>,
 }
 
 impl Workers {
-    /// No workers yet.
-    pub(crate) fn new(context: Arc<Context>) -> Workers {
+    /// No workers yet; `news` is told what may concern somebody else's pods.
+    pub(crate) fn new(context: Arc<Context>, news: Arc<News>) -> Workers {
         Workers {
             context,
             signals: Arc::default(),
+            news,
             tasks: JoinSet::new(),
             working: BTreeSet::new(),
         }
@@ -83,7 +87,8 @@ impl Workers {
                     if changed.is_err() { break }
                     self.signals.wake_all();
                 }
-                _ = relist.tick() => self.signals.relist(),
+                // Somebody else's pods are looked at when the discovery, which lists them all at once, sees a change.
+                _ = relist.tick() => self.signals.relist(|uid| !self.context.store.is_foreign(uid)),
             }
         }
         while let Some(ended) = self.tasks.join_next().await {
@@ -125,13 +130,25 @@ impl Workers {
 
     async fn route(&self, event: &RuntimeEvent) {
         let RuntimeEvent::Container { id, kind } = event else {
-            self.signals.relist();
+            self.signals.relist(|_| true);
+            self.news.anything();
             return;
         };
-        if *kind == ContainerEventKind::ExecExited
-            || self.signals.event(id, *kind)
-            || *kind != ContainerEventKind::Started
+        if *kind == ContainerEventKind::ExecExited {
+            return;
+        }
+        let owner = self.signals.event(id, *kind);
+        if owner
+            .as_ref()
+            .is_none_or(|uid| self.context.store.is_foreign(uid))
         {
+            match kind {
+                ContainerEventKind::Started => self.news.started(id),
+                ContainerEventKind::Exited => self.news.ended(id),
+                _ => self.news.anything(),
+            }
+        }
+        if owner.is_some() || *kind != ContainerEventKind::Started {
             return;
         }
         // Somebody started a container that we have not seen: it may be in a pod of ours.

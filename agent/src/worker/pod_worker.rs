@@ -53,6 +53,8 @@ pub(super) struct PodWorker {
     settle_tries: u32,
     /// Whether the runtime is to be looked at before the next plan.
     dirty: bool,
+    /// Somebody else's pod as it was last found.
+    shown: Option<Arc<Pod>>,
     crashes: CrashBackOff,
     held: BTreeMap<String, Held>,
     /// The containers whose image is there, by name.
@@ -92,6 +94,7 @@ impl PodWorker {
             settling: BTreeSet::new(),
             settle_tries: 0,
             dirty: true,
+            shown: None,
             crashes: CrashBackOff::default(),
             held: BTreeMap::new(),
             pulled: BTreeSet::new(),
@@ -126,6 +129,16 @@ impl PodWorker {
     /// is known; `None` once the pod is gone.
     async fn turn(&mut self) -> Option<Option<Duration>> {
         let view = self.context.store.view(&self.uid)?;
+        if view.foreign
+            && !self
+                .shown
+                .as_ref()
+                .is_some_and(|shown| Arc::ptr_eq(shown, &view.pod))
+        {
+            // The discovery has seen a change.
+            self.dirty = true;
+            self.shown = Some(Arc::clone(&view.pod));
+        }
         if let Some(removal) = view.removal {
             self.cancel.cancel();
             self.hasten(removal, plan::grace(&view.pod));
@@ -206,7 +219,11 @@ impl PodWorker {
 
     /// Looks at the pod in the runtime, and reads the last words of what has ended since.
     async fn look(&mut self, view: &View) -> Result<(), RuntimeError> {
-        self.observed = self.context.runtime.observe_pod(&self.uid, &self.exited).await?;
+        self.observed = self
+            .context
+            .runtime
+            .observe_pod(&self.uid, view.foreign, &self.exited)
+            .await?;
         let full = full_pod(view);
         for container in &mut self.observed.containers {
             if container.state == ContainerState::Exited
@@ -303,7 +320,16 @@ impl PodWorker {
             Action::RemoveSandbox { id } => {
                 self.spawn_wait(SANDBOX, async move { sandbox::remove(&context, &id).await });
             }
-            Action::Forget => self.spawn(SANDBOX, async move { sandbox::forget(&context, &pod).await }),
+            Action::Forget => {
+                let own = view.records.iter().map(|record| record.spec.name.clone());
+                let foreign = view.foreign.then(|| own.collect::<Vec<_>>());
+                self.spawn(SANDBOX, async move {
+                    match foreign {
+                        Some(containers) => sandbox::forget_foreign(&context, &pod, &containers).await,
+                        None => sandbox::forget(&context, &pod).await,
+                    }
+                });
+            }
             Action::Launch { name, attempt, after } => {
                 if let Some(after) = after {
                     self.crashes.restarted(&after, now());
@@ -409,9 +435,14 @@ impl PodWorker {
         let pod = full_pod(view);
         let flag = Arc::clone(&pulling);
         self.spawn(&name, async move {
-            let volumes = match sandbox::prepare_volumes(&context, &pod).await {
-                Ok(volumes) => volumes,
-                Err(outcome) => return outcome.of_launch(),
+            // Where somebody else runs the pod its volumes are there, and where they are is read when they are needed.
+            let volumes = if sandbox.ours {
+                match sandbox::prepare_volumes(&context, &pod).await {
+                    Ok(volumes) => volumes,
+                    Err(outcome) => return outcome.of_launch(),
+                }
+            } else {
+                BTreeMap::new()
             };
             let launch = Launch {
                 context,

@@ -128,15 +128,35 @@ pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
     remove_cgroup(context, pod).await;
     // The tombstone keeps records, not what containers wrote.
     let _ = tokio::fs::remove_dir_all(context.store.pod_dir(uid).join("containers")).await;
-    let metadata = &pod.metadata;
-    let gone = GonePod {
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
-        uid: uid.to_owned(),
-    };
-    if let Err(error) = garbage::remove_logs(&context.log_dir, &[gone]) {
+    if let Err(error) = garbage::remove_logs(&context.log_dir, &[gone_pod(pod)]) {
         tracing::warn!(pod = pod_name(pod), "cannot remove its logs: {error}");
     }
+    bury(context, uid).await
+}
+
+/// Cleans up after a pod that somebody else ran: only what debuglet made for its `containers`.
+pub(crate) async fn forget_foreign(context: &Context, pod: &Pod, containers: &[String]) -> Outcome {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let _ = tokio::fs::remove_dir_all(context.store.pod_dir(uid).join("containers")).await;
+    if let Err(error) = garbage::remove_own_logs(&context.log_dir, &gone_pod(pod), containers) {
+        tracing::warn!(
+            pod = pod_name(pod),
+            "cannot remove its debug containers' logs: {error}"
+        );
+    }
+    bury(context, uid).await
+}
+
+fn gone_pod(pod: &Pod) -> GonePod {
+    let metadata = &pod.metadata;
+    GonePod {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+    }
+}
+
+async fn bury(context: &Context, uid: &str) -> Outcome {
     match std::sync::Arc::clone(&context.store).forget(uid).await {
         Ok(()) | Err(AdvanceError::Gone) => Outcome::Forgotten,
         Err(error) => Outcome::failed("Terminating", error.to_string(), RETRY_SLOWLY),

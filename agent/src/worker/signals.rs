@@ -99,13 +99,15 @@ impl Signals {
         }
     }
 
-    /// Brings an event to its pod; false where nobody knows whose it is.
-    pub(crate) fn event(&self, id: &str, kind: ContainerEventKind) -> bool {
+    /// Brings an event to its pod, and answers that pod's UID; none where nobody knows whose it is.
+    pub(crate) fn event(&self, id: &str, kind: ContainerEventKind) -> Option<String> {
         let mut inner = self.lock();
         let exited = kind == ContainerEventKind::Exited;
-        if let Some(signal) = inner.owners.get(id).and_then(|uid| inner.pods.get(uid)) {
+        if let Some(uid) = inner.owners.get(id)
+            && let Some(signal) = inner.pods.get(uid)
+        {
             signal.mark(exited.then_some(id));
-            return true;
+            return Some(uid.clone());
         }
         if exited {
             if inner.unclaimed.len() == UNCLAIMED {
@@ -113,7 +115,7 @@ impl Signals {
             }
             inner.unclaimed.push_back(id.to_owned());
         }
-        false
+        None
     }
 
     /// Has one pod looked at anew.
@@ -123,9 +125,11 @@ impl Signals {
         }
     }
 
-    /// Has every pod looked at anew.
-    pub(crate) fn relist(&self) {
-        self.lock().pods.values().for_each(|signal| signal.mark(None));
+    /// Has every pod for which `counts` holds looked at anew.
+    pub(crate) fn relist(&self, counts: impl Fn(&str) -> bool) {
+        let inner = self.lock();
+        let pods = inner.pods.iter().filter(|(uid, _)| counts(uid));
+        pods.for_each(|(_, signal)| signal.mark(None));
     }
 
     /// Has every pod planned anew.
@@ -151,7 +155,7 @@ mod tests {
         let signal = signals.of_pod("u1", Arc::default());
         signal.take();
         assert!(
-            !signals.event("c1", ContainerEventKind::Exited),
+            signals.event("c1", ContainerEventKind::Exited).is_none(),
             "nobody owns it yet"
         );
         signals.own("u1", ["c1"].into_iter());
@@ -179,7 +183,8 @@ mod tests {
         one.take();
         other.take();
         signals.own("u1", ["c1"].into_iter());
-        assert!(signals.event("c1", ContainerEventKind::Started));
+        let owner = signals.event("c1", ContainerEventKind::Started);
+        assert_eq!(owner.as_deref(), Some("u1"));
         assert!(one.take().dirty);
         assert!(!other.take().dirty);
     }

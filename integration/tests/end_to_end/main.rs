@@ -35,6 +35,7 @@ mod at_most_once;
 mod clients;
 mod command_line;
 mod cri;
+mod discovery;
 mod kubectl;
 mod kubelet;
 mod lifecycle;

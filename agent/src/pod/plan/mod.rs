@@ -205,7 +205,9 @@ pub(crate) fn plan(situation: &Situation<'_>) -> Plan {
         removal::plan(situation, &mut plan);
         return plan;
     }
-    ordinary::plan(situation, &mut plan);
+    if !situation.observed.foreign {
+        ordinary::plan(situation, &mut plan);
+    }
     for record in situation.records {
         plan_ephemeral(situation, record, &mut plan);
     }
@@ -286,7 +288,10 @@ fn plan_launch(situation: &Situation<'_>, record: &Record, ready: Option<&str>, 
         return;
     }
     if ready.is_none() {
-        if ordinary::finished(situation) {
+        if situation.observed.foreign {
+            let message = "the pod has no sandbox that is ready; whoever runs it has to make one";
+            plan.wait(name, "ContainerCreating", message);
+        } else if ordinary::finished(situation) {
             plan.wait(
                 name,
                 "PodFinished",
@@ -355,6 +360,10 @@ fn target_message(situation: &Situation<'_>, target: &str, found: Option<&Observ
             _ => "it is about to start".to_owned(),
         },
     };
+    if situation.observed.foreign {
+        // When it starts again is for whoever runs the pod to know.
+        return format!("target container {target:?} does not run: {state}");
+    }
     let next = match found.filter(|container| container.state == ContainerState::Exited) {
         Some(container) if ordinary::restarts(situation.pod, container) => {
             match situation

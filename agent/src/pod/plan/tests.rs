@@ -548,3 +548,28 @@ fn our_debug_container_is_found_by_its_id_beside_another_of_its_name() {
     scene.observed.containers[2].ours = false;
     assert_eq!(scene.actions(), ["End dbg"]);
 }
+
+#[test]
+fn of_a_pod_that_somebody_else_runs_only_the_debug_containers_are_planned() {
+    let mut scene = Scene::of(&one_container()).ephemeral("debugger", None, Phase::Accepted);
+    scene.observed.foreign = true;
+    assert!(
+        scene.actions().is_empty(),
+        "no sandbox of ours is run: {:?}",
+        scene.actions()
+    );
+    let plan = scene.plan();
+    assert_eq!(plan.waiting["debugger"].reason, "ContainerCreating");
+    assert!(!plan.waiting.contains_key("main"));
+
+    let mut scene = scene.sandbox("s1", 0, true);
+    scene.observed.sandboxes[0].ours = false;
+    assert_eq!(scene.actions(), ["launch debugger"]);
+
+    // Once it is gone from the runtime: nothing is stopped, the record ends, the pod is forgotten.
+    scene.observed.sandboxes.clear();
+    scene.removal = Some(0);
+    assert_eq!(scene.actions().len(), 1);
+    scene.records[0].phase = ended();
+    assert_eq!(scene.actions(), ["forget"]);
+}

@@ -131,6 +131,27 @@ fn a_pod_that_is_being_removed_is_terminating() {
 }
 
 #[test]
+fn of_somebody_elses_pod_it_is_not_known_what_is_ready() {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {},
+        "spec": {"containers": [{"name": "init"}, {"name": "main"}]},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "Unknown", "reason": RUN_BY_SOMEBODY_ELSE}],
+            "containerStatuses": [
+                {"name": "init", "image": "i", "imageID": "", "restartCount": 0, "ready": false,
+                 "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}},
+                {"name": "main", "image": "i", "imageID": "", "restartCount": 0, "ready": false,
+                 "state": {"running": {}}},
+            ],
+        },
+    }))
+    .unwrap();
+    let line = pod_line(&pod);
+    assert_eq!((line.ready().as_str(), line.status.as_str()), ("?/2", "Running"));
+}
+
+#[test]
 fn one_that_completed_beside_one_that_runs_and_is_not_ready_is_not_ready() {
     let mut pod = with_containers(&json!([
         {"terminated": {"exitCode": 0, "reason": "Completed"}},
@@ -230,7 +251,7 @@ fn every_state_is_shown_as_by_a_kube_apiserver() {
         let pod: Pod = serde_json::from_value(row.clone()).unwrap();
         let line = pod_line(&pod);
         let cells = [
-            format!("{}/{}", line.ready, line.total),
+            line.ready(),
             line.status.clone(),
             line.restarts(now),
             pod_ip(&pod).to_owned(),

@@ -4,11 +4,12 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodSpec};
 
 use super::containers::is_sidecar;
 use super::phase::Phase;
-use super::{StatusContext, seconds};
+use super::{RUN_BY_SOMEBODY_ELSE, StatusContext, seconds};
 
 /// Whether a condition holds, and if not, or not any more, why.
 struct Finding {
-    holds: bool,
+    /// `True`, `False` or `Unknown`.
+    status: &'static str,
     reason: &'static str,
     message: String,
 }
@@ -20,9 +21,18 @@ impl Finding {
 
     fn because(holds: bool, reason: &'static str, message: String) -> Finding {
         Finding {
-            holds,
+            status: if holds { "True" } else { "False" },
             reason,
             message,
+        }
+    }
+
+    /// Of a pod that somebody else runs: its probes, and which of its containers are to end, are theirs to know.
+    fn not_told() -> Finding {
+        Finding {
+            status: "Unknown",
+            reason: RUN_BY_SOMEBODY_ELSE,
+            message: "the runtime does not tell".to_owned(),
         }
     }
 }
@@ -40,7 +50,9 @@ pub(super) fn conditions(
         .ready_sandbox()
         .is_some_and(|sandbox| spec.host_network == Some(true) || !sandbox.ips.is_empty());
     let scheduled = Finding::holds();
-    let [ready, containers_ready] = [(); 2].map(|()| ready(spec, phase, init_containers, containers));
+    let foreign = context.observed.foreign;
+    let told = |finding: Finding| if foreign { Finding::not_told() } else { finding };
+    let [ready, containers_ready] = [(); 2].map(|()| told(ready(spec, phase, init_containers, containers)));
     [
         (
             "PodReadyToStartContainers",
@@ -48,7 +60,7 @@ pub(super) fn conditions(
         ),
         (
             "Initialized",
-            initialized(context, spec, phase, init_containers, containers),
+            told(initialized(context, spec, phase, init_containers, containers)),
         ),
         ("Ready", ready),
         ("ContainersReady", containers_ready),
@@ -139,7 +151,7 @@ fn previous<'a>(context: &StatusContext<'a>, name: &str) -> Option<&'a PodCondit
 }
 
 fn condition(context: &StatusContext<'_>, name: &str, finding: Finding) -> PodCondition {
-    let status = if finding.holds { "True" } else { "False" };
+    let status = finding.status;
     let since = previous(context, name)
         .filter(|before| before.status == status)
         .and_then(|before| before.last_transition_time.clone());

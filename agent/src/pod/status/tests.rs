@@ -71,6 +71,7 @@ impl Case {
         Case {
             pod: serde_json::from_value(pod).expect("a pod"),
             observed: ObservedPod {
+                foreign: false,
                 sandboxes: vec![ObservedSandbox {
                     id: SANDBOX.into(),
                     attempt: 0,
@@ -330,6 +331,22 @@ fn what_is_not_ready_is_named() {
             "containers with incomplete status: [i]".into()
         )
     );
+}
+
+#[test]
+fn of_a_pod_that_somebody_else_runs_it_is_not_known_whether_it_is_ready() {
+    let mut case = Case::new(one(), [running("main", 0)]);
+    case.observed.foreign = true;
+    let status = case.status();
+    let unknown: Vec<String> = conditions(&status)
+        .into_iter()
+        .filter(|(_, status, _)| status == "Unknown")
+        .map(|(name, _, _)| name)
+        .collect();
+    assert_eq!(unknown, ["Initialized", "Ready", "ContainersReady"]);
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    let container = &status.container_statuses.expect("one")[0];
+    assert_eq!((container.ready, container.started), (false, None));
 }
 
 #[test]

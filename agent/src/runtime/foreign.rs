@@ -1,0 +1,134 @@
+//! The sandboxes that somebody else runs, with all that the runtime tells of them when it is asked verbosely.
+
+use std::collections::HashMap;
+
+use debuglet_proto::v1::{
+    Container, ContainerConfig, ContainerFilter, ContainerStatusRequest, ContainerStatusResponse,
+    ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxStatusRequest,
+    PodSandboxStatusResponse,
+};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::client::Runtime;
+use super::error::RuntimeError;
+use super::observe::{is_ours, none_if_gone, observed_container, observed_sandbox};
+use crate::pod::discovered::{ForeignContainer, ForeignSandbox, uid_of};
+
+/// The entry of a verbose answer that holds all the runtime knows, as one JSON document.
+const INFO: &str = "info";
+
+/// What is read of that document.
+#[derive(Deserialize)]
+struct Info<T> {
+    config: Option<T>,
+}
+
+impl Runtime {
+    /// All sandboxes, as the runtime lists them.
+    pub(crate) async fn list_sandboxes(&self) -> Result<Vec<PodSandbox>, RuntimeError> {
+        let listed = self
+            .runtime()
+            .list_pod_sandbox(ListPodSandboxRequest::default())
+            .await
+            .map_err(|status| RuntimeError::new("list the sandboxes of", "all pods", &status))?;
+        Ok(listed.into_inner().items)
+    }
+
+    /// All containers of all sandboxes, as the runtime lists them.
+    pub(crate) async fn list_all_containers(&self) -> Result<Vec<Container>, RuntimeError> {
+        let listed = self
+            .runtime()
+            .list_containers(ListContainersRequest::default())
+            .await
+            .map_err(|status| RuntimeError::new("list the containers of", "all pods", &status))?;
+        Ok(listed.into_inner().containers)
+    }
+
+    /// The containers in one sandbox, as the runtime lists them.
+    pub(super) async fn list_containers_in(&self, sandbox_id: &str) -> Result<Vec<Container>, RuntimeError> {
+        let filter = ContainerFilter {
+            pod_sandbox_id: sandbox_id.to_owned(),
+            ..ContainerFilter::default()
+        };
+        let listed = self
+            .runtime()
+            .list_containers(ListContainersRequest { filter: Some(filter) })
+            .await
+            .map_err(|status| RuntimeError::new("list the containers of sandbox", sandbox_id, &status))?;
+        Ok(listed.into_inner().containers)
+    }
+
+    /// One of them; `None` if it is gone.
+    pub(crate) async fn foreign_sandbox(&self, id: &str) -> Result<Option<ForeignSandbox>, RuntimeError> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: true,
+        };
+        match self.runtime().pod_sandbox_status(request).await {
+            Ok(answer) => Ok(foreign_sandbox(answer.into_inner())),
+            Err(status) => none_if_gone(RuntimeError::new("read the status of sandbox", id, &status)),
+        }
+    }
+
+    /// The containers in a sandbox that debuglet did not make.
+    pub(crate) async fn foreign_containers(
+        &self,
+        sandbox_id: &str,
+    ) -> Result<Vec<ForeignContainer>, RuntimeError> {
+        let listed = self.list_containers_in(sandbox_id).await?;
+        let mut containers = Vec::new();
+        for container in listed.into_iter().filter(|container| !is_ours(&container.labels)) {
+            let request = ContainerStatusRequest {
+                container_id: container.id.clone(),
+                verbose: true,
+            };
+            match self.runtime().container_status(request).await {
+                Ok(answer) => containers.extend(foreign_container(answer.into_inner(), sandbox_id)),
+                Err(status) => {
+                    let error = RuntimeError::new("read the status of container", &container.id, &status);
+                    none_if_gone::<()>(error)?;
+                }
+            }
+        }
+        Ok(containers)
+    }
+}
+
+/// The UID of the pod that a sandbox is of, see [`uid_of`].
+pub(crate) fn uid_of_sandbox(sandbox: &PodSandbox) -> String {
+    let uid = sandbox.metadata.as_ref().map_or("", |metadata| &metadata.uid);
+    uid_of(uid, &sandbox.id)
+}
+
+fn foreign_sandbox(answer: PodSandboxStatusResponse) -> Option<ForeignSandbox> {
+    let status = answer.status?;
+    let namespaces = status
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.namespaces.as_ref()?.options.clone())
+        .unwrap_or_default();
+    Some(ForeignSandbox {
+        metadata: status.metadata.clone().unwrap_or_default(),
+        labels: status.labels.clone().into_iter().collect(),
+        annotations: status.annotations.clone().into_iter().collect(),
+        namespaces,
+        config: config::<PodSandboxConfig>(&answer.info),
+        observed: observed_sandbox(status),
+    })
+}
+
+fn foreign_container(answer: ContainerStatusResponse, sandbox_id: &str) -> Option<ForeignContainer> {
+    let status = answer.status?;
+    Some(ForeignContainer {
+        annotations: status.annotations.clone().into_iter().collect(),
+        mounts: status.mounts.clone(),
+        config: config::<ContainerConfig>(&answer.info),
+        observed: observed_container(status, sandbox_id),
+    })
+}
+
+/// The configuration in a verbose answer; none where a runtime tells it in another form.
+fn config<T: DeserializeOwned>(info: &HashMap<String, String>) -> Option<T> {
+    serde_json::from_str::<Info<T>>(info.get(INFO)?).ok()?.config
+}

@@ -1,0 +1,181 @@
+//! The pods that somebody else runs, found in the runtime. The runtime's events say when to look; one look is two
+//! lists, and only what is new or different in them is asked for in detail.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use debuglet_proto::v1::{Container, PodSandbox, PodSandboxState};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::pod::discovered::{DiscoveredPod, discover};
+use crate::runtime::client::Runtime;
+use crate::runtime::error::RuntimeError;
+use crate::runtime::foreign::uid_of_sandbox;
+use crate::runtime::news::{Awaited, News};
+use crate::runtime::observe::is_ours;
+use crate::store::Store;
+use crate::store::discovered::Discovered;
+
+/// How long nothing may have happened before the runtime is looked at all the same: the net under the events.
+const RE_LIST: Duration = Duration::from_secs(300);
+/// How long after an event that the lists do not show yet they are looked at again; doubles.
+const SETTLE_FIRST: Duration = Duration::from_millis(5);
+/// How often: what is not in the lists then was not CRI's, or is gone again.
+const SETTLE_TRIES: u32 = 9;
+/// How long a runtime that does not answer is left alone.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How a pod stood in the lists: when this changes it is asked for in detail.
+type Look = BTreeMap<String, i32>;
+
+/// The search for somebody else's pods.
+struct Discovery {
+    runtime: Runtime,
+    store: Arc<Store>,
+    /// By UID, the last look at each pod that is shown.
+    looks: HashMap<String, Look>,
+    awaited: Awaited,
+    tries: u32,
+}
+
+/// Keeps the store's discovered pods what the runtime shows, until `shutdown`.
+pub(crate) async fn run(runtime: Runtime, store: Arc<Store>, news: Arc<News>, shutdown: CancellationToken) {
+    let mut discovery = Discovery {
+        runtime,
+        store,
+        looks: HashMap::new(),
+        awaited: Awaited::default(),
+        tries: 0,
+    };
+    shutdown
+        .run_until_cancelled(async {
+            loop {
+                let next = Instant::now() + discovery.turn(news.take()).await;
+                tokio::select! {
+                    () = news.wait() => {}
+                    () = sleep_until(next) => {}
+                }
+            }
+        })
+        .await;
+}
+
+impl Discovery {
+    /// One look, and when the next one is due even if nothing happens.
+    async fn turn(&mut self, news: Awaited) -> Duration {
+        if news.any {
+            self.tries = 0;
+        }
+        self.awaited.ended.extend(news.ended);
+        self.awaited.started.extend(news.started);
+        match self.look().await {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!("somebody else's pods cannot be looked at: {error}");
+                return RETRY;
+            }
+        }
+        if self.awaited.started.is_empty() && self.awaited.ended.is_empty() {
+            return RE_LIST;
+        }
+        if self.tries == SETTLE_TRIES {
+            self.awaited = Awaited::default();
+            return RE_LIST;
+        }
+        self.tries += 1;
+        SETTLE_FIRST * 2_u32.pow(self.tries - 1)
+    }
+
+    async fn look(&mut self) -> Result<(), RuntimeError> {
+        let sandboxes = self.runtime.list_sandboxes().await?;
+        let containers = self.runtime.list_all_containers().await?;
+        self.settle(&sandboxes, &containers);
+
+        let foreign = |sandbox: &&PodSandbox| !is_ours(&sandbox.labels);
+        let listed = sandboxes.iter().filter(foreign).map(uid_of_sandbox).collect();
+        // Of several ready ones the highest attempt counts.
+        let mut newest: BTreeMap<String, &PodSandbox> = BTreeMap::new();
+        let is_ready = |sandbox: &&PodSandbox| sandbox.state() == PodSandboxState::SandboxReady;
+        for sandbox in sandboxes.iter().filter(foreign).filter(is_ready) {
+            let shown = newest.entry(uid_of_sandbox(sandbox)).or_insert(sandbox);
+            let attempt =
+                |sandbox: &PodSandbox| sandbox.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
+            if attempt(sandbox) > attempt(shown) {
+                *shown = sandbox;
+            }
+        }
+        let mut changed = Vec::new();
+        let mut ready = BTreeSet::new();
+        let mut looks = HashMap::new();
+        for (uid, sandbox) in newest {
+            let look = look_of(sandbox, &containers);
+            if self.looks.get(&uid) != Some(&look) {
+                match self.detail(&sandbox.id).await {
+                    Ok(Some(pod)) => changed.push(pod),
+                    // Gone since it was listed.
+                    Ok(None) => continue,
+                    Err(error) => {
+                        // One that is broken must not hide the others.
+                        tracing::warn!("{error}");
+                        if self.looks.contains_key(&uid) {
+                            ready.insert(uid);
+                        }
+                        continue;
+                    }
+                }
+            }
+            looks.insert(uid.clone(), look);
+            ready.insert(uid);
+        }
+        self.looks = looks;
+        let refused = self
+            .store
+            .apply_discovered(Discovered {
+                changed,
+                ready,
+                listed,
+            })
+            .await;
+        for uid in refused {
+            self.looks.remove(&uid);
+        }
+        Ok(())
+    }
+
+    async fn detail(&self, sandbox_id: &str) -> Result<Option<DiscoveredPod>, RuntimeError> {
+        let Some(sandbox) = self.runtime.foreign_sandbox(sandbox_id).await? else {
+            return Ok(None);
+        };
+        let containers = self.runtime.foreign_containers(sandbox_id).await?;
+        Ok(Some(discover(&sandbox, &containers, self.store.node_name())))
+    }
+
+    /// Strikes out what the lists show by now.
+    fn settle(&mut self, sandboxes: &[PodSandbox], containers: &[Container]) {
+        let ready: BTreeSet<&str> = sandboxes
+            .iter()
+            .filter(|sandbox| sandbox.state() == PodSandboxState::SandboxReady)
+            .map(|sandbox| sandbox.id.as_str())
+            .collect();
+        let known: BTreeSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
+        self.awaited
+            .started
+            .retain(|id| !ready.contains(id.as_str()) && !known.contains(id.as_str()));
+        self.awaited.ended.retain(|id| ready.contains(id.as_str()));
+    }
+}
+
+/// How a pod stands in the lists: its sandbox, and the containers in it that are not ours, with their states.
+fn look_of(sandbox: &PodSandbox, containers: &[Container]) -> Look {
+    let in_it =
+        |container: &&Container| container.pod_sandbox_id == sandbox.id && !is_ours(&container.labels);
+    let mut look: Look = containers
+        .iter()
+        .filter(in_it)
+        .map(|container| (container.id.clone(), container.state))
+        .collect();
+    look.insert(sandbox.id.clone(), sandbox.state);
+    look
+}

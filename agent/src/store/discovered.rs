@@ -1,0 +1,150 @@
+//! The pods that somebody else runs, merged into the store: which there are is for the runtime to say, and what was
+//! written about their ephemeral containers outlives them, like that of pods of ours.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::changes::ChangeKind;
+use super::{Entry, Inner, Store, Wanted};
+use crate::pod::deletion::Removal;
+use crate::pod::discovered::DiscoveredPod;
+use crate::pod::record::Record;
+use crate::pod::source::Source;
+
+/// What one look at the runtime showed of the pods that somebody else runs.
+#[derive(Debug, Default)]
+pub(crate) struct Discovered {
+    /// Those with a ready sandbox that are new, or look otherwise than at the last look.
+    pub(crate) changed: Vec<DiscoveredPod>,
+    /// The UIDs of all with a ready sandbox.
+    pub(crate) ready: BTreeSet<String>,
+    /// The UIDs of all with any sandbox.
+    pub(crate) listed: BTreeSet<String>,
+}
+
+impl Store {
+    /// Makes the discovered pods what the runtime shows.
+    ///
+    /// A pod whose last sandbox has ended stays as long as it has debug containers and the runtime knows it: a kubelet
+    /// makes it a new sandbox. Once it is gone altogether, its worker writes down how they ended, and it is forgotten.
+    ///
+    /// Answers the UIDs of the pods that are not shown because what is known of them from before cannot be read.
+    pub(crate) async fn apply_discovered(self: &Arc<Self>, discovered: Discovered) -> BTreeSet<String> {
+        let store = Arc::clone(self);
+        let applied = tokio::task::spawn_blocking(move || store.apply_discovered_blocking(discovered)).await;
+        // The thread is only lost when the process ends.
+        applied.unwrap_or_default()
+    }
+
+    /// Whether somebody else runs the pod with this UID.
+    pub(crate) fn is_foreign(&self, uid: &str) -> bool {
+        self.lock().pods.get(uid).is_some_and(Entry::is_foreign)
+    }
+
+    fn apply_discovered_blocking(&self, discovered: Discovered) -> BTreeSet<String> {
+        let mut refused = BTreeSet::new();
+        let Discovered {
+            changed,
+            ready,
+            listed,
+        } = discovered;
+        for found in changed {
+            let uid = found.pod.metadata.uid.clone().unwrap_or_default();
+            let buried = self.lock().tombstones.contains_key(&uid);
+            // A static pod that comes back under its UID does not run its debug containers again.
+            let records = match buried.then(|| self.disk.records(&uid)) {
+                None => Vec::new(),
+                Some(Ok(records)) => records,
+                Some(Err(error)) => {
+                    tracing::error!(
+                        "a pod is not shown, because its debug containers would run again: {error}"
+                    );
+                    refused.insert(uid);
+                    continue;
+                }
+            };
+            let mut inner = self.lock();
+            inner.tombstones.remove(&uid);
+            inner.show(&uid, found, records);
+        }
+        let mut inner = self.lock();
+        let gone: Vec<String> = inner
+            .pods
+            .iter()
+            .filter(|(uid, entry)| entry.is_foreign() && !ready.contains(*uid))
+            .filter(|(uid, entry)| entry.records.is_empty() || !listed.contains(*uid))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        let mut without_records = Vec::new();
+        for uid in gone {
+            if inner.hide(&uid) {
+                without_records.push(uid);
+            }
+        }
+        let version = inner.history.version();
+        drop(inner);
+        self.announce(version);
+        for uid in without_records {
+            if let Err(error) = self.disk.remove_pod(&uid) {
+                tracing::warn!("{error}");
+            }
+        }
+        refused
+    }
+}
+
+impl Inner {
+    /// Shows a pod as it was found; `records` are what is known of its ephemeral containers from before.
+    fn show(&mut self, uid: &str, found: DiscoveredPod, records: Vec<Record>) {
+        let source = Source::Discovered(found.owner);
+        match self.pods.get_mut(uid) {
+            None => {
+                let orphans = self.orphans.remove(uid).unwrap_or_default();
+                let records = if records.is_empty() { orphans } else { records };
+                self.insert(found.pod, source, 0, Wanted::Running, records);
+            }
+            Some(entry) if entry.is_foreign() => {
+                let same =
+                    *entry.pod == found.pod && entry.source == source && entry.wanted == Wanted::Running;
+                // Another value even where it says the same: by that the worker knows that it is to look.
+                entry.pod = Arc::new(found.pod);
+                entry.source = source;
+                entry.wanted = Wanted::Running;
+                entry.wake.notify_one();
+                if !same {
+                    self.publish(uid, ChangeKind::Modified);
+                }
+            }
+            // It is ours: whoever made a sandbox under its UID has to live with it.
+            Some(_) => {}
+        }
+    }
+
+    /// Takes away a pod of which there is no ready sandbox any more; true if nothing is left to be done about it.
+    fn hide(&mut self, uid: &str) -> bool {
+        let Some(entry) = self.pods.get_mut(uid) else {
+            return true;
+        };
+        if entry.records.is_empty() {
+            entry.wake.notify_one();
+            self.publish(uid, ChangeKind::Deleted);
+            self.pods.remove(uid);
+            return true;
+        }
+        if entry.removal().is_none() {
+            entry.wanted = Wanted::Removed(Removal {
+                grace_seconds: 0,
+                since: Timestamp::now(),
+            });
+            entry.wake.notify_one();
+            self.publish(uid, ChangeKind::Modified);
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+#[path = "discovered_tests.rs"]
+mod tests;

@@ -1,0 +1,147 @@
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
+
+use super::*;
+use crate::pod::discovered::Owner;
+use crate::pod::discovered::volumes::MountedVolumes;
+use crate::pod::record::Phase;
+use crate::store::DryRun;
+use crate::store::accept::WantedList;
+use crate::store::claim::Holder;
+use crate::store::create::CreateError;
+use crate::store::delete::{DeleteError, Deletion};
+use crate::store::disk::Disk;
+
+fn store(folder: &Path) -> Arc<Store> {
+    Store::load("node1", Disk::open(folder).unwrap()).unwrap().0
+}
+
+fn found(uid: &str, image: &str) -> DiscoveredPod {
+    let pod = json!({
+        "metadata": {"name": "till", "namespace": "shop", "uid": uid},
+        "spec": {"containers": [{"name": "main", "image": image}], "securityContext": {}},
+    });
+    DiscoveredPod {
+        pod: serde_json::from_value(pod).unwrap(),
+        owner: Owner::Cri,
+        volumes: MountedVolumes::default(),
+        etc_hosts: None,
+    }
+}
+
+async fn look(store: &Arc<Store>, changed: Vec<DiscoveredPod>, ready: &[&str], listed: &[&str]) {
+    let all = |uids: &[&str]| uids.iter().map(|uid| (*uid).to_owned()).collect();
+    let refused = store
+        .apply_discovered(Discovered {
+            changed,
+            ready: all(ready),
+            listed: all(listed),
+        })
+        .await;
+    assert!(refused.is_empty());
+}
+
+async fn debug(store: &Arc<Store>) {
+    let container = EphemeralContainer {
+        name: "debugger".to_owned(),
+        image: Some("busybox".to_owned()),
+        ..EphemeralContainer::default()
+    };
+    let wanted = WantedList {
+        uid: None,
+        resource_version: None,
+        containers: vec![container],
+    };
+    store.accept("shop", "till", wanted, DryRun::No).await.unwrap();
+}
+
+fn shown(store: &Store) -> Option<Arc<Pod>> {
+    store.pod("shop", "till")
+}
+
+fn is_leaving(store: &Store) -> bool {
+    shown(store).is_some_and(|pod| pod.metadata.deletion_timestamp.is_some())
+}
+
+async fn end(store: &Arc<Store>, uid: &str) {
+    let terminated = crate::pod::plan::ephemeral::pod_removed(Timestamp::now().as_nanosecond() as i64);
+    store
+        .advance(uid, "debugger", |_| {
+            Some(Phase::Ended {
+                created: None,
+                terminated,
+            })
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_without_debug_containers_is_there_while_its_sandbox_is_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+    let pod = shown(&store).unwrap();
+    assert_eq!(
+        pod.metadata.annotations.clone().unwrap()["debuglet.io/source"],
+        "cri"
+    );
+    look(&store, vec![], &["u1"], &["u1"]).await;
+    assert_eq!(shown(&store), Some(pod), "nothing has changed");
+    look(&store, vec![], &[], &["u1"]).await;
+    assert_eq!(shown(&store), None);
+    assert!(!folder.path().join("pods/u1").exists());
+}
+
+#[tokio::test]
+async fn a_pod_with_debug_containers_stays_until_the_runtime_has_forgotten_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+    debug(&store).await;
+    look(&store, vec![], &[], &["u1"]).await;
+    assert!(!is_leaving(&store), "a kubelet may make it a new sandbox");
+    look(&store, vec![], &[], &[]).await;
+    assert!(is_leaving(&store));
+    look(&store, vec![found("u1", "two")], &["u1"], &["u1"]).await;
+    assert!(!is_leaving(&store), "it is back");
+}
+
+#[tokio::test]
+async fn debug_containers_are_known_after_a_restart_and_after_the_pod_came_back() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = store(folder.path());
+        look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+        debug(&store).await;
+    }
+    let store = store(folder.path());
+    assert_eq!(store.view("u1").unwrap().records.len(), 1);
+    look(&store, vec![], &[], &[]).await;
+    end(&store, "u1").await;
+    store.forget("u1").await.unwrap();
+    assert_eq!(shown(&store), None);
+
+    look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+    let records = store.view("u1").unwrap().records;
+    assert!(matches!(records[0].phase, Phase::Ended { .. }), "{records:?}");
+}
+
+#[tokio::test]
+async fn somebody_elses_pod_is_neither_deleted_nor_is_its_name_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+    let deleted = store
+        .delete("shop", "till", Deletion::default(), DryRun::No)
+        .await;
+    assert!(matches!(deleted, Err(DeleteError::Foreign)), "{deleted:?}");
+    let created = store.create(found("", "mine").pod, DryRun::No).await;
+    assert!(
+        matches!(created, Err(CreateError::AlreadyExists(Holder::Foreign))),
+        "{created:?}"
+    );
+}
