@@ -193,15 +193,13 @@ async fn work(
     });
     let (events, follower) = events::follow(runtime.clone(), shutdown.clone());
     let news = Arc::new(News::default());
-    let discovering = config.discovery.enabled.then(|| {
-        let (runtime, store) = (runtime.clone(), Arc::clone(store));
-        discovery::run(runtime, store, Arc::clone(&news), shutdown.clone())
-    });
-    let discovering = tokio::spawn(async move {
-        if let Some(discovering) = discovering {
-            discovering.await;
-        }
-    });
+    let discovering = tokio::spawn(discovery::run(
+        runtime.clone(),
+        Arc::clone(store),
+        Arc::clone(&news),
+        config.discovery.enabled,
+        shutdown.clone(),
+    ));
     let workers = tokio::spawn(Workers::new(context, news).run(events, shutdown.clone()));
     let kubelets = tokio::spawn(kubelet_watch::run(
         runtime.clone(),

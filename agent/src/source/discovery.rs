@@ -38,16 +38,33 @@ struct Discovery {
     looks: HashMap<String, Look>,
     awaited: Awaited,
     tries: u32,
+    /// Whether the last look could not see all of what is new.
+    broken: bool,
+    /// Whether new pods are looked for.
+    all: bool,
 }
 
 /// Keeps the store's discovered pods what the runtime shows, until `shutdown`.
-pub(crate) async fn run(runtime: Runtime, store: Arc<Store>, news: Arc<News>, shutdown: CancellationToken) {
+/// Only of those that it has already, unless `all` are looked for: what was debugged before the search was turned off
+/// goes when its pod goes.
+pub(crate) async fn run(
+    runtime: Runtime,
+    store: Arc<Store>,
+    news: Arc<News>,
+    all: bool,
+    shutdown: CancellationToken,
+) {
+    if !all && !store.has_foreign() {
+        return;
+    }
     let mut discovery = Discovery {
         runtime,
         store,
         looks: HashMap::new(),
         awaited: Awaited::default(),
         tries: 0,
+        broken: false,
+        all,
     };
     shutdown
         .run_until_cancelled(async {
@@ -77,6 +94,9 @@ impl Discovery {
                 return RETRY;
             }
         }
+        if self.broken {
+            return RETRY;
+        }
         if self.awaited.started.is_empty() && self.awaited.ended.is_empty() {
             return RE_LIST;
         }
@@ -89,6 +109,7 @@ impl Discovery {
     }
 
     async fn look(&mut self) -> Result<(), RuntimeError> {
+        self.broken = false;
         let sandboxes = self.runtime.list_sandboxes().await?;
         let containers = self.runtime.list_all_containers().await?;
         self.settle(&sandboxes, &containers);
@@ -110,6 +131,9 @@ impl Discovery {
         let mut ready = BTreeSet::new();
         let mut looks = HashMap::new();
         for (uid, sandbox) in newest {
+            if !self.all && !self.store.is_foreign(&uid) {
+                continue;
+            }
             let look = look_of(sandbox, &containers);
             if self.looks.get(&uid) != Some(&look) {
                 match self.detail(&sandbox.id).await {
@@ -119,7 +143,9 @@ impl Discovery {
                     Err(error) => {
                         // One that is broken must not hide the others.
                         tracing::warn!("{error}");
-                        if self.looks.contains_key(&uid) {
+                        self.broken = true;
+                        if let Some(look) = self.looks.remove(&uid) {
+                            looks.insert(uid.clone(), look);
                             ready.insert(uid);
                         }
                         continue;

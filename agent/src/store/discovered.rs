@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 
 use super::changes::ChangeKind;
+use super::disk::KeptPod;
 use super::{Entry, Inner, Store, Wanted};
 use crate::pod::deletion::Removal;
 use crate::pod::discovered::DiscoveredPod;
@@ -43,6 +44,19 @@ impl Store {
         self.lock().pods.get(uid).is_some_and(Entry::is_foreign)
     }
 
+    /// Whether there is a pod that somebody else runs.
+    pub(crate) fn has_foreign(&self) -> bool {
+        self.lock().pods.values().any(Entry::is_foreign)
+    }
+
+    /// Whether nothing of the pod with this UID need be looked at but what the discovery sees: somebody else runs it, and
+    /// it has no debug containers.
+    pub(crate) fn is_only_shown(&self, uid: &str) -> bool {
+        let inner = self.lock();
+        let entry = inner.pods.get(uid);
+        entry.is_some_and(|entry| entry.is_foreign() && entry.records.is_empty())
+    }
+
     fn apply_discovered_blocking(&self, discovered: Discovered) -> BTreeSet<String> {
         let mut refused = BTreeSet::new();
         let Discovered {
@@ -65,6 +79,11 @@ impl Store {
                     continue;
                 }
             };
+            if buried && let Err(error) = self.disk.write_pod(&uid, &risen(&found)) {
+                tracing::error!("a pod that came back is not shown yet: {error}");
+                refused.insert(uid);
+                continue;
+            }
             let mut inner = self.lock();
             inner.tombstones.remove(&uid);
             inner.show(&uid, found, records);
@@ -86,12 +105,27 @@ impl Store {
         let version = inner.history.version();
         drop(inner);
         self.announce(version);
+        if !without_records.is_empty() {
+            // A manifest may have waited for the name.
+            self.name_freed.notify_one();
+        }
         for uid in without_records {
             if let Err(error) = self.disk.remove_pod(&uid) {
                 tracing::warn!("{error}");
             }
         }
         refused
+    }
+}
+
+/// What is kept of a pod that was buried and came back: it is no tombstone any more.
+fn risen(found: &DiscoveredPod) -> KeptPod {
+    KeptPod {
+        pod: found.pod.clone(),
+        source: Source::Discovered(found.owner),
+        incarnation: 0,
+        removal: None,
+        gone_since: None,
     }
 }
 

@@ -145,3 +145,29 @@ async fn somebody_elses_pod_is_neither_deleted_nor_is_its_name_free() {
         "{created:?}"
     );
 }
+
+#[tokio::test]
+async fn a_pod_that_came_back_is_no_tombstone_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = store(folder.path());
+        look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+        debug(&store).await;
+        end(&store, "u1").await;
+        look(&store, vec![], &[], &[]).await;
+        store.forget("u1").await.unwrap();
+        look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+    }
+    let store = store(folder.path());
+    assert!(shown(&store).is_some());
+}
+
+#[tokio::test]
+async fn of_two_of_one_name_the_one_that_debuglet_runs_is_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let ours = store.create(found("", "ours").pod, DryRun::No).await.unwrap();
+    look(&store, vec![found("u1", "theirs")], &["u1"], &["u1"]).await;
+    let shown = shown(&store).unwrap();
+    assert_eq!(shown.metadata.uid, ours.metadata.uid);
+}

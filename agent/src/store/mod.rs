@@ -379,6 +379,8 @@ impl Inner {
                 let stays = entry.removal().is_none();
                 (
                     stays,
+                    // Of two that stay, ours: its name was there to be asked for.
+                    !entry.is_foreign(),
                     entry.pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
                 )
             })

@@ -31,17 +31,31 @@ pub(crate) fn remove_logs(log_dir: &Path, pods: &[GonePod]) -> io::Result<()> {
 
 /// Removes the logs of these containers of debuglet's from the folder of a pod that somebody else ran, and the folder
 /// where nothing else is left in it.
-pub(crate) fn remove_own_logs(log_dir: &Path, pod: &GonePod, containers: &[String]) -> io::Result<()> {
+/// `log_file` is what the names of such logs begin with.
+pub(crate) fn remove_own_logs(
+    log_dir: &Path,
+    pod: &GonePod,
+    containers: &[String],
+    log_file: &str,
+) -> io::Result<()> {
     let Some(folder) = log_folder(log_dir, pod) else {
         return Ok(());
     };
-    let own: Vec<PathBuf> = containers.iter().map(|name| folder.join(name)).collect();
-    LogLinks::beside(log_dir).remove_into(&own)?;
-    for folder in own {
-        match std::fs::remove_dir_all(&folder) {
-            Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
+    for name in containers {
+        let own = folder.join(name);
+        let files = match std::fs::read_dir(&own) {
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
+            files => files?,
+        };
+        // Somebody else's container may have had the name, before or since: its logs are called otherwise.
+        for file in files {
+            let file = file?;
+            if file.file_name().to_string_lossy().starts_with(log_file) {
+                std::fs::remove_file(file.path())?;
+            }
         }
+        LogLinks::beside(log_dir).remove_into(&[own.join(log_file)])?;
+        let _ = std::fs::remove_dir(own);
     }
     // Not empty: it is not ours.
     let _ = std::fs::remove_dir(folder);
@@ -58,6 +72,29 @@ fn log_folder(log_dir: &Path, pod: &GonePod) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_somebody_elses_pod_only_our_own_log_files_go() {
+        let root = tempfile::tempdir().unwrap();
+        let logs = root.path().join("pods");
+        let folder = logs.join("shop_till_uid");
+        for file in ["dbg/debuglet.log", "dbg/0.log", "ours/debuglet.log", "main/0.log"] {
+            let path = folder.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "a line").unwrap();
+        }
+        let pod = GonePod {
+            namespace: "shop".to_owned(),
+            name: "till".to_owned(),
+            uid: "uid".to_owned(),
+        };
+        let containers = ["dbg".to_owned(), "ours".to_owned(), "never-made".to_owned()];
+        remove_own_logs(&logs, &pod, &containers, "debuglet.log").unwrap();
+        assert!(folder.join("dbg/0.log").is_file(), "the kubelet's own");
+        assert!(!folder.join("dbg/debuglet.log").exists());
+        assert!(!folder.join("ours").exists());
+        assert!(folder.join("main/0.log").is_file());
+    }
 
     #[test]
     fn the_logs_of_a_gone_pod_go_and_no_others() {

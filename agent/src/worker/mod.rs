@@ -88,7 +88,7 @@ impl Workers {
                     self.signals.wake_all();
                 }
                 // Somebody else's pods are looked at when the discovery, which lists them all at once, sees a change.
-                _ = relist.tick() => self.signals.relist(|uid| !self.context.store.is_foreign(uid)),
+                _ = relist.tick() => self.signals.relist(|uid| !self.context.store.is_only_shown(uid)),
             }
         }
         while let Some(ended) = self.tasks.join_next().await {

@@ -321,7 +321,12 @@ impl PodWorker {
                 self.spawn_wait(SANDBOX, async move { sandbox::remove(&context, &id).await });
             }
             Action::Forget => {
-                let own = view.records.iter().map(|record| record.spec.name.clone());
+                let made = |record: &&Record| matches!(record.phase, Phase::Ended { created: Some(_), .. });
+                let own = view
+                    .records
+                    .iter()
+                    .filter(made)
+                    .map(|record| record.spec.name.clone());
                 let foreign = view.foreign.then(|| own.collect::<Vec<_>>());
                 self.spawn(SANDBOX, async move {
                     match foreign {

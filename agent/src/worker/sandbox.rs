@@ -12,6 +12,8 @@ use super::garbage::{self, GonePod};
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
 use super::volumes;
 use crate::pod::cgroup::{CgroupDriver, cgroup_parent};
+use crate::pod::discovered::Owner;
+use crate::pod::discovered::joining::log_file;
 use crate::pod::resources::qos_class;
 use crate::pod::sandbox_config::{SandboxContext, log_folder, sandbox_config};
 use crate::runtime::error::RuntimeError;
@@ -138,7 +140,8 @@ pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
 pub(crate) async fn forget_foreign(context: &Context, pod: &Pod, containers: &[String]) -> Outcome {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let _ = tokio::fs::remove_dir_all(context.store.pod_dir(uid).join("containers")).await;
-    if let Err(error) = garbage::remove_own_logs(&context.log_dir, &gone_pod(pod), containers) {
+    let log_file = log_file(Owner::of(&pod.metadata.annotations.clone().unwrap_or_default()));
+    if let Err(error) = garbage::remove_own_logs(&context.log_dir, &gone_pod(pod), containers, log_file) {
         tracing::warn!(
             pod = pod_name(pod),
             "cannot remove its debug containers' logs: {error}"

@@ -10,6 +10,16 @@ use super::{ForeignSandbox, Owner};
 /// A debug container's log file in the pod of a kubelet, which takes the files `N.log` of a container's folder for
 /// attempts of its own and counts them.
 const LOG_FILE: &str = "debuglet.log";
+/// The same in any other pod, where it is the first attempt's, as in pods of ours.
+const FIRST_ATTEMPT: &str = "0.log";
+
+/// What the name of a debug container's log file begins with in a pod of this owner's.
+pub(crate) fn log_file(owner: Owner) -> &'static str {
+    match owner {
+        Owner::StaticPod | Owner::Kubelet => LOG_FILE,
+        Owner::Cri => FIRST_ATTEMPT,
+    }
+}
 
 /// The sandbox configuration to send along with a container that joins the sandbox: the sandbox's own, and what is
 /// missing there. `log_folder` is where logs go of a pod that has no place for them, `privileged` what the container
@@ -47,10 +57,8 @@ pub(crate) struct Hosts<'a> {
 
 /// Makes `config`, which is as for a pod of ours, fit into the sandbox.
 pub(crate) fn fit(config: &mut ContainerConfig, sandbox: &ForeignSandbox, hosts: Hosts<'_>) {
-    if Owner::of(&sandbox.annotations) != Owner::Cri
-        && let Some((folder, _)) = config.log_path.rsplit_once('/')
-    {
-        config.log_path = format!("{folder}/{LOG_FILE}");
+    if let Some((folder, _)) = config.log_path.rsplit_once('/') {
+        config.log_path = format!("{folder}/{}", log_file(Owner::of(&sandbox.annotations)));
     }
     let is_ours = |mount: &Mount| Path::new(&mount.host_path) == hosts.ours;
     match hosts.theirs {
