@@ -114,6 +114,8 @@ impl<'a> Kubectl<'a> {
         command
             .args(arguments)
             .env("HOME", &self.home)
+            // Where an edit that was refused is left.
+            .env("TMPDIR", &self.home)
             .env("KUBECONFIG", &self.kubeconfig)
             .current_dir(&self.home)
             .stdin(Stdio::null());
