@@ -2,7 +2,8 @@
 //! that is written is a matter of the subprotocol ([`Framing`]); behind it, a message is a *frame* of bytes, the
 //! channel first.
 
-use std::future::pending;
+use std::future::{Future, pending};
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, close_code};
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{Sink, SinkExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::sync::CancellationToken;
 
 /// The most bytes of a stream that go into one message.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -115,6 +117,28 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
             }
         }
     }
+}
+
+/// Carries bytes both ways until the output has ended, or the client or the agent does. `input` ends when the client is
+/// gone.
+pub(super) async fn relay<S: Sink<Message, Error = axum::Error> + Unpin>(
+    mut to_client: S,
+    input: impl Future<Output = ()>,
+    output: impl AsyncFnOnce(&mut S) -> Result<(), axum::Error>,
+    shutdown: &CancellationToken,
+) {
+    let mut input = pin!(input);
+    let end = tokio::select! {
+        () = &mut input => return,
+        sent = output(&mut to_client) => match sent {
+            Ok(()) => normal_end(),
+            Err(_) => return,
+        },
+        () = shutdown.cancelled() => going_away(),
+    };
+    close(&mut to_client, end).await;
+    // Closing while the client still sends would discard what it has not read yet.
+    let _ = tokio::time::timeout(CLOSE_DEADLINE, input).await;
 }
 
 /// Tells the client that nothing more comes. Not for ever: it may have stopped reading.

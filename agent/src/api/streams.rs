@@ -17,9 +17,7 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use super::channels::{
-    CLOSE_DEADLINE, FrameReader, Framing, HEARTBEAT, close, frame, going_away, normal_end,
-};
+use super::channels::{self, FrameReader, Framing, HEARTBEAT, frame};
 use super::container::ServedContainer;
 use super::pods::find;
 use super::status::Failure;
@@ -243,26 +241,11 @@ async fn serve_web_socket(
 /// Carries bytes between the client and the session until one of them ends, or the agent does. Nothing is read from
 /// either side before the other side has taken what came before.
 async fn relay(socket: WebSocket, session: Session, protocol: Protocol, shutdown: CancellationToken) {
-    let (mut to_client, from_client) = socket.split();
-    let mut input = pin!(relay_input(from_client, session.stdin, session.resize, protocol));
-    let output = relay_output(
-        &mut to_client,
-        session.stdout,
-        session.stderr,
-        session.outcome,
-        protocol,
-    );
-    let end = tokio::select! {
-        () = &mut input => return,
-        sent = output => match sent {
-            Ok(()) => normal_end(),
-            Err(_) => return,
-        },
-        () = shutdown.cancelled() => going_away(),
-    };
-    close(&mut to_client, end).await;
-    // Closing while the client still sends would discard what it has not read yet.
-    let _ = tokio::time::timeout(CLOSE_DEADLINE, input).await;
+    let (to_client, from_client) = socket.split();
+    let input = relay_input(from_client, session.stdin, session.resize, protocol);
+    let (stdout, stderr, outcome) = (session.stdout, session.stderr, session.outcome);
+    let output = async |to_client: &mut _| relay_output(to_client, stdout, stderr, outcome, protocol).await;
+    channels::relay(to_client, input, output, &shutdown).await;
 }
 
 /// Carries the client's messages to the session until the client is gone.

@@ -108,11 +108,7 @@ impl Store {
             .containers
             .iter_mut()
             .for_each(defaults::ephemeral_container);
-        let (uid, writing) = {
-            let inner = self.lock();
-            let entry = inner.by_name(namespace, name).ok_or(AcceptError::NoSuchPod)?;
-            (entry.key.uid.clone(), Arc::clone(&entry.writing))
-        };
+        let (uid, writing) = self.to_write(namespace, name).ok_or(AcceptError::NoSuchPod)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (new, mut with_new, version) = {
             let inner = self.lock();

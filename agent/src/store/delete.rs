@@ -77,11 +77,7 @@ impl Store {
         deletion: &Deletion,
         dry_run: DryRun,
     ) -> Result<Arc<Pod>, DeleteError> {
-        let (uid, writing) = {
-            let inner = self.lock();
-            let entry = inner.by_name(namespace, name).ok_or(DeleteError::NoSuchPod)?;
-            (entry.key.uid.clone(), Arc::clone(&entry.writing))
-        };
+        let (uid, writing) = self.to_write(namespace, name).ok_or(DeleteError::NoSuchPod)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (removal, kept) = {
             let inner = self.lock();

@@ -64,6 +64,7 @@ impl Store {
             ready,
             listed,
         } = discovered;
+        let before = self.lock().history.version();
         for found in changed {
             let uid = found.pod.metadata.uid.clone().unwrap_or_default();
             let buried = self.lock().tombstones.contains_key(&uid);
@@ -104,7 +105,10 @@ impl Store {
         }
         let version = inner.history.version();
         drop(inner);
-        self.announce(version);
+        // Most looks see nothing new: nobody is woken for them.
+        if version != before {
+            self.announce(version);
+        }
         if !without_records.is_empty() {
             // A manifest may have waited for the name.
             self.name_freed.notify_one();

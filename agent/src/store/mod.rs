@@ -344,6 +344,13 @@ impl Store {
         announce(&self.event_versions, version);
     }
 
+    /// The UID of the pod that is meant by its name, and what is held while its files are written.
+    fn to_write(&self, namespace: &str, name: &str) -> Option<(String, Arc<Mutex<()>>)> {
+        let inner = self.lock();
+        let entry = inner.by_name(namespace, name)?;
+        Some((entry.key.uid.clone(), Arc::clone(&entry.writing)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing that runs under the lock can leave it half done.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)

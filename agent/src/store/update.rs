@@ -78,11 +78,7 @@ impl Store {
         update: Update,
         dry_run: DryRun,
     ) -> Result<Arc<Pod>, UpdateError> {
-        let (uid, writing) = {
-            let inner = self.lock();
-            let entry = inner.by_name(namespace, name).ok_or(UpdateError::NoSuchPod)?;
-            (entry.key.uid.clone(), Arc::clone(&entry.writing))
-        };
+        let (uid, writing) = self.to_write(namespace, name).ok_or(UpdateError::NoSuchPod)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (updated, version) = {
             let inner = self.lock();

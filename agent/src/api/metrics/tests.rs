@@ -13,11 +13,11 @@ use tower::ServiceExt;
 
 use super::super::connection::ReadDuty;
 use super::*;
+use crate::api::tests::context;
 use crate::pod::launch::{Launch, Stage};
 use crate::pod::record::Phase;
 use crate::runtime::client::Runtime;
 use crate::runtime::images::Images;
-use crate::runtime::pulled_images::PulledImages;
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::store::manifests::{LogDir, ManifestPod};
@@ -39,17 +39,8 @@ impl Node {
         let disk = Disk::open(&folder.path().join("state")).expect("a state folder");
         let (store, _) = Store::load("node1", disk).expect("a store");
         let shutdown = CancellationToken::new();
-        let runtime = Runtime::connect_lazy(&folder.path().join("no-runtime.sock"));
-        let pulled = Arc::new(PulledImages::load(folder.path()));
-        let images = Images::new(runtime.clone(), PathBuf::new(), pulled, shutdown.clone());
-        let context = Arc::new(Context {
-            store: Arc::clone(&store),
-            images: Arc::clone(&images),
-            runtime: runtime.clone(),
-            large_bodies: Default::default(),
-            shutdown,
-            log_dir: folder.path().join("logs"),
-        });
+        let context = Arc::new(context(folder.path(), &store, &shutdown));
+        let (images, runtime) = (Arc::clone(&context.images), context.runtime.clone());
         let metrics = Metrics::of(&context);
         let router = Arc::clone(&metrics).measure(super::super::router(context));
         let node = Node {

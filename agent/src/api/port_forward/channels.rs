@@ -2,8 +2,6 @@
 //! went wrong. Each channel begins with the port's number, two bytes, the lower one first. A client cannot say that it
 //! sends no more on one port: that ends with the connection.
 
-use std::pin::pin;
-
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, select_all, unfold};
@@ -12,9 +10,7 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::super::channels::{
-    CLOSE_DEADLINE, FrameReader, Framing, HEARTBEAT, close, frame, going_away, normal_end,
-};
+use super::super::channels::{self, FrameReader, Framing, HEARTBEAT, frame};
 use crate::runtime::port_forward::{ForwardedPort, PortForward};
 use crate::runtime::streaming_server::StreamError;
 
@@ -26,7 +22,7 @@ pub(super) async fn relay(
     framing: Framing,
     shutdown: CancellationToken,
 ) {
-    let (mut to_client, from_client) = socket.split();
+    let (to_client, from_client) = socket.split();
     let PortForward {
         ports: forwarded,
         connection: _connection,
@@ -43,17 +39,9 @@ pub(super) async fn relay(
         frames.push(data_frames(2 * number, port, from_pod));
         frames.push(error_frames(2 * number + 1, port, error));
     }
-    let mut input = pin!(relay_input(from_client, to_pod, framing));
-    let end = tokio::select! {
-        () = &mut input => return,
-        sent = relay_output(&mut to_client, frames, framing) => match sent {
-            Ok(()) => normal_end(),
-            Err(_) => return,
-        },
-        () = shutdown.cancelled() => going_away(),
-    };
-    close(&mut to_client, end).await;
-    let _ = tokio::time::timeout(CLOSE_DEADLINE, input).await;
+    let input = relay_input(from_client, to_pod, framing);
+    let output = async |to_client: &mut _| relay_output(to_client, frames, framing).await;
+    channels::relay(to_client, input, output, &shutdown).await;
 }
 
 /// Carries what the client sends to the ports until the client is gone.

@@ -1,14 +1,12 @@
 //! SPDY in the binary messages of a WebSocket, as kubectl sends it: where one message ends means nothing.
 
-use std::pin::pin;
-
 use axum::extract::ws::{Message, WebSocket};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio_util::sync::CancellationToken;
 
-use super::super::channels::{CLOSE_DEADLINE, HEARTBEAT, close, going_away, normal_end};
+use super::super::channels::{self, HEARTBEAT};
 
 /// The most bytes that go into one message.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -19,19 +17,11 @@ pub(super) async fn relay(
     runtime: impl AsyncRead + AsyncWrite,
     shutdown: CancellationToken,
 ) {
-    let (mut to_client, from_client) = socket.split();
+    let (to_client, from_client) = socket.split();
     let (from_runtime, to_runtime) = split(runtime);
-    let mut input = pin!(relay_input(from_client, to_runtime));
-    let end = tokio::select! {
-        () = &mut input => return,
-        sent = relay_output(&mut to_client, from_runtime) => match sent {
-            Ok(()) => normal_end(),
-            Err(_) => return,
-        },
-        () = shutdown.cancelled() => going_away(),
-    };
-    close(&mut to_client, end).await;
-    let _ = tokio::time::timeout(CLOSE_DEADLINE, input).await;
+    let input = relay_input(from_client, to_runtime);
+    let output = async |to_client: &mut _| relay_output(to_client, from_runtime).await;
+    channels::relay(to_client, input, output, &shutdown).await;
 }
 
 /// Ends when the client does. A runtime that takes no more is told by the end of what it sends.

@@ -69,6 +69,20 @@ fn manifest(namespace: &str, name: &str) -> (PathBuf, ManifestPod) {
     )
 }
 
+/// What handlers work with where there is no runtime; everything else lies in `folder`.
+pub(super) fn context(folder: &Path, store: &Arc<Store>, shutdown: &CancellationToken) -> Context {
+    let runtime = Runtime::connect_lazy(&folder.join("no-runtime.sock"));
+    let pulled = Arc::new(PulledImages::load(folder));
+    Context {
+        store: Arc::clone(store),
+        images: Images::new(runtime.clone(), PathBuf::new(), pulled, shutdown.clone()),
+        runtime,
+        log_dir: folder.join("logs"),
+        large_bodies: Default::default(),
+        shutdown: shutdown.clone(),
+    }
+}
+
 impl Node {
     async fn start() -> Node {
         let folder = tempfile::tempdir().expect("a folder");
@@ -86,16 +100,7 @@ impl Node {
         .await
         .expect("a socket");
         let shutdown = CancellationToken::new();
-        let runtime = Runtime::connect_lazy(&folder.path().join("no-runtime.sock"));
-        let pulled = Arc::new(PulledImages::load(folder.path()));
-        let context = Context {
-            store: Arc::clone(&store),
-            images: Images::new(runtime.clone(), PathBuf::new(), pulled, shutdown.clone()),
-            runtime,
-            log_dir: folder.path().join("logs"),
-            large_bodies: Default::default(),
-            shutdown: shutdown.clone(),
-        };
+        let context = context(folder.path(), &store, &shutdown);
         let serving = tokio::spawn(api.serve(context));
         let node = Node {
             folder,

@@ -18,11 +18,9 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::super::unix_listener::SOCKET;
-use super::super::{Api, Context, Settings};
+use super::super::{Api, Settings};
 use super::*;
-use crate::runtime::client::Runtime;
-use crate::runtime::images::Images;
-use crate::runtime::pulled_images::PulledImages;
+use crate::api::tests::context;
 use crate::store::disk::Disk;
 
 /// The API over TLS on a port of its own.
@@ -51,16 +49,7 @@ impl Node {
             .await
             .expect("a socket");
         let shutdown = CancellationToken::new();
-        let runtime = Runtime::connect_lazy(&folder.path().join("no-runtime.sock"));
-        let pulled = Arc::new(PulledImages::load(folder.path()));
-        let context = Context {
-            store: Arc::clone(&store),
-            images: Images::new(runtime.clone(), PathBuf::new(), pulled, shutdown.clone()),
-            runtime,
-            large_bodies: Default::default(),
-            shutdown: shutdown.clone(),
-            log_dir: folder.path().join("logs"),
-        };
+        let context = context(folder.path(), &store, &shutdown);
         Node {
             serving: tokio::spawn(api.serve(context)),
             folder,
