@@ -16,14 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::config::{CgroupDriverSetting, Config};
+use crate::kubernetes::api_server::ApiServer;
 use crate::pod::cgroup::CgroupDriver;
 use crate::runtime::client::Runtime;
 use crate::runtime::events;
 use crate::runtime::images::Images;
 use crate::runtime::news::News;
 use crate::runtime::pulled_images::PulledImages;
-use crate::source::discovery;
 use crate::source::manifests::ManifestFolder;
+use crate::source::{discovery, kubernetes};
 use crate::store::Store;
 use crate::store::disk::{Disk, DiskError};
 use crate::store::manifests::LogDir;
@@ -193,6 +194,7 @@ async fn work(
     });
     let (events, follower) = events::follow(runtime.clone(), shutdown.clone());
     let news = Arc::new(News::default());
+    let api_server = ApiServer::configured(&config.kubernetes.kubeconfig).map(Arc::new);
     let discovering = tokio::spawn(discovery::run(
         runtime.clone(),
         Arc::clone(store),
@@ -201,6 +203,8 @@ async fn work(
         shutdown.clone(),
     ));
     let workers = tokio::spawn(Workers::new(context, news).run(events, shutdown.clone()));
+    let watching = api_server
+        .map(|api_server| tokio::spawn(kubernetes::run(api_server, Arc::clone(store), shutdown.clone())));
     let kubelets = tokio::spawn(kubelet_watch::run(
         runtime.clone(),
         Arc::clone(store),
@@ -230,6 +234,7 @@ async fn work(
     }
 
     // Workers finish the create or start they are at; everyone else just ends.
+    let watching = watching.map(|task| ("the watch of the API server", task));
     for (part, task) in [
         ("workers", workers),
         ("discovery", discovering),
@@ -237,7 +242,10 @@ async fn work(
         ("runtime watch", runtimes),
         ("clean-up", cleaning),
         ("events", follower),
-    ] {
+    ]
+    .into_iter()
+    .chain(watching)
+    {
         if let Err(error) = task.await {
             tracing::error!("{part} failed: {error}");
         }

@@ -29,6 +29,13 @@ pub(crate) const DEFAULT_AUTH_FILE: &str = "/etc/debuglet/registry-auth.json";
 /// Default of `api.listen`: reached from this node only. (10250 is a kubelet's.)
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:10260";
 
+/// Default of `kubernetes.kubeconfig`, where it exists: the kubelet's own, so that the API server lets debuglet see what
+/// this node may see, and nothing else (Node authorizer).
+pub(crate) const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// Default of `kubernetes.kubelet_down_seconds`: as long as a node's Lease is valid (KubeletConfiguration,
+/// `nodeLeaseDurationSeconds`).
+pub(crate) const DEFAULT_KUBELET_DOWN_SECONDS: u64 = 40;
+
 /// The socket of the agent's API inside `run_dir`.
 const SOCKET_NAME: &str = "debuglet.sock";
 
@@ -39,7 +46,7 @@ const KUBELET_FOLDERS: [&str; 3] = ["/etc/kubernetes", "/var/lib/kubelet", "/var
 /// The longest DNS subdomain (RFC 1123), in bytes.
 const MAX_NODE_NAME_LENGTH: usize = 253;
 
-const TOP_KEYS: [&str; 10] = [
+const TOP_KEYS: [&str; 11] = [
     "node_name",
     "runtime_endpoint",
     "cgroup_driver",
@@ -50,11 +57,13 @@ const TOP_KEYS: [&str; 10] = [
     "manifests",
     "registry",
     "discovery",
+    "kubernetes",
 ];
 const API_KEYS: [&str; 2] = ["listen", "group"];
 const MANIFESTS_KEYS: [&str; 1] = ["path"];
 const REGISTRY_KEYS: [&str; 1] = ["auth_file"];
 const DISCOVERY_KEYS: [&str; 1] = ["enabled"];
+const KUBERNETES_KEYS: [&str; 3] = ["kubeconfig", "take_over", "kubelet_down_seconds"];
 
 /// How like a known key an unknown one must be to be taken for a slip of it, from 0 to 1 (Jaro-Winkler).
 const SIMILAR_ENOUGH: f64 = 0.8;
@@ -82,6 +91,41 @@ pub(crate) struct Config {
     pub(crate) registry: Registry,
     /// The table `[discovery]`.
     pub(crate) discovery: Discovery,
+    /// The table `[kubernetes]`.
+    pub(crate) kubernetes: Kubernetes,
+}
+
+/// The table `[kubernetes]`: the API server of this node's cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kubernetes {
+    /// How it is reached.
+    pub(crate) kubeconfig: KubeconfigSetting,
+    /// Whether what it asks for is started here.
+    pub(crate) take_over: TakeOver,
+    /// How long every sign of life of the kubelet must have been away before it counts as down, in seconds.
+    pub(crate) kubelet_down_seconds: u64,
+}
+
+/// Where the credentials for the API server are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KubeconfigSetting {
+    /// Nowhere: there is no API server.
+    Off,
+    /// In [`KUBELET_KUBECONFIG`], if it exists.
+    Kubelet,
+    /// In this file; absolute.
+    File(PathBuf),
+    /// In what every pod of a cluster has mounted.
+    InCluster,
+}
+
+/// When ephemeral containers that the API server asks for are started here, which is the kubelet's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TakeOver {
+    /// Never.
+    Never,
+    /// While this node's kubelet is surely down.
+    WhenKubeletIsDown,
 }
 
 /// The table `[discovery]`: the pods that somebody else runs.
@@ -212,6 +256,11 @@ impl Config {
             discovery: Discovery {
                 enabled: draft.discovery_enabled.unwrap_or(false),
             },
+            kubernetes: Kubernetes {
+                kubeconfig: draft.kubeconfig.unwrap_or(KubeconfigSetting::Kubelet),
+                take_over: draft.take_over.unwrap_or(TakeOver::WhenKubeletIsDown),
+                kubelet_down_seconds: draft.kubelet_down_seconds.unwrap_or(DEFAULT_KUBELET_DOWN_SECONDS),
+            },
         })
     }
 
@@ -235,6 +284,9 @@ struct Draft {
     manifests_path: Option<PathBuf>,
     auth_file: Option<PathBuf>,
     discovery_enabled: Option<bool>,
+    kubeconfig: Option<KubeconfigSetting>,
+    take_over: Option<TakeOver>,
+    kubelet_down_seconds: Option<u64>,
 }
 
 /// The first thing in the file that cannot be taken.
@@ -282,6 +334,24 @@ impl Draft {
                 "discovery" => {
                     for Entry { value, .. } in entries(table(key, value)?, &DISCOVERY_KEYS, "discovery.")? {
                         self.discovery_enabled = Some(flag("discovery.enabled", value)?);
+                    }
+                }
+                "kubernetes" => {
+                    for Entry { key, value, .. } in
+                        entries(table(key, value)?, &KUBERNETES_KEYS, "kubernetes.")?
+                    {
+                        match key {
+                            "kubeconfig" => {
+                                self.kubeconfig = Some(checked("kubernetes.kubeconfig", value, kubeconfig)?);
+                            }
+                            "take_over" => {
+                                self.take_over = Some(checked("kubernetes.take_over", value, take_over)?);
+                            }
+                            _ => {
+                                self.kubelet_down_seconds =
+                                    Some(seconds("kubernetes.kubelet_down_seconds", value)?);
+                            }
+                        }
                     }
                 }
                 _ => {
@@ -402,6 +472,20 @@ fn flag(key: &str, value: &Spanned<DeValue<'_>>) -> Result<bool, Refusal> {
     })
 }
 
+/// A whole number of seconds, at least one.
+fn seconds(key: &str, value: &Spanned<DeValue<'_>>) -> Result<u64, Refusal> {
+    let number = value.get_ref().as_integer().map(|number| number.as_str().parse());
+    let reason = match number {
+        Some(Ok(seconds)) if seconds > 0 => return Ok(seconds),
+        Some(_) => format!("{key} must be a number of seconds, 1 or more"),
+        None => format!("{key} must be an integer, not {}", kind_of(value.get_ref())),
+    };
+    Err(Refusal {
+        at: value.span().start,
+        reason,
+    })
+}
+
 /// The kind of a TOML value with its article.
 fn kind_of(value: &DeValue<'_>) -> String {
     let kind = value.type_str();
@@ -454,6 +538,25 @@ fn cgroup_driver(driver: &str) -> Result<CgroupDriverSetting, String> {
         "systemd" => Ok(CgroupDriverSetting::Systemd),
         "cgroupfs" => Ok(CgroupDriverSetting::Cgroupfs),
         _ => Err(format!("{driver:?} is none of auto, systemd, cgroupfs")),
+    }
+}
+
+/// A file, or one of the two words that stand for none.
+fn kubeconfig(setting: &str) -> Result<KubeconfigSetting, String> {
+    match setting {
+        "" => Ok(KubeconfigSetting::Off),
+        "in-cluster" => Ok(KubeconfigSetting::InCluster),
+        path => absolute_path(path)
+            .map(KubeconfigSetting::File)
+            .map_err(|reason| format!("{reason}, nor \"in-cluster\"; \"\" turns it off")),
+    }
+}
+
+fn take_over(when: &str) -> Result<TakeOver, String> {
+    match when {
+        "never" => Ok(TakeOver::Never),
+        "when-kubelet-is-down" => Ok(TakeOver::WhenKubeletIsDown),
+        _ => Err(format!("{when:?} is none of never, when-kubelet-is-down")),
     }
 }
 

@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod durable_file;
 mod http_upgrade;
+mod kubernetes;
 mod logging;
 mod metrics;
 mod pod;

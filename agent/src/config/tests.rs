@@ -50,6 +50,10 @@ path = "/srv/manifests"
 auth_file = "/srv/auth.json"
 [discovery]
 enabled = true
+[kubernetes]
+kubeconfig = "/srv/kubeconfig"
+take_over = "never"
+kubelet_down_seconds = 5
 "#,
     )
     .expect("a good file");
@@ -73,8 +77,28 @@ enabled = true
                 auth_file: PathBuf::from("/srv/auth.json")
             },
             discovery: Discovery { enabled: true },
+            kubernetes: Kubernetes {
+                kubeconfig: KubeconfigSetting::File(PathBuf::from("/srv/kubeconfig")),
+                take_over: TakeOver::Never,
+                kubelet_down_seconds: 5,
+            },
         }
     );
+}
+
+#[test]
+fn the_api_server_is_reached_by_a_file_from_within_or_not_at_all() {
+    let setting = |text: &str| {
+        let text = format!("[kubernetes]\nkubeconfig = {text}");
+        parse(&text).expect("a good file").kubernetes.kubeconfig
+    };
+    assert_eq!(
+        parse("").expect("defaults").kubernetes.kubeconfig,
+        KubeconfigSetting::Kubelet
+    );
+    assert_eq!(setting("\"\""), KubeconfigSetting::Off);
+    assert_eq!(setting("\"in-cluster\""), KubeconfigSetting::InCluster);
+    assert_eq!(setting("\"/a\""), KubeconfigSetting::File(PathBuf::from("/a")));
 }
 
 #[test]
@@ -108,6 +132,18 @@ fn an_unknown_key_is_refused_by_line_with_the_key_that_was_meant() {
 #[test]
 fn a_bad_value_is_refused_by_line_and_key() {
     for (text, expected) in [
+        (
+            "[kubernetes]\nkubelet_down_seconds = 0",
+            ":2: kubernetes.kubelet_down_seconds must be a number of seconds, 1 or more",
+        ),
+        (
+            "[kubernetes]\ntake_over = \"always\"",
+            ":2: kubernetes.take_over: \"always\" is none of never, when-kubelet-is-down",
+        ),
+        (
+            "[kubernetes]\nkubeconfig = \"admin.conf\"",
+            ":2: kubernetes.kubeconfig: \"admin.conf\" is not an absolute path, nor \"in-cluster\"; \"\" turns it off",
+        ),
         (
             "\nnode_name = 7",
             ":2: node_name must be a string, not an integer",

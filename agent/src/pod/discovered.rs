@@ -1,6 +1,7 @@
 //! A pod that somebody else runs, in Kubernetes' words, from what the runtime shows of it. What the runtime does not
 //! tell is left out: which containers are init containers, whether they are ready, what a volume is made of.
 
+pub(crate) mod enriched;
 pub(crate) mod joining;
 pub(crate) mod volumes;
 

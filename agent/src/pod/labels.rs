@@ -32,6 +32,9 @@ pub(crate) const CONTAINER_PORTS: &str = "io.kubernetes.container.ports";
 /// Annotation of a kubelet's own sandboxes: where it read the pod. What carries it is a kubelet's pod.
 pub(crate) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 
+/// Annotation of an API server's mirror pod: the UID that its static pod has in the runtime.
+pub(crate) const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// What marks everything of a pod: whose it is and who made it.
 pub(crate) fn of_pod(pod: &Pod) -> HashMap<String, String> {
     let metadata = &pod.metadata;

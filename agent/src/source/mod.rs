@@ -5,5 +5,6 @@ mod document_lines;
 mod folder_files;
 mod folder_watch;
 pub(crate) mod kubelet;
+pub(crate) mod kubernetes;
 mod manifest_file;
 pub(crate) mod manifests;

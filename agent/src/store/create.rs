@@ -75,7 +75,7 @@ impl Store {
             return Err(error.into());
         }
         let mut inner = self.lock();
-        inner.insert(kept.pod, kept.source, 0, Wanted::Running, Vec::new());
+        inner.insert(Entry::new(kept.pod, kept.source, 0, Wanted::Running, Vec::new()));
         let version = inner.history.version();
         let served = inner
             .pods

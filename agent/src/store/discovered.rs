@@ -11,6 +11,7 @@ use super::disk::KeptPod;
 use super::{Entry, Inner, Store, Wanted};
 use crate::pod::deletion::Removal;
 use crate::pod::discovered::DiscoveredPod;
+use crate::pod::discovered::enriched::enriched;
 use crate::pod::record::Record;
 use crate::pod::source::Source;
 
@@ -137,17 +138,26 @@ impl Inner {
     /// Shows a pod as it was found; `records` are what is known of its ephemeral containers from before.
     fn show(&mut self, uid: &str, found: DiscoveredPod, records: Vec<Record>) {
         let source = Source::Discovered(found.owner);
+        let known = self.kubernetes.get(uid).cloned();
+        let pod = known
+            .as_ref()
+            .map_or_else(|| found.pod.clone(), |known| enriched(&found.pod, known));
+        let found = Some(Arc::new(found.pod));
         match self.pods.get_mut(uid) {
             None => {
                 let orphans = self.orphans.remove(uid).unwrap_or_default();
                 let records = if records.is_empty() { orphans } else { records };
-                self.insert(found.pod, source, 0, Wanted::Running, records);
+                let mut entry = Entry::new(pod, source, 0, Wanted::Running, records);
+                entry.found = found;
+                entry.kubernetes = known;
+                self.insert(entry);
             }
             Some(entry) if entry.is_foreign() => {
-                let same =
-                    *entry.pod == found.pod && entry.source == source && entry.wanted == Wanted::Running;
+                let same = *entry.pod == pod && entry.source == source && entry.wanted == Wanted::Running;
                 // Another value even where it says the same: by that the worker knows that it is to look.
-                entry.pod = Arc::new(found.pod);
+                entry.pod = Arc::new(pod);
+                entry.found = found;
+                entry.kubernetes = known;
                 entry.source = source;
                 entry.wanted = Wanted::Running;
                 entry.wake.notify_one();

@@ -14,7 +14,7 @@ use super::claim::Holder;
 use super::disk::{DiskError, KeptPod};
 use super::events::{Happening, Severity};
 use super::node_report::ManifestProblem;
-use super::{Inner, Store, Wanted};
+use super::{Entry, Inner, Store, Wanted};
 use crate::pod::deletion::Removal;
 use crate::pod::field_error::FieldError;
 use crate::pod::identity::ManifestIdentity;
@@ -258,7 +258,7 @@ impl<'a> Application<'a> {
             inner.remove(&old);
         }
         let records = inner.orphans.remove(uid).unwrap_or_default();
-        inner.insert(pod, source, incarnation, Wanted::Running, records);
+        inner.insert(Entry::new(pod, source, incarnation, Wanted::Running, records));
         let version = inner.history.version();
         drop(inner);
         self.store.announce(version);
@@ -298,7 +298,13 @@ impl<'a> Application<'a> {
             reason: "NotSupported".to_owned(),
             message: message.clone(),
         };
-        inner.insert(pod, Source::Manifest(path.to_path_buf()), 0, wanted, Vec::new());
+        inner.insert(Entry::new(
+            pod,
+            Source::Manifest(path.to_path_buf()),
+            0,
+            wanted,
+            Vec::new(),
+        ));
         let version = inner.history.version();
         drop(inner);
         self.store.announce(version);

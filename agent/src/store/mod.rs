@@ -13,6 +13,7 @@ pub(crate) mod delete;
 pub(crate) mod discovered;
 pub(crate) mod disk;
 pub(crate) mod events;
+pub(crate) mod kubernetes;
 pub(crate) mod launch_metrics;
 pub(crate) mod manifests;
 mod namespaces;
@@ -78,6 +79,8 @@ pub(crate) struct Inner {
     tombstones: BTreeMap<String, Timestamp>,
     /// Records whose pod could not be read at start, until a source names the pod again.
     orphans: BTreeMap<String, Vec<Record>>,
+    /// The pods of this node as the API server knows them, by the UID that they have in the runtime.
+    kubernetes: BTreeMap<String, Arc<Pod>>,
     history: History,
     events: Events,
     launch_clock: LaunchClock,
@@ -103,6 +106,10 @@ struct Entry {
     key: PodKey,
     /// As accepted, with defaults, without ephemeral containers.
     pod: Arc<Pod>,
+    /// Of a discovered pod, what the runtime alone shows of it.
+    found: Option<Arc<Pod>>,
+    /// What the API server says of a discovered pod.
+    kubernetes: Option<Arc<Pod>>,
     source: Source,
     /// See [`disk::KeptPod::incarnation`].
     incarnation: u64,
@@ -147,6 +154,8 @@ impl Entry {
         Entry {
             key,
             pod: Arc::new(pod),
+            found: None,
+            kubernetes: None,
             source,
             incarnation,
             wanted,
@@ -171,8 +180,9 @@ impl Entry {
             metadata.deletion_timestamp = Some(Time(removal.deadline()));
             metadata.deletion_grace_period_seconds = Some(removal.grace_seconds);
         }
-        if !self.records.is_empty() {
-            let containers = self.records.iter().map(|record| record.spec.clone()).collect();
+        let mut containers: Vec<_> = self.records.iter().map(|record| record.spec.clone()).collect();
+        containers.extend(self.theirs());
+        if !containers.is_empty() {
             pod.spec.get_or_insert_default().ephemeral_containers = Some(containers);
         }
         pod.status = Some(self.status.clone());
@@ -223,6 +233,7 @@ impl Store {
             claims: BTreeSet::new(),
             tombstones: BTreeMap::new(),
             orphans: BTreeMap::new(),
+            kubernetes: BTreeMap::new(),
             namespaces: Namespaces::new(node_name, Time(now), &mut history),
             history,
             events: Events::default(),
@@ -244,10 +255,10 @@ impl Store {
             match loaded.kept {
                 Some(kept) if kept.gone_since.is_none() => {
                     let wanted = kept.removal.map_or(Wanted::Running, Wanted::Removed);
-                    inner.insert(kept.pod, kept.source, kept.incarnation, wanted, loaded.records);
-                    if let Some(entry) = inner.pods.get_mut(&loaded.uid) {
-                        entry.known = false;
-                    }
+                    let mut entry =
+                        Entry::new(kept.pod, kept.source, kept.incarnation, wanted, loaded.records);
+                    entry.known = false;
+                    inner.insert(entry);
                 }
                 Some(kept) => {
                     inner
@@ -393,9 +404,8 @@ impl Inner {
             })
     }
 
-    /// Adds a pod; its UID is in its metadata.
-    fn insert(&mut self, pod: Pod, source: Source, incarnation: u64, wanted: Wanted, records: Vec<Record>) {
-        let entry = Entry::new(pod, source, incarnation, wanted, records);
+    /// Adds a pod.
+    fn insert(&mut self, entry: Entry) {
         let uid = entry.key.uid.clone();
         self.pods.insert(uid.clone(), entry);
         self.publish(&uid, ChangeKind::Added);

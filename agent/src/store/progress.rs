@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod, PodStatus};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 
@@ -44,6 +44,8 @@ pub(crate) struct View {
     pub(crate) pod: Arc<Pod>,
     /// Its ephemeral containers, in the order in which they were accepted.
     pub(crate) records: Vec<Record>,
+    /// The ephemeral containers that the API server asks for beside them: the kubelet's.
+    pub(crate) theirs: Vec<EphemeralContainer>,
     /// Whether it is to go.
     pub(crate) removal: Option<Removal>,
     /// The status as last reported.
@@ -96,6 +98,7 @@ impl Store {
         Some(View {
             pod: Arc::clone(&entry.pod),
             records: entry.records.clone(),
+            theirs: entry.theirs(),
             removal: entry.removal(),
             status: entry.status.clone(),
             foreign: entry.is_foreign(),

@@ -320,7 +320,7 @@ async fn no_more_pods_are_created_than_there_may_be_and_one_that_goes_makes_room
         pod.metadata.uid = Some(format!("u{number}"));
         store
             .lock()
-            .insert(pod, Source::Api, 0, Wanted::Running, Vec::new());
+            .insert(Entry::new(pod, Source::Api, 0, Wanted::Running, Vec::new()));
     }
     let uid = create(&store).await;
     for dry_run in [DryRun::All, DryRun::No] {

@@ -542,8 +542,9 @@ impl PodWorker {
 /// The pod with its ephemeral containers.
 fn full_pod(view: &View) -> Pod {
     let mut pod = Pod::clone(&view.pod);
-    if !view.records.is_empty() {
-        let containers = view.records.iter().map(|record| record.spec.clone()).collect();
+    let own = view.records.iter().map(|record| &record.spec);
+    let containers: Vec<_> = own.chain(&view.theirs).cloned().collect();
+    if !containers.is_empty() {
         pod.spec.get_or_insert_default().ephemeral_containers = Some(containers);
     }
     pod

@@ -1,0 +1,4 @@
+//! The API server of this node's cluster: how it is reached, and whether it answers. Who watches it, reports to it and
+//! asks it is elsewhere.
+
+pub(crate) mod api_server;

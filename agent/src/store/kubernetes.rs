@@ -1,0 +1,99 @@
+//! What the API server says of the pods of this node. It makes no pod here: a pod is there because the runtime shows it.
+//! It says what the runtime does not tell, and which ephemeral containers the cluster asks for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
+
+use super::changes::ChangeKind;
+use super::{Entry, Inner, Store};
+use crate::pod::discovered::enriched::{enriched, uid_in_runtime};
+
+/// News from the API server's watch.
+#[derive(Debug)]
+pub(crate) enum KubernetesChange {
+    /// These are all the pods of the node.
+    All(Vec<Pod>),
+    /// This one is new or has changed.
+    Applied(Box<Pod>),
+    /// This one is no more.
+    Gone(Box<Pod>),
+}
+
+impl Store {
+    /// Takes news from the API server.
+    pub(crate) fn apply_kubernetes(&self, change: KubernetesChange) {
+        let mut inner = self.lock();
+        let before = inner.history.version();
+        match change {
+            KubernetesChange::All(pods) => {
+                let known = pods
+                    .into_iter()
+                    .map(|pod| (uid_in_runtime(&pod).to_owned(), Arc::new(pod)));
+                let known: BTreeMap<String, Arc<Pod>> = known.collect();
+                let gone = std::mem::replace(&mut inner.kubernetes, known);
+                let uids: Vec<String> = gone.keys().chain(inner.kubernetes.keys()).cloned().collect();
+                for uid in uids {
+                    inner.compose(&uid);
+                }
+            }
+            KubernetesChange::Applied(pod) => {
+                let uid = uid_in_runtime(&pod).to_owned();
+                inner.kubernetes.insert(uid.clone(), Arc::new(*pod));
+                inner.compose(&uid);
+            }
+            KubernetesChange::Gone(pod) => {
+                let uid = uid_in_runtime(&pod).to_owned();
+                // A mirror pod that was made anew has another UID of its own; the end of the one before says nothing.
+                let same = |known: &Arc<Pod>| known.metadata.uid == pod.metadata.uid;
+                if inner.kubernetes.get(&uid).is_some_and(same) {
+                    inner.kubernetes.remove(&uid);
+                    inner.compose(&uid);
+                }
+            }
+        }
+        let version = inner.history.version();
+        drop(inner);
+        if version != before {
+            self.announce(version);
+        }
+    }
+}
+
+impl Inner {
+    /// Makes a discovered pod what the runtime and the API server say of it together.
+    fn compose(&mut self, uid: &str) {
+        let known = self.kubernetes.get(uid).cloned();
+        let Some(entry) = self.pods.get_mut(uid).filter(|entry| entry.is_foreign()) else {
+            return;
+        };
+        if entry.kubernetes == known {
+            return;
+        }
+        entry.kubernetes = known;
+        let composed = match (&entry.found, &entry.kubernetes) {
+            (Some(found), Some(known)) => Arc::new(enriched(found, known)),
+            (Some(found), None) => Arc::clone(found),
+            (None, _) => return,
+        };
+        entry.pod = composed;
+        entry.wake.notify_one();
+        self.publish(uid, ChangeKind::Modified);
+    }
+}
+
+impl Entry {
+    /// The ephemeral containers that the API server asks for and of which nothing was written down here: the kubelet's.
+    pub(super) fn theirs(&self) -> Vec<EphemeralContainer> {
+        let spec = self.kubernetes.as_ref().and_then(|pod| pod.spec.as_ref());
+        let asked_for = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
+        let is_new = |container: &&EphemeralContainer| {
+            !self
+                .records
+                .iter()
+                .any(|record| record.spec.name == container.name)
+        };
+        asked_for.into_iter().flatten().filter(is_new).cloned().collect()
+    }
+}
