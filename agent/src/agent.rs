@@ -109,10 +109,12 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         state_dir: config.state_dir.clone(),
         node_name: config.node_name.clone(),
     });
+    let api_server = ApiServer::configured(&config.kubernetes.kubeconfig).map(Arc::new);
     let api = tokio::spawn(serve_api(
         api.await?,
         api::Context {
             store: Arc::clone(&store),
+            api_server: api_server.clone(),
             runtime: runtime.clone(),
             images: Arc::clone(&images),
             log_dir: config.log_dir.clone(),
@@ -129,7 +131,14 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     });
 
     if runtime_watch::wait(&runtime, &store, &shutdown).await {
-        work(&config, &store, &runtime, images, pulled, &shutdown).await?;
+        let parts = Parts {
+            store: Arc::clone(&store),
+            runtime: runtime.clone(),
+            images,
+            pulled,
+            api_server,
+        };
+        work(&config, parts, &shutdown).await?;
     }
 
     systemd_notify::stopping();
@@ -156,15 +165,25 @@ async fn serve_api(api: Api, context: api::Context) {
     tokio::join!(api.serve(context), shutdown.run_until_cancelled(kubelet));
 }
 
-/// Everything between a runtime that answers and the shutdown.
-async fn work(
-    config: &Config,
-    store: &Arc<Store>,
-    runtime: &Runtime,
+/// What is there before the runtime answers.
+struct Parts {
+    store: Arc<Store>,
+    runtime: Runtime,
     images: Arc<Images>,
     pulled: Arc<PulledImages>,
-    shutdown: &CancellationToken,
-) -> Result<(), AgentError> {
+    api_server: Option<Arc<ApiServer>>,
+}
+
+/// Everything between a runtime that answers and the shutdown.
+async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    let Parts {
+        store,
+        runtime,
+        images,
+        pulled,
+        api_server,
+    } = parts;
+    let (store, runtime) = (&store, &runtime);
     let cgroup_driver = cgroup_driver(config.cgroup_driver, runtime).await;
     let node = runtime.node_facts(&config.node_name).await;
     store.set_node_facts(&node);
@@ -185,6 +204,7 @@ async fn work(
 
     let context = Arc::new(worker::context::Context {
         store: Arc::clone(store),
+        api_server: api_server.clone(),
         runtime: runtime.clone(),
         images,
         node,
@@ -194,7 +214,6 @@ async fn work(
     });
     let (events, follower) = events::follow(runtime.clone(), shutdown.clone());
     let news = Arc::new(News::default());
-    let api_server = ApiServer::configured(&config.kubernetes.kubeconfig).map(Arc::new);
     let discovering = tokio::spawn(discovery::run(
         runtime.clone(),
         Arc::clone(store),

@@ -215,6 +215,7 @@ async fn pull_progress(context: &Context, image: &str) -> Option<PullProgress> {
         image: image.to_owned(),
         policy: PullPolicy::IfNotPresent,
         runtime_handler: String::new(),
+        secrets: None,
     };
     timeout(PULL_ANSWER, context.images.progress(&request))
         .await

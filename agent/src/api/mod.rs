@@ -77,6 +77,7 @@ use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 use nix::unistd::Gid;
 use tokio_util::sync::CancellationToken;
 
+use crate::kubernetes::api_server::ApiServer;
 use crate::runtime::client::Runtime;
 use crate::runtime::images::Images;
 use crate::store::Store;
@@ -93,6 +94,9 @@ use unix_listener::UnixListener;
 pub(crate) struct Context {
     /// The pods.
     pub(crate) store: Arc<Store>,
+    /// The API server of this node's cluster, where one is configured.
+    #[allow(dead_code, reason = "the next steps stand on it")]
+    pub(crate) api_server: Option<Arc<ApiServer>>,
     /// The runtime, for what is not kept in the store: logs and streams.
     pub(crate) runtime: Runtime,
     /// Its images, for the progress of pulls.

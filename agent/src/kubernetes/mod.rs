@@ -2,3 +2,4 @@
 //! asks it is elsewhere.
 
 pub(crate) mod api_server;
+pub(crate) mod objects;

@@ -13,6 +13,7 @@ use super::environment::{EnvironmentError, environment, expand};
 use super::etc_hosts;
 use super::labels;
 use super::node::Node;
+use super::objects::{ObjectError, Objects};
 use super::quantity::QuantityError;
 use super::resources::container_resources;
 use super::security_context::{ImageUser, SecurityContextError, security_context};
@@ -60,6 +61,18 @@ pub(crate) enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// Whether it may pass without a change of the pod: an object of the API server may come, or get its key.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            ConfigError::Environment(EnvironmentError::Object(
+                ObjectError::NotFound { .. } | ObjectError::NoKey { .. }
+            ))
+        )
+    }
+}
+
 /// An image on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Image {
@@ -87,6 +100,8 @@ pub(crate) struct ContainerContext<'a> {
     pub(crate) node: &'a Node,
     /// The id of the container that it targets (`targetContainerName`).
     pub(crate) target: Option<&'a str>,
+    /// What its variables come from.
+    pub(crate) objects: &'a Objects,
     /// Where each of the pod's volumes is on the host.
     pub(crate) volumes: &'a BTreeMap<String, PathBuf>,
     /// The pod's `/etc/hosts` on the host, see [`etc_hosts::etc_hosts`].
@@ -118,7 +133,7 @@ pub(crate) fn container_config(context: &ContainerContext<'_>) -> Result<Contain
         pod_ips => pod_ips,
     };
 
-    let variables = environment(pod, container, pod_ips, node)?;
+    let variables = environment(pod, container, pod_ips, node, context.objects)?;
     let expanded = |words: Option<&Vec<String>>| {
         let words = words.into_iter().flatten();
         words.map(|word| expand(word, &variables)).collect()

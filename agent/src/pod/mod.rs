@@ -23,6 +23,7 @@ pub(crate) mod labels;
 pub(crate) mod launch;
 pub(crate) mod node;
 pub(crate) mod node_object;
+pub(crate) mod objects;
 pub(crate) mod observed;
 pub(crate) mod patch;
 pub(crate) mod plan;

@@ -16,6 +16,7 @@ use super::client::Runtime;
 use super::pull_error::{ImageError, PullFailure, WaitingReason, cause};
 use super::pull_metrics::PullMetrics;
 use super::pull_progress;
+use super::pull_secrets::PullSecrets;
 use super::pulled_images::PulledImages;
 use super::registry_auth::{Credential, RegistryAuth};
 use crate::pod::image_reference::ImageReference;
@@ -66,6 +67,8 @@ pub(crate) struct ImageRequest {
     pub(crate) policy: PullPolicy,
     /// The CRI runtime handler of the pod's runtime class, which may keep its images apart; empty for the default.
     pub(crate) runtime_handler: String,
+    /// What the pod brings to log in with, see [`Images::must_pull`].
+    pub(crate) secrets: Option<Arc<PullSecrets>>,
 }
 
 /// An image that is on the node.
@@ -116,11 +119,13 @@ impl ImageEvent {
     }
 }
 
-/// What is pulled: the image's full name, and the runtime handler it is for.
+/// What is pulled: the image's full name, the runtime handler it is for, and the pod's own credentials: whom they let in
+/// and keep out is none of another pod's business.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct PullKey {
     image: String,
     runtime_handler: String,
+    secrets: Option<[u8; 32]>,
 }
 
 impl PullKey {
@@ -128,7 +133,13 @@ impl PullKey {
         PullKey {
             image: reference.to_string(),
             runtime_handler: request.runtime_handler.clone(),
+            secrets: request.secrets.as_ref().map(|secrets| secrets.digest()),
         }
+    }
+
+    /// Whether it is the same image for the same handler, whoever pays.
+    fn is_of(&self, other: &PullKey) -> bool {
+        (&self.image, &self.runtime_handler) == (&other.image, &other.runtime_handler)
     }
 }
 
@@ -240,6 +251,22 @@ impl Images {
         Ok(resolved(name, &reference, image, Some(duration)))
     }
 
+    /// Whether [`Images::ensure`] would pull, so that credentials are only fetched for a pull.
+    pub(crate) async fn must_pull(&self, request: &ImageRequest) -> bool {
+        match request.policy {
+            PullPolicy::Always => true,
+            PullPolicy::Never => false,
+            PullPolicy::IfNotPresent => {
+                let Ok(reference) = ImageReference::parse(&request.image) else {
+                    return false;
+                };
+                let silent = |_: ImageEvent| {};
+                let found = self.inspect(request, &reference.to_string(), &silent).await;
+                found.is_ok_and(|image| image.is_none())
+            }
+        }
+    }
+
     /// How long pulls took, and what they brought.
     pub(crate) fn pull_metrics(&self) -> &PullMetrics {
         &self.metrics
@@ -248,11 +275,11 @@ impl Images {
     /// How far the pull of an image has come; `None` if there is none under way.
     pub(crate) async fn progress(&self, request: &ImageRequest) -> Option<PullProgress> {
         let reference = ImageReference::parse(&request.image).ok()?;
-        let key = PullKey::of(&reference, request);
-        let since = match self.lock().get(&key) {
-            Some(PullState::Pulling { since, .. }) => *since,
-            _ => return None,
-        };
+        let wanted = PullKey::of(&reference, request);
+        let (key, since) = self.lock().iter().find_map(|(key, state)| match state {
+            PullState::Pulling { since, .. } if key.is_of(&wanted) => Some((key.clone(), *since)),
+            _ => None,
+        })?;
         let mut progress = pull_progress::progress(&self.runtime, &reference, since).await;
         if let Some(PullState::Pulling { layers, .. }) = self.lock().get_mut(&key) {
             // Between an ingest's end and its blob's beginning a layer is neither.
@@ -300,7 +327,7 @@ impl Images {
     ) -> Result<(String, Duration), ImageError> {
         let name = &request.image;
         let key = PullKey::of(reference, request);
-        let mut outcome = match self.join_or_start(&key, reference) {
+        let mut outcome = match self.join_or_start(&key, reference, request.secrets.as_ref()) {
             Ok(outcome) => outcome,
             Err((failure, wait)) => {
                 let message = format!(
@@ -347,6 +374,7 @@ impl Images {
         self: &Arc<Self>,
         key: &PullKey,
         reference: &ImageReference,
+        secrets: Option<&Arc<PullSecrets>>,
     ) -> Result<watch::Receiver<Option<PullOutcome>>, (Arc<PullFailure>, Duration)> {
         let mut pulls = self.lock();
         pulls.retain(|_, state| !state.is_forgotten());
@@ -374,8 +402,9 @@ impl Images {
         pulls.insert(key.clone(), state);
         drop(pulls);
         let (images, key, reference) = (self.clone(), key.clone(), reference.clone());
+        let secrets = secrets.cloned();
         tokio::spawn(async move {
-            let pull = Box::pin(images.run_pull(&key, &reference));
+            let pull = Box::pin(images.run_pull(&key, &reference, secrets.as_deref()));
             let ended = images.stopping.run_until_cancelled(pull).await;
             images.note(&key, ended.as_ref(), last_wait);
             sender.send_replace(ended);
@@ -408,18 +437,31 @@ impl Images {
         }
     }
 
-    /// One pull: with each of the credentials that fit, then without any. The next is tried only where
-    /// credentials may be what is missing.
-    async fn run_pull(&self, key: &PullKey, reference: &ImageReference) -> PullOutcome {
+    /// One pull: with each of the credentials that fit, the pod's own first, then without any. The next is tried only
+    /// where credentials may be what is missing.
+    async fn run_pull(
+        &self,
+        key: &PullKey,
+        reference: &ImageReference,
+        secrets: Option<&PullSecrets>,
+    ) -> PullOutcome {
         // The semaphore is never closed; without a permit the pull would go on all the same.
         let _slot = self.slots.acquire().await.ok();
         let started_at = Instant::now();
         let before = self.on_node(key, &key.image).await;
         let auth = RegistryAuth::read(&self.auth_file).await;
-        for problem in &auth.problems {
+        let sources = [secrets.map(PullSecrets::auth), Some(&auth)];
+        let problems = || sources.iter().flatten().flat_map(|auth| &auth.problems);
+        for problem in problems() {
             tracing::warn!("{problem}");
         }
-        let ended = self.try_credentials(key, reference, &auth).await;
+        let credentials = sources
+            .iter()
+            .flatten()
+            .flat_map(|auth| auth.credentials_for(reference));
+        let ended = self
+            .try_credentials(key, reference, &credentials.collect::<Vec<_>>())
+            .await;
         match ended {
             Ok(id) => {
                 self.pulled.add(&key.image, &id).await;
@@ -433,10 +475,7 @@ impl Images {
                 Ok((id, took))
             }
             Err(mut failure) => {
-                let problem = auth
-                    .problems
-                    .iter()
-                    .find(|problem| problem.may_cost_credentials());
+                let problem = problems().find(|problem| problem.may_cost_credentials());
                 if let (true, Some(problem)) = (failure.fault.may_depend_on_credentials(), problem) {
                     failure.message = format!("{}; {problem}", failure.message);
                 }
@@ -465,10 +504,10 @@ impl Images {
         &self,
         key: &PullKey,
         reference: &ImageReference,
-        auth: &RegistryAuth,
+        credentials: &[&Credential],
     ) -> Result<String, PullFailure> {
         let mut refused = None;
-        for credential in auth.credentials_for(reference) {
+        for credential in credentials {
             match self.pull_once(key, reference, Some(credential)).await {
                 Err(failure) if failure.fault.may_depend_on_credentials() => {
                     refused.get_or_insert(failure);

@@ -17,6 +17,7 @@ pub(crate) mod port_forward;
 pub(crate) mod pull_error;
 pub(crate) mod pull_metrics;
 pub(crate) mod pull_progress;
+pub(crate) mod pull_secrets;
 pub(crate) mod pulled_images;
 pub(crate) mod registry_auth;
 pub(crate) mod spdy;

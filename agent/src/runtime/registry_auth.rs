@@ -1,4 +1,5 @@
-//! The credentials for registries: a file in docker's config.json form, read afresh at each pull.
+//! The credentials for registries: a file in docker's config.json form, read afresh at each pull, or a Secret in the same
+//! form.
 //!
 //! Which entry fits which image follows the kubelet: by registry host (`*` stands for anything within one part
 //! of it), port, and a path in front of the image's; the longest path first.
@@ -6,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,53 +21,50 @@ use crate::pod::image_reference::ImageReference;
 const DEFAULT_REGISTRY: &str = "docker.io";
 const DEFAULT_REGISTRY_KEY: &str = "index.docker.io";
 
-/// What is wrong with the auth file. The rest of it is used all the same: an image that needs no credentials, or
+/// What is wrong with the credentials. The rest of it is used all the same: an image that needs no credentials, or
 /// those of a sound entry, can be pulled. No variant carries a secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistryAuthProblem {
     /// It is there and cannot be read.
-    #[error("the registry auth file {} cannot be read: {source}", path.display())]
+    #[error("the {place} cannot be read: {source}")]
     Read {
-        /// The file.
-        path: PathBuf,
+        /// Which file or Secret.
+        place: String,
         /// Why.
         #[source]
         source: std::io::Error,
     },
     /// It is no JSON, or not of this form.
-    #[error("the registry auth file {} is not in docker's config.json form (line {line}, column {column})", path.display())]
+    #[error("the {place} is not in docker's config.json form (line {line}, column {column})")]
     Form {
-        /// The file.
-        path: PathBuf,
+        /// Which file or Secret.
+        place: String,
         /// Where reading stopped; serde's own message may quote what it found there.
         line: usize,
         /// Where in the line.
         column: usize,
     },
     /// It names a program that keeps the credentials.
-    #[error(
-        "the registry auth file {} uses {field}, which debuglet does not run: put the credentials under \"auths\"",
-        path.display()
-    )]
+    #[error("the {place} uses {field}, which debuglet does not run: put the credentials under \"auths\"")]
     Helper {
-        /// The file.
-        path: PathBuf,
+        /// Which file or Secret.
+        place: String,
         /// `credsStore` or `credHelpers`.
         field: &'static str,
     },
     /// The `auth` of an entry is not `base64(user:password)`.
-    #[error("the registry auth file {} has an entry \"{entry}\" whose \"auth\" is not base64 of user:password", path.display())]
+    #[error("the {place} has an entry \"{entry}\" whose \"auth\" is not base64 of user:password")]
     Entry {
-        /// The file.
-        path: PathBuf,
+        /// Which file or Secret.
+        place: String,
         /// The entry's key.
         entry: String,
     },
     /// Other users of the node can read the secrets.
-    #[error("the registry auth file {} can be read by every user of this node (mode {mode:04o}): chmod 600 it", path.display())]
+    #[error("the {place} can be read by every user of this node (mode {mode:04o}): chmod 600 it")]
     Exposed {
-        /// The file.
-        path: PathBuf,
+        /// Which file or Secret.
+        place: String,
         /// Its permissions.
         mode: u32,
     },
@@ -140,6 +138,7 @@ struct Key {
 impl RegistryAuth {
     /// Reads the file; one that is not there holds no credentials.
     pub(crate) async fn read(path: &Path) -> RegistryAuth {
+        let place = format!("registry auth file {}", path.display());
         let read = async {
             // The permissions are those of the very file that is read.
             let mut file = tokio::fs::File::open(path).await?;
@@ -150,18 +149,14 @@ impl RegistryAuth {
         };
         match read.await {
             Ok((mode, text)) => {
-                let mut auth = RegistryAuth::parse(path, &text);
+                let mut auth = RegistryAuth::parse(&place, &text);
                 if mode & 0o004 != 0 {
-                    let path = path.to_owned();
-                    auth.problems.push(RegistryAuthProblem::Exposed { path, mode });
+                    auth.problems.push(RegistryAuthProblem::Exposed { place, mode });
                 }
                 auth
             }
             Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => RegistryAuth::default(),
-            Err(source) => RegistryAuth::of_problem(RegistryAuthProblem::Read {
-                path: path.to_owned(),
-                source,
-            }),
+            Err(source) => RegistryAuth::of_problem(RegistryAuthProblem::Read { place, source }),
         }
     }
 
@@ -172,27 +167,43 @@ impl RegistryAuth {
         }
     }
 
-    fn parse(path: &Path, text: &[u8]) -> RegistryAuth {
+    fn not_of_this_form(place: &str, invalid: &serde_json::Error) -> RegistryAuth {
+        RegistryAuth::of_problem(RegistryAuthProblem::Form {
+            place: place.to_owned(),
+            line: invalid.line(),
+            column: invalid.column(),
+        })
+    }
+
+    /// Reads docker's config.json; `place` names it in messages.
+    pub(crate) fn parse(place: &str, text: &[u8]) -> RegistryAuth {
         let file: File = match serde_json::from_slice(text) {
             Ok(file) => file,
-            Err(invalid) => {
-                return RegistryAuth::of_problem(RegistryAuthProblem::Form {
-                    path: path.to_owned(),
-                    line: invalid.line(),
-                    column: invalid.column(),
-                });
-            }
+            Err(invalid) => return RegistryAuth::not_of_this_form(place, &invalid),
         };
-        let mut auth = RegistryAuth::default();
+        let mut auth = RegistryAuth::of_entries(place, file.auths);
         let helpers = [
             ("credsStore", !file.creds_store.is_empty()),
             ("credHelpers", !file.cred_helpers.is_empty()),
         ];
         for (field, _) in helpers.into_iter().filter(|(_, used)| *used) {
-            let path = path.to_owned();
-            auth.problems.push(RegistryAuthProblem::Helper { path, field });
+            let place = place.to_owned();
+            auth.problems.push(RegistryAuthProblem::Helper { place, field });
         }
-        for (name, entry) in file.auths {
+        auth
+    }
+
+    /// Reads the older form, `.dockercfg`: the entries alone.
+    pub(crate) fn parse_entries(place: &str, text: &[u8]) -> RegistryAuth {
+        match serde_json::from_slice(text) {
+            Ok(entries) => RegistryAuth::of_entries(place, entries),
+            Err(invalid) => RegistryAuth::not_of_this_form(place, &invalid),
+        }
+    }
+
+    fn of_entries(place: &str, entries: HashMap<String, Entry>) -> RegistryAuth {
+        let mut auth = RegistryAuth::default();
+        for (name, entry) in entries {
             match entry.login() {
                 Ok(Some(login)) => {
                     let key = Key::parse(&name);
@@ -205,17 +216,28 @@ impl RegistryAuth {
                 // A credential helper's entry is empty.
                 Ok(None) => {}
                 Err(NotALogin) => auth.problems.push(RegistryAuthProblem::Entry {
-                    path: path.to_owned(),
+                    place: place.to_owned(),
                     entry: name,
                 }),
             }
         }
-        // The longest path is the most specific; what follows only makes the order the same at each reading.
-        auth.credentials.sort_by(|(a, first), (b, second)| {
+        auth.sort();
+        auth
+    }
+
+    /// Adds another's.
+    pub(crate) fn merge(&mut self, other: RegistryAuth) {
+        self.credentials.extend(other.credentials);
+        self.problems.extend(other.problems);
+        self.sort();
+    }
+
+    /// The longest path is the most specific; what follows only makes the order the same at each reading.
+    fn sort(&mut self) {
+        self.credentials.sort_by(|(a, first), (b, second)| {
             let longest = (b.path.len(), b.host.len()).cmp(&(a.path.len(), a.host.len()));
             longest.then_with(|| first.entry.cmp(&second.entry))
         });
-        auth
     }
 
     /// The credentials to try for an image, in this order.
@@ -328,168 +350,4 @@ impl Entry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECRET: &str = "open-sesame";
-
-    fn parse(text: &str) -> RegistryAuth {
-        RegistryAuth::parse(Path::new("/auth.json"), text.as_bytes())
-    }
-
-    fn entries(auth: &RegistryAuth, image: &str) -> Vec<String> {
-        let image = ImageReference::parse(image).unwrap();
-        auth.credentials_for(&image)
-            .map(|credential| credential.entry.clone())
-            .collect()
-    }
-
-    #[test]
-    fn an_entry_fits_by_host_port_and_whole_path_parts() {
-        for (key, image, fits) in [
-            ("https://index.docker.io/v1/", "busybox", true),
-            ("index.docker.io", "docker.io/bitnami/etcd", true),
-            ("docker.io", "busybox", true),
-            ("docker.io/bitnami", "busybox", false),
-            ("https://index.docker.io/v1/", "quay.io/busybox", false),
-            ("quay.io", "quay.io/team/image", true),
-            ("https://quay.io", "quay.io/team/image", true),
-            ("http://quay.io/v2/", "quay.io/team/image", true),
-            ("QUAY.io", "quay.io/team/image", true),
-            ("quay.io/team", "quay.io/team/image", true),
-            ("quay.io/team/", "quay.io/team/image:1", true),
-            ("quay.io/team/image", "quay.io/team/image", true),
-            ("quay.io/team", "quay.io/team-b/image", false),
-            ("quay.io/team", "quay.io/image", false),
-            ("example.com:5000", "example.com:5000/a", true),
-            ("example.com:5000", "example.com/a", false),
-            ("example.com", "example.com:5000/a", false),
-            ("[::1]:5000", "[::1]:5000/a", true),
-            ("*.example.com", "registry.example.com/a", true),
-            ("*.example.com", "example.com/a", false),
-            ("*.example.com", "a.b.example.com/a", false),
-            (
-                "eu-*-east.example.com:5000/team",
-                "eu-2-east.example.com:5000/team/a",
-                true,
-            ),
-            ("*", "localhost/a", true),
-            ("*.*.com", "registry.example.com/a", true),
-            ("re*try.example.com", "registry.example.com/a", true),
-        ] {
-            let auth = parse(&format!(
-                r#"{{"auths":{{"{key}":{{"username":"u","password":"p"}}}}}}"#
-            ));
-            assert_eq!(!entries(&auth, image).is_empty(), fits, "{key} for {image}");
-        }
-    }
-
-    #[test]
-    fn the_entry_with_the_longest_path_comes_first() {
-        let login = r#"{"username":"u","password":"p"}"#;
-        let auth = parse(&format!(
-            r#"{{"auths":{{"quay.io":{login},"quay.io/a":{login},"quay.io/a/b":{login},"*.io":{login},"quay.io/c":{login}}}}}"#
-        ));
-        assert_eq!(
-            entries(&auth, "quay.io/a/b/c"),
-            ["quay.io/a/b", "quay.io/a", "quay.io", "*.io"]
-        );
-    }
-
-    #[test]
-    fn each_form_of_a_login_is_read() {
-        let encoded = STANDARD.encode("alice:with:colon\0\0");
-        for (entry, expected) in [
-            (
-                r#"{"username":"alice","password":"p"}"#.to_owned(),
-                ("alice", "p", "", ""),
-            ),
-            (
-                format!(r#"{{"auth":"{encoded}"}}"#),
-                ("alice", "with:colon", "", ""),
-            ),
-            (
-                format!(r#"{{"auth":"{encoded}","identitytoken":"t"}}"#),
-                ("", "", "t", ""),
-            ),
-            (
-                r#"{"registrytoken":"t","email":"a@b"}"#.to_owned(),
-                ("", "", "", "t"),
-            ),
-        ] {
-            let auth = parse(&format!(r#"{{"auths":{{"quay.io":{entry}}}}}"#));
-            assert!(auth.problems.is_empty(), "{entry}");
-            let login = &auth.credentials[0].1.auth;
-            let read = (
-                &*login.username,
-                &*login.password,
-                &*login.identity_token,
-                &*login.registry_token,
-            );
-            assert_eq!(read, expected, "{entry}");
-        }
-    }
-
-    #[test]
-    fn a_fault_costs_its_own_entry_and_nothing_else() {
-        let auth = parse(
-            r#"{"credHelpers":{"gcr.io":"gcloud"},"credsStore":"desktop","HttpHeaders":{},
-                "auths":{"a.io":{"auth":"!"},"b.io":{},"c.io":{"username":"u","password":"p"}}}"#,
-        );
-        assert_eq!(entries(&auth, "c.io/x"), ["c.io"]);
-        assert!(entries(&auth, "a.io/x").is_empty() && entries(&auth, "b.io/x").is_empty());
-        let problems: Vec<String> = auth.problems.iter().map(ToString::to_string).collect();
-        assert_eq!(problems.len(), 3, "{problems:?}");
-        for word in ["credsStore", "credHelpers", "\"a.io\""] {
-            assert!(
-                problems.iter().any(|problem| problem.contains(word)),
-                "{word} in {problems:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn no_secret_reaches_a_debug_form_or_a_message() {
-        let encoded = STANDARD.encode(format!("alice:{SECRET}"));
-        let whole = format!(
-            r#"{{"auths":{{"a.io":{{"username":"alice","password":"{SECRET}"}},"b.io":{{"auth":"{encoded}"}},
-                "c.io":{{"identitytoken":"{SECRET}"}},"d.io":{{"registrytoken":"{SECRET}"}},"e.io":{{"auth":"{SECRET}!"}}}}}}"#
-        );
-        let broken = format!(r#"{{"auths":{{"a.io":{{"password":["{SECRET}"]}}}}}}"#);
-        let torn = format!(r#"{{"auths":{{"a.io":{{"password":"{SECRET}"#);
-        for text in [whole, broken, torn] {
-            let auth = parse(&text);
-            let mut shown = format!("{auth:?} {auth:#?}");
-            for problem in &auth.problems {
-                shown += &format!("{problem} {problem:?}");
-            }
-            for credential in auth.credentials.iter().map(|(_, credential)| credential) {
-                shown += &format!("{credential:?} {:?}", credential.auth);
-            }
-            assert!(!shown.contains(SECRET) && !shown.contains(&encoded), "{shown}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_file_may_be_absent_and_should_be_private() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("auth.json");
-        assert!(RegistryAuth::read(&path).await.problems.is_empty());
-        std::fs::write(&path, r#"{"auths":{"a.io":{"username":"u","password":"p"}}}"#).unwrap();
-        for (mode, exposed) in [(0o600, false), (0o640, false), (0o644, true)] {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let auth = RegistryAuth::read(&path).await;
-            assert_eq!(entries(&auth, "a.io/x"), ["a.io"]);
-            let found = matches!(auth.problems[..], [RegistryAuthProblem::Exposed { .. }]);
-            assert_eq!(found, exposed, "{mode:o}");
-        }
-        std::fs::write(&path, "{").unwrap();
-        assert!(
-            RegistryAuth::read(&path)
-                .await
-                .problems
-                .iter()
-                .any(RegistryAuthProblem::may_cost_credentials)
-        );
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use crate::kubernetes::api_server::ApiServer;
 use crate::pod::cgroup::CgroupDriver;
 use crate::pod::node::Node;
 use crate::runtime::client::Runtime;
@@ -17,6 +18,8 @@ use crate::store::events::{Happening, Severity};
 pub(crate) struct Context {
     /// The pods.
     pub(crate) store: Arc<Store>,
+    /// The API server of this node's cluster, where one is configured.
+    pub(crate) api_server: Option<Arc<ApiServer>>,
     /// The runtime.
     pub(crate) runtime: Runtime,
     /// Its images.

@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::files::{self, ContainerFiles};
+use super::objects;
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
 use crate::pod::container_config::{ContainerContext, Image, container_config};
 use crate::pod::discovered::joining::{Hosts, fit, sandbox_of_request};
 use crate::pod::discovered::{DiscoveredPod, ForeignSandbox, discover};
 use crate::pod::etc_hosts::etc_hosts;
+use crate::pod::objects::Objects;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::pod::plan::Held;
 use crate::pod::record::{CreatedContainer, Phase};
@@ -55,6 +57,8 @@ pub(crate) struct Launch {
     pub(crate) cancel: CancellationToken,
     /// Called when a pull begins.
     pub(crate) pulling: Arc<PullingFlag>,
+    /// How many launches of it have failed in a row.
+    pub(crate) tries: u32,
 }
 
 /// A sandbox that somebody else runs, and the pod as it shows there.
@@ -149,11 +153,21 @@ impl Launch {
     }
 
     async fn image(&self) -> Result<ResolvedImage, Outcome> {
-        let request = ImageRequest {
+        let mut request = ImageRequest {
             image: self.container.image.clone().unwrap_or_default(),
             policy: PullPolicy::parse(self.container.image_pull_policy.as_deref().unwrap_or_default()),
             runtime_handler: String::new(),
+            secrets: None,
         };
+        // Only the pods of an API server have secrets, and only a pull needs them.
+        if !self.sandbox.ours
+            && !objects::names_of_pull_secrets(&self.pod).is_empty()
+            && self.context.images.must_pull(&request).await
+        {
+            let secrets = objects::pull_secrets(&self.context, &self.pod, &self.container.name);
+            let read = self.cancel.run_until_cancelled(secrets).await;
+            request.secrets = read.ok_or(Outcome::Done)?;
+        }
         let tell = |event: ImageEvent| {
             if event.reason == "Pulling" {
                 self.pulling.set(true);
@@ -214,6 +228,7 @@ impl Launch {
         let log_folder = PathBuf::from(&sandbox_config.log_directory);
         let files = self.prepare_files(&log_folder).await?;
         let theirs = joined.as_ref().map(|joined| joined.pod.volumes.paths());
+        let objects = self.objects(joined.as_ref()).await?;
         let image_of_config = Image {
             id: image.id.clone(),
             user: ImageUser {
@@ -229,13 +244,18 @@ impl Launch {
             pod_ips: &self.sandbox.ips,
             node: &context.node,
             target: self.target_id.as_deref(),
+            objects: &objects,
             volumes: theirs.as_ref().unwrap_or(&self.volumes),
             etc_hosts: &files.etc_hosts,
             termination_log: &files.termination_log,
         })
         .map_err(|error| {
             self.warn(format!("Error: {error}"));
-            Outcome::failed_for_good("CreateContainerConfigError", error.to_string())
+            if error.may_pass() {
+                objects::not_configured(error.to_string(), self.tries)
+            } else {
+                Outcome::failed_for_good("CreateContainerConfigError", error.to_string())
+            }
         })?;
         if let Some(joined) = &joined {
             let hosts = Hosts {
@@ -273,6 +293,20 @@ impl Launch {
                     RETRY_AFTER,
                 ))
             }
+        }
+    }
+
+    /// The objects of the API server that its variables come from, read now: who may see them may change any time.
+    async fn objects(&self, joined: Option<&Joined>) -> Result<Objects, Outcome> {
+        let owner = joined.map(|joined| joined.pod.owner);
+        let read = objects::objects(&self.context, &self.pod, &self.container, owner);
+        match self.cancel.run_until_cancelled(read).await {
+            Some(Ok(objects)) => Ok(objects),
+            Some(Err(error)) => {
+                self.warn(format!("Error: {error}"));
+                Err(objects::not_configured(error.to_string(), self.tries))
+            }
+            None => Err(Outcome::Done),
         }
     }
 

@@ -7,6 +7,7 @@ mod files;
 pub(crate) mod garbage;
 pub(crate) mod image_garbage;
 mod launch;
+mod objects;
 mod pod_worker;
 mod report;
 mod sandbox;

@@ -57,6 +57,8 @@ pub(super) struct PodWorker {
     shown: Option<Arc<Pod>>,
     crashes: CrashBackOff,
     held: BTreeMap<String, Held>,
+    /// How many launches of a container have failed in a row.
+    failures: BTreeMap<String, u32>,
     /// The containers whose image is there, by name.
     pulled: BTreeSet<String>,
     /// What is known of the targets of its debug containers.
@@ -97,6 +99,7 @@ impl PodWorker {
             shown: None,
             crashes: CrashBackOff::default(),
             held: BTreeMap::new(),
+            failures: BTreeMap::new(),
             pulled: BTreeSet::new(),
             targets: Targets::default(),
             steps: JoinSet::new(),
@@ -439,6 +442,7 @@ impl PodWorker {
         self.launches.insert(name.clone(), cancel.clone());
         let pod = full_pod(view);
         let flag = Arc::clone(&pulling);
+        let tries = self.failures.get(&name).copied().unwrap_or_default();
         self.spawn(&name, async move {
             // Where somebody else runs the pod its volumes are there, and where they are is read when they are needed.
             let volumes = if sandbox.ours {
@@ -460,6 +464,7 @@ impl PodWorker {
                 volumes,
                 cancel,
                 pulling: flag,
+                tries,
             };
             let outcome = if only_pull {
                 launch.pull().await
@@ -516,10 +521,15 @@ impl PodWorker {
                 self.pulled.insert(name);
             }
             Outcome::Seen(container) => {
+                self.failures.remove(&name);
                 self.pulled.insert(name);
                 self.see(*container);
             }
             Outcome::Failed(held) => {
+                if held.of_launch {
+                    let failures = self.failures.entry(name.clone()).or_default();
+                    *failures = failures.saturating_add(1);
+                }
                 self.held.insert(name, held);
                 self.dirty = true;
             }

@@ -75,6 +75,7 @@ pub(super) fn context(folder: &Path, store: &Arc<Store>, shutdown: &Cancellation
     let pulled = Arc::new(PulledImages::load(folder));
     Context {
         store: Arc::clone(store),
+        api_server: None,
         images: Images::new(runtime.clone(), PathBuf::new(), pulled, shutdown.clone()),
         runtime,
         log_dir: folder.join("logs"),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::pod::objects::NoObjects;
 use serde_json::{Map, Value, json};
 
 /// What a kubelet sent, see the file's `about`.
@@ -79,6 +80,7 @@ impl Case {
             pod_ips: &self.pod_ips,
             node: &self.node,
             target: self.target,
+            objects: &Objects::none(NoObjects::NoApiServer),
             volumes: &volumes.into(),
             etc_hosts: Path::new("/ETC_HOSTS"),
             termination_log: Path::new("/TERMINATION_LOG"),

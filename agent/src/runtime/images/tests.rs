@@ -159,6 +159,7 @@ fn request(policy: PullPolicy) -> ImageRequest {
         image: IMAGE.to_owned(),
         policy,
         runtime_handler: String::new(),
+        secrets: None,
     }
 }
 
