@@ -254,7 +254,7 @@ impl Config {
                 auth_file: or(draft.auth_file, DEFAULT_AUTH_FILE),
             },
             discovery: Discovery {
-                enabled: draft.discovery_enabled.unwrap_or(false),
+                enabled: draft.discovery_enabled.unwrap_or(true),
             },
             kubernetes: Kubernetes {
                 kubeconfig: draft.kubeconfig.unwrap_or(KubeconfigSetting::Kubelet),

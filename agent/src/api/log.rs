@@ -126,7 +126,8 @@ pub(crate) async fn get(
 }
 
 /// The container's log file and, where it is known, the runtime's id of the container that wrote it. The runtime says
-/// where it is; where it knows the container no more, or is away, the log folder does.
+/// where it is; where it knows the container no more, or is away, the record of a debug container does, or the log
+/// folder.
 async fn log_of(
     context: &Context,
     pod: &Pod,
@@ -146,6 +147,12 @@ async fn log_of(
         }
     }
     let name = &container.spec.name;
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    if let Some(path) = context.store.log_path(uid, name)
+        && tokio::fs::try_exists(&path).await.unwrap_or_default()
+    {
+        return Ok((path, id.map(str::to_owned)));
+    }
     let folder = context.log_dir.join(log_folder(pod)).join(name);
     let place = usize::from(id.is_some_and(|id| !container.is_newest(id)));
     let kept = attempts(folder).await.unwrap_or_default();

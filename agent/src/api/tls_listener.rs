@@ -81,7 +81,12 @@ pub(crate) struct TlsListener {
 }
 
 /// Listening, and what to greet clients with.
-type Open = (TcpListener, TlsAcceptor);
+struct Open {
+    socket: TcpListener,
+    acceptor: TlsAcceptor,
+    /// As they were before the certificates were looked at: they may be set before anybody is served.
+    clocks: Clocks,
+}
 
 /// A [`TlsListener`] and what came of its first attempt to listen: the kubeconfig is written and connections wait to be
 /// accepted, or not, and it is tried again while it is served.
@@ -105,7 +110,7 @@ impl BoundTls {
         loop {
             listener.report(store, &attempt);
             match attempt {
-                Ok((socket, acceptor)) => return listener.accept_all(&socket, acceptor, &server).await,
+                Ok(open) => return listener.accept_all(open, &server).await,
                 Err(error) => {
                     let message = error.to_string();
                     if message != told {
@@ -136,7 +141,7 @@ impl TlsListener {
 
     fn report(&self, store: &Store, attempt: &Result<Open, ListenError>) {
         let listening = match attempt {
-            Ok((socket, _)) => socket.local_addr().unwrap_or(self.listen),
+            Ok(open) => open.socket.local_addr().unwrap_or(self.listen),
             Err(_) => self.listen,
         };
         store.report_node(|report| {
@@ -166,13 +171,18 @@ impl TlsListener {
         // What is left of an earlier process's connections does not hold the port.
         socket.set_reuseaddr(true).map_err(failed)?;
         socket.bind(self.listen).map_err(failed)?;
+        let clocks = Clocks::now();
         let acceptor = self.prepare(socket.local_addr().map_err(failed)?).await?;
-        let listener = socket.listen(BACKLOG).map_err(failed)?;
+        let socket = socket.listen(BACKLOG).map_err(failed)?;
         tracing::info!(
             "the API listens on https://{}",
-            listener.local_addr().unwrap_or(self.listen)
+            socket.local_addr().unwrap_or(self.listen)
         );
-        Ok((listener, acceptor))
+        Ok(Open {
+            socket,
+            acceptor,
+            clocks,
+        })
     }
 
     /// Has certificates that are good for a while, tells root how to connect, and answers how to greet clients.
@@ -203,13 +213,17 @@ impl TlsListener {
         names
     }
 
-    async fn accept_all(&self, listener: &TcpListener, mut acceptor: TlsAcceptor, server: &Arc<Server>) {
-        let listening = listener.local_addr().unwrap_or(self.listen);
+    async fn accept_all(&self, open: Open, server: &Arc<Server>) {
+        let Open {
+            socket,
+            mut acceptor,
+            mut clocks,
+        } = open;
+        let listening = socket.local_addr().unwrap_or(self.listen);
         let places = places();
         let mut strangers = Strangers::new(MAX_STRANGERS);
         let mut renewals = interval_at(Instant::now() + RENEWAL, RENEWAL);
         let mut clock_looks = interval_at(Instant::now() + CLOCK_LOOK, CLOCK_LOOK);
-        let mut clocks = Clocks::now();
         loop {
             let accepted = tokio::select! {
                 () = server.shutdown().cancelled() => return,
@@ -228,7 +242,7 @@ impl TlsListener {
                     }
                     continue;
                 }
-                accepted = accept(listener, &places, &mut strangers) => accepted,
+                accepted = accept(&socket, &places, &mut strangers) => accepted,
             };
             match accepted {
                 Ok((stream, place, stranger)) => {

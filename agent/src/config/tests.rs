@@ -49,7 +49,7 @@ path = "/srv/manifests"
 [registry]
 auth_file = "/srv/auth.json"
 [discovery]
-enabled = true
+enabled = false
 [kubernetes]
 kubeconfig = "/srv/kubeconfig"
 take_over = "never"
@@ -76,7 +76,7 @@ kubelet_down_seconds = 5
             registry: Registry {
                 auth_file: PathBuf::from("/srv/auth.json")
             },
-            discovery: Discovery { enabled: true },
+            discovery: Discovery { enabled: false },
             kubernetes: Kubernetes {
                 kubeconfig: KubeconfigSetting::File(PathBuf::from("/srv/kubeconfig")),
                 take_over: TakeOver::Never,

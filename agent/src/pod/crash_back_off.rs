@@ -97,6 +97,7 @@ mod tests {
             message: String::new(),
             image: String::new(),
             image_id: String::new(),
+            log_path: String::new(),
         }
     }
 

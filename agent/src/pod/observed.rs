@@ -1,6 +1,6 @@
 //! What the runtime says of one pod, in the few words that the rules need.
 
-use super::record::{Phase, Record};
+use super::record::Record;
 
 /// A moment, in nanoseconds since the Unix epoch, as CRI gives it; 0 means that it has not come yet.
 pub(crate) type Nanoseconds = i64;
@@ -28,12 +28,8 @@ impl ObservedPod {
     /// The container of an ephemeral container's record: the one that was created for it, if that is there, else the
     /// newest of its name.
     pub(crate) fn of_record(&self, record: &Record) -> Option<&ObservedContainer> {
-        let created = match &record.phase {
-            Phase::Created(created) => Some(created),
-            Phase::Stopping { created } | Phase::Ended { created, .. } => created.as_ref(),
-            Phase::Accepted => None,
-        };
-        created
+        record
+            .created()
             .and_then(|created| {
                 self.containers
                     .iter()
@@ -112,4 +108,6 @@ pub(crate) struct ObservedContainer {
     pub(crate) image: String,
     /// The image's digest reference: a Kubernetes status' `imageID`.
     pub(crate) image_id: String,
+    /// The file on the host that its output goes to; empty where it has none.
+    pub(crate) log_path: String,
 }

@@ -1,6 +1,8 @@
 //! The record of one ephemeral container's launch: what must be on disk before each step, so that its process
 //! is started at most once (see "At most once" in `agent/ARCHITECTURE.md`).
 
+use std::path::PathBuf;
+
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, EphemeralContainer};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,10 @@ pub(crate) struct CreatedContainer {
     pub(crate) sandbox_id: String,
     /// Which run of the runtime made it: see `runtime::instance`.
     pub(crate) runtime_instance: String,
+    /// The file on the host that its output goes to. In somebody else's pod that follows from how its sandbox was asked
+    /// for, which nobody can tell any more once it is gone. None in records that were written before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log_path: Option<PathBuf>,
 }
 
 /// How far a launch has come, as far as the disk knows.
@@ -59,4 +65,15 @@ pub(crate) struct Record {
     /// How far it has come.
     #[serde(flatten)]
     pub(crate) phase: Phase,
+}
+
+impl Record {
+    /// The container that was created for it, as far as the disk knows.
+    pub(crate) fn created(&self) -> Option<&CreatedContainer> {
+        match &self.phase {
+            Phase::Accepted => None,
+            Phase::Created(created) => Some(created),
+            Phase::Stopping { created } | Phase::Ended { created, .. } => created.as_ref(),
+        }
+    }
 }

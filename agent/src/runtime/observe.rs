@@ -212,5 +212,6 @@ pub(super) fn observed_container(status: ContainerStatus, sandbox_id: &str) -> O
         message: status.message,
         image: status.image.unwrap_or_default().image,
         image_id: status.image_ref,
+        log_path: status.log_path,
     }
 }

@@ -135,7 +135,8 @@ impl Discovery {
                 continue;
             }
             let look = look_of(sandbox, &containers);
-            if self.looks.get(&uid) != Some(&look) {
+            // One that is here no more was buried since it was shown.
+            if self.looks.get(&uid) != Some(&look) || !self.store.has_pod(&uid) {
                 match self.detail(&sandbox.id).await {
                     Ok(Some(pod)) => changed.push(pod),
                     // Gone since it was listed.

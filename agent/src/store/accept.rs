@@ -112,7 +112,7 @@ impl Store {
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (new, mut with_new, version) = {
             let inner = self.lock();
-            let entry = inner.pods.get(&uid).ok_or(AcceptError::NoSuchPod)?;
+            let entry = inner.held(&uid, &writing).ok_or(AcceptError::NoSuchPod)?;
             if !is_meant(entry, &wanted) {
                 return Err(AcceptError::Conflict);
             }
@@ -200,9 +200,9 @@ impl Store {
         .await
         .map_err(|error| match error {
             super::progress::AdvanceError::Disk(error) => StopError::Disk(error),
-            super::progress::AdvanceError::Gone | super::progress::AdvanceError::NotEnded => {
-                StopError::NoSuchContainer
-            }
+            super::progress::AdvanceError::Gone
+            | super::progress::AdvanceError::NotEnded
+            | super::progress::AdvanceError::Stays => StopError::NoSuchContainer,
             super::progress::AdvanceError::ShuttingDown => StopError::ShuttingDown,
         })?;
         self.launch(namespace, pod, container)

@@ -2,7 +2,7 @@
 //! written about their ephemeral containers outlives them, like that of pods of ours.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -45,6 +45,11 @@ impl Store {
         self.lock().pods.get(uid).is_some_and(Entry::is_foreign)
     }
 
+    /// Whether there is a pod with this UID, whoever runs it.
+    pub(crate) fn has_pod(&self, uid: &str) -> bool {
+        self.lock().pods.contains_key(uid)
+    }
+
     /// Whether there is a pod that somebody else runs.
     pub(crate) fn has_foreign(&self) -> bool {
         self.lock().pods.values().any(Entry::is_foreign)
@@ -68,6 +73,11 @@ impl Store {
         let before = self.lock().history.version();
         for found in changed {
             let uid = found.pod.metadata.uid.clone().unwrap_or_default();
+            // Its worker may be about to bury it: it is back before that, or comes out of its grave.
+            let writing = self.writing(&uid);
+            let _writing = writing
+                .as_ref()
+                .map(|writing| writing.lock().unwrap_or_else(PoisonError::into_inner));
             let buried = self.lock().tombstones.contains_key(&uid);
             // A static pod that comes back under its UID does not run its debug containers again.
             let records = match buried.then(|| self.disk.records(&uid)) {
@@ -90,36 +100,56 @@ impl Store {
             inner.tombstones.remove(&uid);
             inner.show(&uid, found, records);
         }
-        let mut inner = self.lock();
-        let gone: Vec<String> = inner
-            .pods
-            .iter()
-            .filter(|(uid, entry)| entry.is_foreign() && !ready.contains(*uid))
-            .filter(|(uid, entry)| entry.records.is_empty() || !listed.contains(*uid))
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        let mut without_records = Vec::new();
-        for uid in gone {
-            if inner.hide(&uid) {
-                without_records.push(uid);
-            }
+        let gone: Vec<(String, Arc<Mutex<()>>)> = {
+            let inner = self.lock();
+            let gone = inner.pods.iter().filter(|(uid, entry)| {
+                entry.is_foreign()
+                    && !ready.contains(*uid)
+                    && (entry.records.is_empty() || !listed.contains(*uid))
+            });
+            gone.map(|(uid, entry)| (uid.clone(), Arc::clone(&entry.writing)))
+                .collect()
+        };
+        for (uid, writing) in gone {
+            self.hide(&uid, &writing, listed.contains(&uid));
         }
-        let version = inner.history.version();
-        drop(inner);
+        let version = self.lock().history.version();
         // Most looks see nothing new: nobody is woken for them.
         if version != before {
             self.announce(version);
         }
-        if !without_records.is_empty() {
-            // A manifest may have waited for the name.
-            self.name_freed.notify_one();
-        }
-        for uid in without_records {
-            if let Err(error) = self.disk.remove_pod(&uid) {
-                tracing::warn!("{error}");
-            }
-        }
         refused
+    }
+
+    /// Takes away a pod of which there is no ready sandbox any more; `listed` says whether the runtime has any of it.
+    /// Whoever writes its first debug container meanwhile is waited for, so that no record is without a pod.
+    fn hide(&self, uid: &str, writing: &Arc<Mutex<()>>, listed: bool) {
+        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = {
+            let mut inner = self.lock();
+            let Some(entry) = inner.held(uid, writing) else {
+                return;
+            };
+            if !entry.records.is_empty() {
+                if !listed {
+                    inner.let_go(uid);
+                }
+                return;
+            }
+            entry.wake.notify_one();
+            let version = inner.publish(uid, ChangeKind::Deleted);
+            inner.pods.remove(uid);
+            version
+        };
+        self.announce(version);
+        // A manifest may have waited for the name.
+        self.name_freed.notify_one();
+        // Only one whose first debug container could not be written down has a folder.
+        if self.disk.pod_dir(uid).exists()
+            && let Err(error) = self.disk.remove_pod(uid)
+        {
+            tracing::warn!("{error}");
+        }
     }
 }
 
@@ -170,17 +200,11 @@ impl Inner {
         }
     }
 
-    /// Takes away a pod of which there is no ready sandbox any more; true if nothing is left to be done about it.
-    fn hide(&mut self, uid: &str) -> bool {
+    /// Has the worker of a pod with debug containers write down how they ended, and bury it.
+    fn let_go(&mut self, uid: &str) {
         let Some(entry) = self.pods.get_mut(uid) else {
-            return true;
+            return;
         };
-        if entry.records.is_empty() {
-            entry.wake.notify_one();
-            self.publish(uid, ChangeKind::Deleted);
-            self.pods.remove(uid);
-            return true;
-        }
         if entry.removal().is_none() {
             entry.wanted = Wanted::Removed(Removal {
                 grace_seconds: 0,
@@ -189,7 +213,6 @@ impl Inner {
             entry.wake.notify_one();
             self.publish(uid, ChangeKind::Modified);
         }
-        false
     }
 }
 

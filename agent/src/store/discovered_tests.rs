@@ -14,6 +14,7 @@ use crate::store::claim::Holder;
 use crate::store::create::CreateError;
 use crate::store::delete::{DeleteError, Deletion};
 use crate::store::disk::Disk;
+use crate::store::progress::AdvanceError;
 
 fn store(folder: &Path) -> Arc<Store> {
     Store::load("node1", Disk::open(folder).unwrap()).unwrap().0
@@ -45,17 +46,20 @@ async fn look(store: &Arc<Store>, changed: Vec<DiscoveredPod>, ready: &[&str], l
 }
 
 async fn debug(store: &Arc<Store>) {
+    store.accept("shop", "till", wanted(), DryRun::No).await.unwrap();
+}
+
+fn wanted() -> WantedList {
     let container = EphemeralContainer {
         name: "debugger".to_owned(),
         image: Some("busybox".to_owned()),
         ..EphemeralContainer::default()
     };
-    let wanted = WantedList {
+    WantedList {
         uid: None,
         resource_version: None,
         containers: vec![container],
-    };
-    store.accept("shop", "till", wanted, DryRun::No).await.unwrap();
+    }
 }
 
 fn shown(store: &Store) -> Option<Arc<Pod>> {
@@ -108,6 +112,61 @@ async fn a_pod_with_debug_containers_stays_until_the_runtime_has_forgotten_it() 
     assert!(is_leaving(&store));
     look(&store, vec![found("u1", "two")], &["u1"], &["u1"]).await;
     assert!(!is_leaving(&store), "it is back");
+}
+
+#[tokio::test]
+async fn a_pod_that_is_back_is_not_buried() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = store(folder.path());
+        look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+        debug(&store).await;
+        end(&store, "u1").await;
+        look(&store, vec![], &[], &[]).await;
+        look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+        let buried = store.forget("u1").await;
+        assert!(matches!(buried, Err(AdvanceError::Stays)), "{buried:?}");
+        assert!(store.has_pod("u1"));
+    }
+    let store = store(folder.path());
+    assert_eq!(store.view("u1").unwrap().records.len(), 1);
+}
+
+#[tokio::test]
+async fn a_pod_that_went_and_came_back_is_for_another_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+    let before = store.view("u1").unwrap().wake;
+    look(&store, vec![found("u1", "two")], &["u1"], &["u1"]).await;
+    assert!(Arc::ptr_eq(&before, &store.view("u1").unwrap().wake), "it stayed");
+    look(&store, vec![], &[], &[]).await;
+    // The worker of before is told, and finds that the pod is not its own any more.
+    before.notified().await;
+    look(&store, vec![found("u1", "two")], &["u1"], &["u1"]).await;
+    assert!(!Arc::ptr_eq(&before, &store.view("u1").unwrap().wake));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_debug_container_that_is_accepted_while_its_pod_goes_is_never_without_a_pod() {
+    for round in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+        let accepting = {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.accept("shop", "till", wanted(), DryRun::No).await })
+        };
+        look(&store, vec![], &[], &[]).await;
+        let accepted = accepting.await.unwrap();
+        assert_eq!(
+            accepted.is_ok(),
+            store.has_pod("u1"),
+            "round {round}: {accepted:?}"
+        );
+        let kept = folder.path().join("pods/u1/ephemeral/debugger.json").exists();
+        assert_eq!(kept, accepted.is_ok(), "round {round}");
+    }
 }
 
 #[tokio::test]

@@ -303,6 +303,7 @@ fn fail_closed(name: &str) -> KeptRecord {
         container_id: String::new(),
         sandbox_id: String::new(),
         runtime_instance: String::new(),
+        log_path: None,
     };
     KeptRecord {
         order: usize::MAX,

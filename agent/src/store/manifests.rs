@@ -422,6 +422,7 @@ impl<'a> Application<'a> {
                 container_id: String::new(),
                 sandbox_id: String::new(),
                 runtime_instance: String::new(),
+                log_path: None,
             });
         }
         Phase::Accepted

@@ -329,6 +329,15 @@ impl Store {
             .cloned()
     }
 
+    /// Where the log of an ephemeral container is, as its record says; none where nothing was created, or not by this
+    /// version.
+    pub(crate) fn log_path(&self, uid: &str, container: &str) -> Option<PathBuf> {
+        let inner = self.lock();
+        let records = &inner.pods.get(uid)?.records;
+        let record = records.iter().find(|record| record.spec.name == container)?;
+        record.created()?.log_path.clone()
+    }
+
     /// How launches came out.
     pub(crate) fn launch_metrics(&self) -> LaunchMetrics {
         self.lock().launch_clock.metrics()
@@ -362,6 +371,11 @@ impl Store {
         Some((entry.key.uid.clone(), Arc::clone(&entry.writing)))
     }
 
+    /// What is held while the files of the pod with this UID are written.
+    fn writing(&self, uid: &str) -> Option<Arc<Mutex<()>>> {
+        self.lock().pods.get(uid).map(|entry| Arc::clone(&entry.writing))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing that runs under the lock can leave it half done.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -379,6 +393,13 @@ fn announce(versions: &watch::Sender<u64>, version: u64) {
 }
 
 impl Inner {
+    /// The pod with this UID, unless it went before `writing` was held: one that came back has a place of its own.
+    fn held(&self, uid: &str, writing: &Arc<Mutex<()>>) -> Option<&Entry> {
+        self.pods
+            .get(uid)
+            .filter(|entry| Arc::ptr_eq(&entry.writing, writing))
+    }
+
     fn by_name(&self, namespace: &str, name: &str) -> Option<&Entry> {
         self.newest(namespace, name, |_| true)
     }

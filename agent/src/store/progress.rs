@@ -29,6 +29,9 @@ pub(crate) enum AdvanceError {
     /// The pod cannot be forgotten while one of its ephemeral containers has no end on disk.
     #[error("an ephemeral container has not ended")]
     NotEnded,
+    /// The pod cannot be forgotten because it is not to go any more: somebody else runs it, and it is back.
+    #[error("the pod is back")]
+    Stays,
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -52,6 +55,8 @@ pub(crate) struct View {
     pub(crate) status: PodStatus,
     /// Whether somebody else runs the pod.
     pub(crate) foreign: bool,
+    /// What wakes its worker: a pod that went and came back under its UID has another one.
+    pub(crate) wake: Arc<Notify>,
 }
 
 /// What a worker has to say of its pod.
@@ -102,6 +107,7 @@ impl Store {
             removal: entry.removal(),
             status: entry.status.clone(),
             foreign: entry.is_foreign(),
+            wake: Arc::clone(&entry.wake),
         })
     }
 
@@ -127,16 +133,11 @@ impl Store {
         container: &str,
         next: impl FnOnce(&Phase) -> Option<Phase>,
     ) -> Result<Phase, AdvanceError> {
-        let writing = self
-            .lock()
-            .pods
-            .get(uid)
-            .map(|entry| Arc::clone(&entry.writing))
-            .ok_or(AdvanceError::Gone)?;
+        let writing = self.writing(uid).ok_or(AdvanceError::Gone)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (order, mut record) = {
             let inner = self.lock();
-            let records = &inner.pods.get(uid).ok_or(AdvanceError::Gone)?.records;
+            let records = &inner.held(uid, &writing).ok_or(AdvanceError::Gone)?.records;
             let order = records
                 .iter()
                 .position(|record| record.spec.name == container)
@@ -194,7 +195,7 @@ impl Store {
         }
     }
 
-    /// Buries a pod of which nothing is left in the runtime: the records of a manifest's pod stay on disk as a
+    /// Buries a pod that is to go and of which nothing is left in the runtime: the records of a manifest's pod stay on disk as a
     /// tombstone.
     pub(crate) async fn forget(self: &Arc<Self>, uid: &str) -> Result<(), AdvanceError> {
         let store = Arc::clone(self);
@@ -206,16 +207,14 @@ impl Store {
 
     fn forget_blocking(&self, uid: &str) -> Result<(), AdvanceError> {
         let now = Timestamp::now();
-        let writing = self
-            .lock()
-            .pods
-            .get(uid)
-            .map(|entry| Arc::clone(&entry.writing))
-            .ok_or(AdvanceError::Gone)?;
+        let writing = self.writing(uid).ok_or(AdvanceError::Gone)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = {
             let inner = self.lock();
-            let entry = inner.pods.get(uid).ok_or(AdvanceError::Gone)?;
+            let entry = inner.held(uid, &writing).ok_or(AdvanceError::Gone)?;
+            if entry.removal().is_none() {
+                return Err(AdvanceError::Stays);
+            }
             // One that was accepted at the last moment has still to be ended.
             if !entry
                 .records

@@ -1,6 +1,7 @@
 //! The end of a container: its last words, and for an ephemeral one the record that says how it ended, for ever.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +110,7 @@ pub(crate) async fn ephemeral(
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let found = observed.of_record(record);
     let sandbox_id = found.map(|found| found.sandbox_id.clone()).unwrap_or_default();
+    let log_path = PathBuf::from(found.map(|found| found.log_path.clone()).unwrap_or_default());
     match step {
         EphemeralStep::Nothing | EphemeralStep::Foreign | EphemeralStep::Launch => Outcome::Done,
         EphemeralStep::Start {
@@ -117,7 +119,7 @@ pub(crate) async fn ephemeral(
         } => {
             // A stop may have been accepted since the plan was made: then nothing is started any more.
             let phase = if unrecorded {
-                record_created(context, &uid, name, &container_id, &sandbox_id).await
+                record_created(context, &uid, name, &container_id, &sandbox_id, &log_path).await
             } else {
                 context.store.advance(&uid, name, |_| None).await
             };
@@ -132,7 +134,7 @@ pub(crate) async fn ephemeral(
             }
         }
         EphemeralStep::Adopt { container_id } => {
-            written(record_created(context, &uid, name, &container_id, &sandbox_id).await)
+            written(record_created(context, &uid, name, &container_id, &sandbox_id, &log_path).await)
         }
         EphemeralStep::Discard { container_id } => {
             let back = |phase: &Phase| matches!(phase, Phase::Created(_)).then_some(Phase::Accepted);
@@ -228,11 +230,8 @@ pub(crate) async fn last_words(
         .unwrap_or_default();
     let mut left = message::from_file(&content);
     if message::falls_back_to_log(policy, container.exit_code, &container.reason, content.is_empty()) {
-        let log = context
-            .log_dir
-            .join(log_folder(pod))
-            .join(log_path(&container.name, container.attempt));
-        left = logs::termination_message(&log).await.unwrap_or_default();
+        let log = Path::new(&container.log_path);
+        left = logs::termination_message(log).await.unwrap_or_default();
     }
     let containers = pod.spec.as_ref().map_or(1, |spec| {
         spec.containers.len()
@@ -244,7 +243,7 @@ pub(crate) async fn last_words(
 }
 
 /// The last `bytes` of a file; nothing where it cannot be read, as when its pod was never here.
-fn read_end(file: &std::path::Path, bytes: usize) -> Vec<u8> {
+fn read_end(file: &Path, bytes: usize) -> Vec<u8> {
     use std::io::{Read, Seek, SeekFrom};
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = std::fs::File::open(file)?;

@@ -29,41 +29,37 @@ pub(crate) fn remove_logs(log_dir: &Path, pods: &[GonePod]) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the logs of these containers of debuglet's from the folder of a pod that somebody else ran, and the folder
-/// where nothing else is left in it.
-/// `log_file` is what the names of such logs begin with.
-pub(crate) fn remove_own_logs(
-    log_dir: &Path,
-    pod: &GonePod,
-    containers: &[String],
-    log_file: &str,
-) -> io::Result<()> {
-    let Some(folder) = log_folder(log_dir, pod) else {
-        return Ok(());
-    };
-    for name in containers {
-        let own = folder.join(name);
-        let files = match std::fs::read_dir(&own) {
+/// Removes these logs of debuglet's containers in pods that somebody else ran, with what was rotated away of them and
+/// the links to them, and their folders where nothing else is left in those.
+pub(crate) fn remove_own_logs(log_dir: &Path, logs: impl Iterator<Item = PathBuf>) -> io::Result<()> {
+    for log in logs {
+        let (Some(folder), Some(log_file)) = (log.parent(), log.file_name()) else {
+            continue;
+        };
+        let files = match std::fs::read_dir(folder) {
             Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
             files => files?,
         };
         // Somebody else's container may have had the name, before or since: its logs are called otherwise.
+        let log_file = log_file.to_string_lossy();
         for file in files {
             let file = file?;
-            if file.file_name().to_string_lossy().starts_with(log_file) {
+            if file.file_name().to_string_lossy().starts_with(&*log_file) {
                 std::fs::remove_file(file.path())?;
             }
         }
-        LogLinks::beside(log_dir).remove_into(&[own.join(log_file)])?;
-        let _ = std::fs::remove_dir(own);
+        LogLinks::beside(log_dir).remove_into(std::slice::from_ref(&log))?;
+        // Not empty: there is something that is not ours. So is a folder elsewhere that the sandbox named.
+        let _ = std::fs::remove_dir(folder);
+        if let Some(of_pod) = folder.parent().filter(|of_pod| of_pod.parent() == Some(log_dir)) {
+            let _ = std::fs::remove_dir(of_pod);
+        }
     }
-    // Not empty: it is not ours.
-    let _ = std::fs::remove_dir(folder);
     Ok(())
 }
 
 /// `NAMESPACE_NAME_UID`; `None` where a part could lead out of the folder or to more than one pod.
-fn log_folder(log_dir: &Path, pod: &GonePod) -> Option<PathBuf> {
+pub(crate) fn log_folder(log_dir: &Path, pod: &GonePod) -> Option<PathBuf> {
     let parts = [&pod.namespace, &pod.name, &pod.uid];
     let sound = parts.iter().all(|part| !part.is_empty() && !part.contains('/'));
     sound.then(|| log_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid)))
@@ -83,17 +79,25 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "a line").unwrap();
         }
-        let pod = GonePod {
-            namespace: "shop".to_owned(),
-            name: "till".to_owned(),
-            uid: "uid".to_owned(),
-        };
-        let containers = ["dbg".to_owned(), "ours".to_owned(), "never-made".to_owned()];
-        remove_own_logs(&logs, &pod, &containers, "debuglet.log").unwrap();
+        let elsewhere = root.path().join("till-logs/dbg");
+        std::fs::create_dir_all(&elsewhere).unwrap();
+        for file in ["0.log", "0.log.20261121-031241", "main.log"] {
+            std::fs::write(elsewhere.join(file), "a line").unwrap();
+        }
+        let own = [
+            folder.join("dbg/debuglet.log"),
+            folder.join("ours/debuglet.log"),
+            folder.join("never-made/debuglet.log"),
+            elsewhere.join("0.log"),
+        ];
+        remove_own_logs(&logs, own.into_iter()).unwrap();
         assert!(folder.join("dbg/0.log").is_file(), "the kubelet's own");
         assert!(!folder.join("dbg/debuglet.log").exists());
         assert!(!folder.join("ours").exists());
         assert!(folder.join("main/0.log").is_file());
+        let left = std::fs::read_dir(&elsewhere).unwrap();
+        let left: Vec<_> = left.map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(left, ["main.log"], "in a folder that the sandbox named");
     }
 
     #[test]

@@ -61,6 +61,12 @@ pub(crate) struct Launch {
     pub(crate) tries: u32,
 }
 
+/// A container that was created.
+struct Made {
+    container_id: String,
+    log_path: PathBuf,
+}
+
 /// A sandbox that somebody else runs, and the pod as it shows there.
 struct Joined {
     sandbox: ForeignSandbox,
@@ -113,8 +119,11 @@ impl Launch {
         if self.cancel.is_cancelled() {
             return Outcome::Done;
         }
-        let container_id = match Box::pin(self.create(&image)).await {
-            Ok(container_id) => container_id,
+        let Made {
+            container_id,
+            log_path,
+        } = match Box::pin(self.create(&image)).await {
+            Ok(made) => made,
             Err(outcome) => return outcome,
         };
         if self.ephemeral {
@@ -124,6 +133,7 @@ impl Launch {
                 &self.container.name,
                 &container_id,
                 &self.sandbox.id,
+                &log_path,
             )
             .await
             {
@@ -221,7 +231,7 @@ impl Launch {
         })
     }
 
-    async fn create(&self, image: &ResolvedImage) -> Result<String, Outcome> {
+    async fn create(&self, image: &ResolvedImage) -> Result<Made, Outcome> {
         let context = &self.context;
         let joined = self.joined().await?;
         let sandbox_config = self.sandbox_config(joined.as_ref())?;
@@ -264,7 +274,7 @@ impl Launch {
             };
             fit(&mut config, &joined.sandbox, hosts);
         }
-        let log = log_folder.join(&config.log_path);
+        let log_path = log_folder.join(&config.log_path);
         let request = CreateContainerRequest {
             pod_sandbox_id: self.sandbox.id.clone(),
             config: Some(config),
@@ -281,8 +291,11 @@ impl Launch {
                     message,
                 );
                 let container_id = answer.into_inner().container_id;
-                self.link_log(&container_id, &log);
-                Ok(container_id)
+                self.link_log(&container_id, &log_path);
+                Ok(Made {
+                    container_id,
+                    log_path,
+                })
             }
             Err(status) => {
                 let error = RuntimeError::new("create container", &self.container.name, &status);
@@ -407,11 +420,13 @@ pub(crate) async fn record_created(
     name: &str,
     container_id: &str,
     sandbox_id: &str,
+    log_path: &Path,
 ) -> Result<Phase, AdvanceError> {
     let created = CreatedContainer {
         container_id: container_id.to_owned(),
         sandbox_id: sandbox_id.to_owned(),
         runtime_instance: instance(context.runtime.socket()).await,
+        log_path: Some(log_path.to_path_buf()).filter(|path| !path.as_os_str().is_empty()),
     };
     context
         .store
@@ -474,6 +489,8 @@ pub(crate) fn disk_failed(error: &AdvanceError) -> Outcome {
             tracing::error!("{error}");
             Outcome::failed("CreateContainerError", error.to_string(), RETRY_SLOWLY)
         }
-        AdvanceError::Gone | AdvanceError::NotEnded | AdvanceError::ShuttingDown => Outcome::Done,
+        AdvanceError::Gone | AdvanceError::NotEnded | AdvanceError::Stays | AdvanceError::ShuttingDown => {
+            Outcome::Done
+        }
     }
 }

@@ -15,6 +15,7 @@ mod signals;
 mod step;
 mod target;
 pub(crate) mod volumes;
+mod waits;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -16,10 +16,10 @@ use super::launch::{Launch, PullingFlag};
 use super::signals::{Signal, Signals};
 use super::step::{Outcome, RETRY_AFTER, now};
 use super::target::Targets;
+use super::waits::Waits;
 use super::{ending, report, sandbox};
 use crate::pod::crash_back_off::CrashBackOff;
 use crate::pod::defaults;
-use crate::pod::deletion::Removal;
 use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
 use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation};
@@ -65,15 +65,10 @@ pub(super) struct PodWorker {
     targets: Targets,
     steps: JoinSet<(String, Outcome)>,
     busy: BTreeMap<String, Arc<PullingFlag>>,
-    /// Ends the waits for images: set when the pod goes or the agent stops.
-    cancel: CancellationToken,
+    /// Ends the waits of the steps.
+    waits: Waits,
     /// Ends the wait for one container's image: set when it is stopped.
     launches: BTreeMap<String, CancellationToken>,
-    /// Ends every other wait, but never a create or a start: set when the agent stops, or when the pod is to go sooner
-    /// than it was told to, as what is waited for then must be asked anew.
-    waits: CancellationToken,
-    /// How the pod was being removed at the last turn.
-    removal: Option<Removal>,
     /// The agent stops.
     shutdown: CancellationToken,
 }
@@ -104,10 +99,8 @@ impl PodWorker {
             targets: Targets::default(),
             steps: JoinSet::new(),
             busy: BTreeMap::new(),
-            cancel: shutdown.child_token(),
+            waits: Waits::new(&shutdown),
             launches: BTreeMap::new(),
-            waits: shutdown.child_token(),
-            removal: None,
             shutdown,
         }
     }
@@ -125,6 +118,7 @@ impl PodWorker {
                 self.ended(ended);
             }
         }
+        self.waits.end();
         while self.steps.join_next().await.is_some() {}
     }
 
@@ -132,6 +126,10 @@ impl PodWorker {
     /// is known; `None` once the pod is gone.
     async fn turn(&mut self) -> Option<Option<Duration>> {
         let view = self.context.store.view(&self.uid)?;
+        if !Arc::ptr_eq(&view.wake, &self.signal.wake) {
+            // The pod went and came back under its UID: it gets a worker of its own, which that wakes.
+            return None;
+        }
         if view.foreign
             && !self
                 .shown
@@ -142,10 +140,7 @@ impl PodWorker {
             self.dirty = true;
             self.shown = Some(Arc::clone(&view.pod));
         }
-        if let Some(removal) = view.removal {
-            self.cancel.cancel();
-            self.hasten(removal, plan::grace(&view.pod));
-        }
+        self.waits.follow(view.removal, plan::grace(&view.pod));
         for record in &view.records {
             if let (Phase::Stopping { .. }, Some(launch)) =
                 (&record.phase, self.launches.get(&record.spec.name))
@@ -324,16 +319,14 @@ impl PodWorker {
                 self.spawn_wait(SANDBOX, async move { sandbox::remove(&context, &id).await });
             }
             Action::Forget => {
-                let made = |record: &&Record| matches!(record.phase, Phase::Ended { created: Some(_), .. });
-                let own = view
-                    .records
-                    .iter()
-                    .filter(made)
-                    .map(|record| record.spec.name.clone());
-                let foreign = view.foreign.then(|| own.collect::<Vec<_>>());
+                let created = view.records.iter().filter_map(|record| {
+                    let created = record.created()?;
+                    Some((record.spec.name.clone(), created.log_path.clone()))
+                });
+                let foreign = view.foreign.then(|| created.collect::<Vec<_>>());
                 self.spawn(SANDBOX, async move {
                     match foreign {
-                        Some(containers) => sandbox::forget_foreign(&context, &pod, &containers).await,
+                        Some(created) => sandbox::forget_foreign(&context, &pod, created).await,
                         None => sandbox::forget(&context, &pod).await,
                     }
                 });
@@ -438,7 +431,7 @@ impl PodWorker {
         };
         let name = container.name.clone();
         let pulling = PullingFlag::new(Arc::clone(&self.signal.wake));
-        let (context, cancel) = (Arc::clone(&self.context), self.cancel.child_token());
+        let (context, cancel) = (Arc::clone(&self.context), self.waits.for_image());
         self.launches.insert(name.clone(), cancel.clone());
         let pod = full_pod(view);
         let flag = Arc::clone(&pulling);
@@ -486,21 +479,10 @@ impl PodWorker {
     /// Like `spawn`, for a step that may be cut short: the runtime takes it back, or goes on by itself, or is asked
     /// again, be it by the next agent.
     fn spawn_wait(&mut self, name: &str, step: impl Future<Output = Outcome> + Send + 'static) {
-        let waits = self.waits.clone();
+        let waits = self.waits.for_others();
         self.spawn(name, async move {
             waits.run_until_cancelled(step).await.unwrap_or(Outcome::Done)
         });
-    }
-
-    /// Cuts the stops under way short where the pod is to go sooner than they were told; before it was to go at all,
-    /// that was its own grace.
-    fn hasten(&mut self, removal: Removal, own_grace: i64) {
-        let told = self.removal.map_or(own_grace, |before| before.grace_seconds);
-        if removal.grace_seconds < told {
-            self.waits.cancel();
-            self.waits = self.shutdown.child_token();
-        }
-        self.removal = Some(removal);
     }
 
     fn ended(&mut self, ended: Result<(String, Outcome), tokio::task::JoinError>) {

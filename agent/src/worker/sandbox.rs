@@ -136,12 +136,23 @@ pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
     bury(context, uid).await
 }
 
-/// Cleans up after a pod that somebody else ran: only what debuglet made for its `containers`.
-pub(crate) async fn forget_foreign(context: &Context, pod: &Pod, containers: &[String]) -> Outcome {
+/// Cleans up after a pod that somebody else ran: only what debuglet made for its containers, which are given by their
+/// names and the paths of their logs.
+pub(crate) async fn forget_foreign(
+    context: &Context,
+    pod: &Pod,
+    created: Vec<(String, Option<PathBuf>)>,
+) -> Outcome {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let _ = tokio::fs::remove_dir_all(context.store.pod_dir(uid).join("containers")).await;
     let log_file = log_file(Owner::of(&pod.metadata.annotations.clone().unwrap_or_default()));
-    if let Err(error) = garbage::remove_own_logs(&context.log_dir, &gone_pod(pod), containers, log_file) {
+    let folder = garbage::log_folder(&context.log_dir, &gone_pod(pod));
+    // Where the record does not say, it is where it is in pods whose sandbox says nothing else.
+    let by_rule = |name: &str| Some(folder.as_ref()?.join(name).join(log_file));
+    let logs = created
+        .into_iter()
+        .filter_map(|(name, kept)| kept.or_else(|| by_rule(&name)));
+    if let Err(error) = garbage::remove_own_logs(&context.log_dir, logs) {
         tracing::warn!(
             pod = pod_name(pod),
             "cannot remove its debug containers' logs: {error}"
@@ -162,6 +173,7 @@ fn gone_pod(pod: &Pod) -> GonePod {
 async fn bury(context: &Context, uid: &str) -> Outcome {
     match std::sync::Arc::clone(&context.store).forget(uid).await {
         Ok(()) | Err(AdvanceError::Gone) => Outcome::Forgotten,
+        Err(AdvanceError::Stays) => Outcome::Done,
         Err(error) => Outcome::failed("Terminating", error.to_string(), RETRY_SLOWLY),
     }
 }

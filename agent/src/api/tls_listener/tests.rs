@@ -42,12 +42,22 @@ impl Node {
     }
 
     async fn start_on(listen: &str, folder: TempDir) -> Node {
+        Node::start_late(listen, folder, Duration::ZERO).await
+    }
+
+    /// Serves so long after it was bound.
+    async fn start_late(listen: &str, folder: TempDir, later: Duration) -> Node {
         let state_dir = folder.path().join("state");
         let disk = Disk::open(&state_dir).expect("a state folder");
         let (store, _) = Store::load("node1", disk).expect("a store");
         let api = Api::bind(settings(listen, folder.path()))
             .await
             .expect("a socket");
+        if !later.is_zero() {
+            tokio::time::pause();
+            tokio::time::advance(later).await;
+            tokio::time::resume();
+        }
         let shutdown = CancellationToken::new();
         let context = context(folder.path(), &store, &shutdown);
         Node {
@@ -263,17 +273,25 @@ async fn a_certificate_that_has_ended_is_turned_away_and_the_nodes_own_are_made_
 
 #[tokio::test]
 async fn certificates_that_near_their_end_are_made_anew_while_it_runs() {
-    made_anew_after(RENEWAL + Duration::from_secs(1)).await;
+    made_anew_after(Node::start().await, RENEWAL + Duration::from_secs(1)).await;
 }
 
 #[tokio::test]
 async fn certificates_that_end_by_a_clock_that_was_set_are_made_anew_at_the_next_look_at_the_clock() {
     // Time passes, and the clock does not show it.
-    made_anew_after(CLOCK_LOOK * 3).await;
+    made_anew_after(Node::start().await, CLOCK_LOOK * 3).await;
 }
 
-async fn made_anew_after(later: Duration) {
-    let node = Node::start().await;
+#[tokio::test]
+async fn certificates_that_end_by_a_clock_that_was_set_before_anybody_was_served_are_made_anew_soon() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Node::start_late("127.0.0.1:0", folder, CLOCK_LOOK * 3).await;
+    node.ready().await;
+    // Less than a clock may be off: what was set was set before.
+    made_anew_after(node, CLOCK_LOOK - Duration::from_secs(1)).await;
+}
+
+async fn made_anew_after(node: Node, later: Duration) {
     let kubeconfig = node.folder.path().join(KUBECONFIG);
     let first = std::fs::read_to_string(&kubeconfig).expect("a kubeconfig");
     let served = |stream: &TlsStream<TcpStream>| {

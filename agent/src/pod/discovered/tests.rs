@@ -61,6 +61,7 @@ fn recorded_containers() -> Vec<ForeignContainer> {
                 message: String::new(),
                 image: status["image"]["image"].as_str().expect("an image").to_owned(),
                 image_id: String::new(),
+                log_path: String::new(),
             },
             annotations: strings(&status["annotations"]),
             mounts: config.mounts.clone(),

@@ -223,6 +223,7 @@ mod tests {
             container_id: "c1".to_owned(),
             sandbox_id: READY.to_owned(),
             runtime_instance: INSTANCE.to_owned(),
+            log_path: None,
         }
     }
 
@@ -261,6 +262,7 @@ mod tests {
             message: String::new(),
             image: String::new(),
             image_id: String::new(),
+            log_path: String::new(),
         }
     }
 

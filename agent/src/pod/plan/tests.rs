@@ -79,6 +79,7 @@ impl Scene {
             message: String::new(),
             image: String::new(),
             image_id: String::new(),
+            log_path: String::new(),
         });
         self
     }
@@ -149,6 +150,7 @@ fn created() -> Phase {
         container_id: "dbg-0".to_owned(),
         sandbox_id: "s0".to_owned(),
         runtime_instance: INSTANCE.to_owned(),
+        log_path: None,
     })
 }
 

@@ -32,6 +32,7 @@ fn container(name: &str, attempt: u32, state: ContainerState) -> ObservedContain
         message: String::new(),
         image: "registry/busybox:1".into(),
         image_id: "registry/busybox@sha256:1".into(),
+        log_path: String::new(),
     }
 }
 
