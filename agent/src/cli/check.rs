@@ -1,6 +1,7 @@
 //! `debuglet check`: what this node has and lacks. It asks the node itself, so that it works without a running agent.
 
 mod api;
+mod cluster;
 mod host;
 mod runtime;
 
@@ -132,6 +133,7 @@ async fn look(config: &Config) -> Vec<Finding> {
     let mut findings = vec![host::permissions()];
     findings.extend(runtime::look(config).await);
     findings.extend(api::look(config).await);
+    findings.push(cluster::look(config).await);
     findings.extend(host::folders(config));
     findings.extend(host::disks(config));
     findings.extend(host::registry(config).await);

@@ -122,6 +122,15 @@ struct NodeReport {
     runtime: RuntimeReport,
     kubelet: KubeletReport,
     manifests: ManifestsReport,
+    kubernetes: KubernetesReport,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct KubernetesReport {
+    server: String,
+    answers: bool,
+    message: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -176,6 +185,17 @@ impl NodeReport {
             notices.push(format!(
                 "A kubelet runs here{evidence}: pods of {} are not started.",
                 self.manifests.path
+            ));
+        }
+        let Self { kubernetes, .. } = self;
+        if !kubernetes.answers && !kubernetes.message.is_empty() {
+            let server = match kubernetes.server.as_str() {
+                "" => String::new(),
+                server => format!(" {server}"),
+            };
+            notices.push(format!(
+                "The API server{server} does not answer: {}",
+                kubernetes.message
             ));
         }
         for problem in &self.manifests.problems {

@@ -1,38 +1,55 @@
-//! One API server, for everyone who speaks to it: the client, and whether it answers.
+//! One API server, for everyone who speaks to it: the client, made anew when what it was made from has changed, and
+//! whether it answers.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::watch;
 
-use crate::config::{KUBELET_KUBECONFIG, KubeconfigSetting};
+use super::credential_files::CredentialFiles;
+use super::credentials::{self, Credentials, CredentialsError};
+use super::failure::{Verdict, verdict, words};
+use crate::config::KubeconfigSetting;
+
+/// How long a connection to it may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may be silent before a request counts as not answered.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long before they end credentials are got anew.
+const RENEW_BEFORE: SignedDuration = SignedDuration::from_secs(60);
+/// How long they are used at least: a program that gives expired ones is not run for every request.
+const USE_AT_LEAST: SignedDuration = SignedDuration::from_secs(10);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiServerError {
-    /// The kubeconfig cannot be read, or says what cannot be used.
-    #[error("cannot use the kubeconfig {file}: {source}")]
-    Kubeconfig {
-        /// The file.
-        file: String,
+    /// There are no credentials.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// They make no client.
+    #[error("cannot make a client of the API server from {from}: {}", words(source))]
+    Client {
+        /// Where the credentials come from.
+        from: String,
         /// What is wrong.
-        source: kube::config::KubeconfigError,
+        source: kube::Error,
     },
-    /// This is not a pod of a cluster.
-    #[error("cannot find the API server from within: {0}")]
-    InCluster(#[source] kube::config::InClusterError),
-    /// What the kubeconfig says makes no client.
-    #[error("cannot make a client of the API server: {0}")]
-    Client(#[source] kube::Error),
+}
+
+impl ApiServerError {
+    /// Whether there is simply no kubeconfig, which where none was asked for is no trouble.
+    pub(crate) fn is_not_there(&self) -> bool {
+        matches!(self, Self::Credentials(CredentialsError::NotThere { .. }))
+    }
 }
 
 /// Whether the API server answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// Nobody has asked yet.
+    /// Nobody has asked yet, or there is nobody to ask: the kubelet's kubeconfig is not there.
     #[default]
     Unknown,
     /// It did when it was last asked.
@@ -44,12 +61,23 @@ pub(crate) enum Reach {
 /// The API server of this node's cluster.
 pub(crate) struct ApiServer {
     kubeconfig: KubeconfigSetting,
-    client: Mutex<Option<Client>>,
+    made: Mutex<Option<Made>>,
+    address: Mutex<String>,
     reach: watch::Sender<Reach>,
 }
 
+/// Clients, and what they were made from.
+#[derive(Clone)]
+struct Made {
+    asking: Client,
+    watching: Client,
+    files: CredentialFiles,
+    /// Until when they can be used.
+    until: Option<Timestamp>,
+}
+
 impl fmt::Debug for ApiServer {
-    /// Without the client, which holds credentials.
+    /// Without the clients, which hold credentials.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("ApiServer")
@@ -60,39 +88,48 @@ impl fmt::Debug for ApiServer {
 }
 
 impl ApiServer {
-    /// The one that the configuration names; none where it names none, or the kubelet's kubeconfig is not there.
+    /// The one that the configuration names; none where it names none. Whether its kubeconfig is there is looked at when
+    /// a client is asked for: a node may join its cluster later.
     pub(crate) fn configured(setting: &KubeconfigSetting) -> Option<ApiServer> {
-        match setting {
-            KubeconfigSetting::Off => return None,
-            KubeconfigSetting::Kubelet if !Path::new(KUBELET_KUBECONFIG).exists() => return None,
-            _ => {}
+        if *setting == KubeconfigSetting::Off {
+            return None;
         }
         Some(ApiServer {
             kubeconfig: setting.clone(),
-            client: Mutex::new(None),
+            made: Mutex::new(None),
+            address: Mutex::default(),
             reach: watch::Sender::new(Reach::Unknown),
         })
     }
 
-    /// A client of it, whether or not it answers.
+    /// A client for requests, which fail when they are not answered in time. To be asked for anew each time: one is made
+    /// from what the files say now.
     pub(crate) async fn client(&self) -> Result<Client, ApiServerError> {
-        if let Some(client) = self.kept() {
-            return Ok(client);
-        }
-        let config = match &self.kubeconfig {
-            KubeconfigSetting::InCluster => kube::Config::incluster().map_err(ApiServerError::InCluster)?,
-            KubeconfigSetting::File(file) => from_file(file).await?,
-            KubeconfigSetting::Kubelet | KubeconfigSetting::Off => {
-                from_file(Path::new(KUBELET_KUBECONFIG)).await?
-            }
-        };
-        let client = Client::try_from(config).map_err(ApiServerError::Client)?;
-        *self.lock() = Some(client.clone());
-        Ok(client)
+        Ok(self.made().await?.asking)
+    }
+
+    /// A client for watches, which may be silent as long as they like.
+    pub(crate) async fn watching_client(&self) -> Result<Client, ApiServerError> {
+        Ok(self.made().await?.watching)
+    }
+
+    /// Where it is, `https://...`; empty until a kubeconfig was read.
+    pub(crate) fn address(&self) -> String {
+        lock(&self.address).clone()
+    }
+
+    /// Where address and credentials come from, in words.
+    pub(crate) fn described(&self) -> String {
+        credentials::kubeconfig_of(&self.kubeconfig)
+            .map_or_else(|| "in-cluster".to_owned(), |file| file.display().to_string())
+    }
+
+    /// Whether a kubeconfig that is not there is no trouble: nobody has asked for one.
+    pub(crate) fn may_be_missing(&self) -> bool {
+        self.kubeconfig == KubeconfigSetting::Kubelet
     }
 
     /// Whether it answers, and when that changes.
-    #[allow(dead_code, reason = "the next steps stand on it")]
     pub(crate) fn reach(&self) -> watch::Receiver<Reach> {
         self.reach.subscribe()
     }
@@ -107,6 +144,21 @@ impl ApiServer {
         self.set(Reach::Away(reason.to_owned()));
     }
 
+    /// Takes in how a request to it failed, and says why in one line. A refusal is an answer, too; one because of the
+    /// credentials has them read anew.
+    pub(crate) fn saw(&self, error: &kube::Error) -> String {
+        let reason = words(error);
+        match verdict(error) {
+            Verdict::Answered => self.answered(),
+            Verdict::Refused => {
+                *lock(&self.made) = None;
+                self.failed(&reason);
+            }
+            Verdict::Away => self.failed(&reason),
+        }
+        reason
+    }
+
     fn set(&self, reach: Reach) {
         self.reach.send_if_modified(|current| {
             let changed = *current != reach;
@@ -115,24 +167,107 @@ impl ApiServer {
         });
     }
 
-    fn kept(&self) -> Option<Client> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Client>> {
-        self.client
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    async fn made(&self) -> Result<Made, ApiServerError> {
+        let kept = lock(&self.made).clone();
+        if let Some(kept) = kept.filter(Made::is_fresh) {
+            return Ok(kept);
+        }
+        let credentials = credentials::read(&self.kubeconfig).await?;
+        *lock(&self.address) = credentials.config.cluster_url.to_string();
+        let made = Made::from(credentials).map_err(|source| ApiServerError::Client {
+            from: self.described(),
+            source,
+        })?;
+        *lock(&self.made) = Some(made.clone());
+        Ok(made)
     }
 }
 
-async fn from_file(file: &Path) -> Result<kube::Config, ApiServerError> {
-    let named = |source| ApiServerError::Kubeconfig {
-        file: file.display().to_string(),
-        source,
-    };
-    let kubeconfig = Kubeconfig::read_from(file).map_err(named)?;
-    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .map_err(named)
+impl Made {
+    fn from(credentials: Credentials) -> Result<Made, kube::Error> {
+        let mut config = credentials.config;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        config.read_timeout = None;
+        let watching = Client::try_from(config.clone())?;
+        config.read_timeout = Some(ANSWER_TIMEOUT);
+        config.reset_reader_on_write = true;
+        let at_least = Timestamp::now().saturating_add(USE_AT_LEAST).ok();
+        let renewal = |end: Timestamp| end.saturating_sub(RENEW_BEFORE).ok().max(at_least);
+        Ok(Made {
+            asking: Client::try_from(config)?,
+            watching,
+            files: credentials.files,
+            until: credentials.expire.and_then(renewal),
+        })
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.until.is_none_or(|until| Timestamp::now() < until) && self.files.are_unchanged()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn write(file: &Path, server: &str) {
+        let text = format!(
+            r#"{{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{{"name": "c", "cluster": {{"server": "{server}"}}}}],
+            "users": [{{"name": "u", "user": {{"token": "SECRET"}}}}],
+            "contexts": [{{"name": "c", "context": {{"cluster": "c", "user": "u"}}}}]}}"#
+        );
+        std::fs::write(file, text).expect("written");
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_may_come_later_and_is_read_anew_when_it_changes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("kubelet.conf");
+        let server = ApiServer::configured(&KubeconfigSetting::File(file.clone())).expect("a server");
+        let error = server.client().await.err().expect("no kubeconfig");
+        assert!(error.is_not_there(), "{error}");
+        write(&file, "https://10.0.0.1:6443");
+        server.client().await.expect("a client");
+        assert_eq!(server.address(), "https://10.0.0.1:6443/");
+        write(&file, "https://10.0.0.20:6443");
+        server.watching_client().await.expect("a client");
+        assert_eq!(server.address(), "https://10.0.0.20:6443/");
+        assert!(!format!("{server:?}").contains("SECRET"));
+    }
+
+    #[tokio::test]
+    async fn whose_credentials_are_refused_reads_them_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("kubeconfig");
+        write(&file, "https://10.0.0.1:6443");
+        let server = ApiServer::configured(&KubeconfigSetting::File(file)).expect("a server");
+        server.client().await.expect("a client");
+        let refused = |code| {
+            let status = kube::core::Status {
+                code,
+                message: "no".to_owned(),
+                ..kube::core::Status::default()
+            };
+            kube::Error::Api(Box::new(status))
+        };
+        server.saw(&refused(403));
+        assert!(lock(&server.made).is_some());
+        assert_eq!(*server.reach().borrow(), Reach::Answers);
+        server.saw(&refused(401));
+        assert!(lock(&server.made).is_none());
+        assert_eq!(*server.reach().borrow(), Reach::Away("no".to_owned()));
+    }
+
+    #[test]
+    fn only_a_configuration_that_says_so_has_no_server() {
+        assert!(ApiServer::configured(&KubeconfigSetting::Off).is_none());
+        assert!(ApiServer::configured(&KubeconfigSetting::Kubelet).is_some());
+    }
 }

@@ -2,4 +2,9 @@
 //! asks it is elsewhere.
 
 pub(crate) mod api_server;
+pub(crate) mod back_off;
+mod credential_files;
+mod credentials;
+mod exec_plugin;
+mod failure;
 pub(crate) mod objects;

@@ -1,52 +1,253 @@
-//! The pods of this node as the API server knows them: watched by `spec.nodeName`, and merged into the store.
+//! The pods of this node as the API server knows them: listed and watched by `spec.nodeName`, and merged into the store.
+//!
+//! A watch that the server ends in good order goes on where it was. After anything else there is a new list: behind the
+//! same address may be another server by then, one that was restored from a backup, to which our version means nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::runtime::watcher::{self, Event};
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::kubernetes::api_server::ApiServer;
+use crate::kubernetes::api_server::{ANSWER_TIMEOUT, ApiServer, Reach};
+use crate::kubernetes::back_off::BackOff;
 use crate::store::Store;
 use crate::store::kubernetes::KubernetesChange;
+use crate::store::node_report::KubernetesReport;
 
-/// How long an API server that does not answer is left alone.
-const RETRY: Duration = Duration::from_secs(5);
+/// How many pods come in one answer.
+const PAGE: u32 = 100;
+/// How long the server is asked to keep a watch, in seconds; it is ended somewhere between, so that not all nodes begin
+/// theirs together.
+const WATCH_SECONDS: std::ops::Range<u32> = 240..290;
+/// After this long without a word (a server sends a bookmark each minute) it is asked whether it is still there.
+const SILENCE: Duration = Duration::from_secs(90);
+/// A watch that has lasted as long was one: the failures before it are forgotten.
+const LASTED: Duration = Duration::from_secs(10);
 
-/// Keeps what the store knows from the API server what that says, until `shutdown`.
-pub(crate) async fn run(api_server: Arc<ApiServer>, store: Arc<Store>, shutdown: CancellationToken) {
-    let follow = async {
-        loop {
-            if let Err(error) = follow(&api_server, &store).await {
-                tracing::warn!("the API server's pods cannot be watched: {error}");
-                api_server.failed(&error);
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    };
-    shutdown.run_until_cancelled(follow).await;
+/// How a watch ended.
+#[derive(Debug)]
+enum End {
+    /// In good order: it can go on at this version.
+    At(String),
+    /// So that all must be listed anew.
+    Lost,
 }
 
-/// Follows the watch until it fails; answers why, in words.
-async fn follow(api_server: &ApiServer, store: &Store) -> Result<(), String> {
-    let client = api_server.client().await.map_err(|error| error.to_string())?;
-    let of_node = watcher::Config::default().fields(&format!("spec.nodeName={}", store.node_name()));
-    let events = kube::runtime::watcher(Api::<Pod>::all(client), of_node);
-    pin_mut!(events);
-    let mut listed = Vec::new();
-    while let Some(event) = events.next().await {
-        let event = event.map_err(|error| error.to_string())?;
-        api_server.answered();
-        match event {
-            Event::Init => listed.clear(),
-            Event::InitApply(pod) => listed.push(pod),
-            Event::InitDone => store.apply_kubernetes(KubernetesChange::All(std::mem::take(&mut listed))),
-            Event::Apply(pod) => store.apply_kubernetes(KubernetesChange::Applied(Box::new(pod))),
-            Event::Delete(pod) => store.apply_kubernetes(KubernetesChange::Gone(Box::new(pod))),
+/// Keeps what the store knows from the API server what that says, and the node report what becomes of asking it, until
+/// `shutdown`.
+pub(crate) async fn run(api_server: Arc<ApiServer>, store: Arc<Store>, shutdown: CancellationToken) {
+    let both = async {
+        tokio::join!(follow(&api_server, &store), report(&api_server, &store));
+    };
+    shutdown.run_until_cancelled(both).await;
+}
+
+/// Says in the store whether the API server answers.
+async fn report(api_server: &ApiServer, store: &Store) {
+    let mut reach = api_server.reach();
+    loop {
+        let now = reach.borrow_and_update().clone();
+        match &now {
+            Reach::Unknown => {}
+            Reach::Answers => tracing::info!("the API server {} answers", api_server.address()),
+            Reach::Away(reason) => tracing::warn!("the API server's pods are not known: {reason}"),
+        }
+        let report = match now {
+            Reach::Unknown => KubernetesReport::default(),
+            Reach::Answers => KubernetesReport {
+                server: api_server.address(),
+                credentials: api_server.described(),
+                answers: true,
+                message: String::new(),
+            },
+            Reach::Away(message) => KubernetesReport {
+                server: api_server.address(),
+                credentials: api_server.described(),
+                answers: false,
+                message,
+            },
+        };
+        store.report_node(|node| node.kubernetes = report);
+        if reach.changed().await.is_err() {
+            return;
         }
     }
-    Ok(())
+}
+
+/// Lists and watches, for ever.
+async fn follow(api_server: &ApiServer, store: &Store) {
+    let mut back_off = BackOff::default();
+    let mut version = None;
+    loop {
+        let began = Instant::now();
+        let outcome = watch(api_server, store, version.take()).await;
+        let lasted = began.elapsed() > LASTED;
+        if lasted {
+            back_off.reset();
+        }
+        match outcome {
+            Ok(End::At(reached)) if lasted => {
+                version = Some(reached);
+                continue;
+            }
+            Ok(_) => {}
+            Err(Some(reason)) => api_server.failed(&reason),
+            Err(None) => {}
+        }
+        tokio::time::sleep(back_off.next(rand::random())).await;
+    }
+}
+
+/// Lists, unless there is a `version` at which a watch was, and watches. Fails with a reason, or without one where there
+/// is no kubeconfig and need not be one.
+async fn watch(
+    api_server: &ApiServer,
+    store: &Store,
+    version: Option<String>,
+) -> Result<End, Option<String>> {
+    let asking = api_server.client().await.map_err(|error| {
+        let is_trouble = !(error.is_not_there() && api_server.may_be_missing());
+        is_trouble.then(|| error.to_string())
+    })?;
+    let watching = api_server
+        .watching_client()
+        .await
+        .map_err(|error| Some(error.to_string()))?;
+    let of_node = format!("spec.nodeName={}", store.node_name());
+    let mut version = match version {
+        Some(version) => version,
+        None => list(api_server, store, &Api::all(asking.clone()), &of_node).await?,
+    };
+
+    let seconds = rand::random_range(WATCH_SECONDS);
+    let parameters = WatchParams::default().fields(&of_node).timeout(seconds);
+    let pods: Api<Pod> = Api::all(watching);
+    let begun = timeout(ANSWER_TIMEOUT, pods.watch(&parameters, &version)).await;
+    let events = begun
+        .map_err(|_| Some("it does not begin a watch".to_owned()))?
+        .map_err(|error| Some(api_server.saw(&error)))?;
+    api_server.answered();
+    pin_mut!(events);
+    let mut spoke = false;
+    loop {
+        let Ok(event) = timeout(SILENCE, events.next()).await else {
+            let alive = asking.apiserver_version().await;
+            alive.map_err(|error| Some(api_server.saw(&error)))?;
+            continue;
+        };
+        let Some(event) = event else {
+            // One that never said a word may be of a server that has not come to our version yet.
+            return Ok(if spoke { End::At(version) } else { End::Lost });
+        };
+        let event = event.map_err(|error| Some(api_server.saw(&error)))?;
+        let Some((reached, change)) = read(event)? else {
+            return Ok(End::Lost);
+        };
+        if goes_back(&version, &reached) {
+            tracing::warn!("the API server's versions went back from {version} to {reached}: listing anew");
+            return Ok(End::Lost);
+        }
+        version = reached;
+        spoke = true;
+        if let Some(change) = change {
+            store.apply_kubernetes(change);
+        }
+    }
+}
+
+/// Lists all pods of the node, page by page, and answers the version at which they are this.
+async fn list(
+    api_server: &ApiServer,
+    store: &Store,
+    pods: &Api<Pod>,
+    of_node: &str,
+) -> Result<String, Option<String>> {
+    let mut parameters = ListParams::default().fields(of_node).limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = pods.list(&parameters).await;
+        let page = page.map_err(|error| Some(api_server.saw(&error)))?;
+        all.extend(page.items.into_iter().map(slim));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => parameters = parameters.continue_token(&token),
+            None => {
+                store.apply_kubernetes(KubernetesChange::All(all));
+                return Ok(page.metadata.resource_version.unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// The version that an event has brought, and what it changes. None where the server has forgotten our version
+/// (410), so that all is to be listed anew.
+fn read(event: WatchEvent<Pod>) -> Result<Option<(String, Option<KubernetesChange>)>, Option<String>> {
+    let version = |pod: &Pod| pod.metadata.resource_version.clone().unwrap_or_default();
+    let told = |pod: Pod, change: fn(Box<Pod>) -> KubernetesChange| {
+        Ok(Some((version(&pod), Some(change(Box::new(slim(pod)))))))
+    };
+    match event {
+        WatchEvent::Added(pod) | WatchEvent::Modified(pod) => told(pod, KubernetesChange::Applied),
+        WatchEvent::Deleted(pod) => told(pod, KubernetesChange::Gone),
+        WatchEvent::Bookmark(bookmark) => Ok(Some((bookmark.metadata.resource_version, None))),
+        WatchEvent::Error(status) if status.code == 410 => Ok(None),
+        WatchEvent::Error(status) => Err(Some(status.message.clone())),
+    }
+}
+
+/// Without what nobody here reads: who wrote which field is as long as the pod itself.
+fn slim(mut pod: Pod) -> Pod {
+    pod.metadata.managed_fields = None;
+    pod
+}
+
+/// Whether a version is older than the one before it: Kubernetes' are numbers that only grow, so this is another history.
+fn goes_back(before: &str, now: &str) -> bool {
+    match (before.parse::<u64>(), now.parse::<u64>()) {
+        (Ok(before), Ok(now)) => now < before,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_history_whose_versions_go_back_is_another() {
+        for (before, now, expected) in [
+            ("10", "11", false),
+            ("10", "10", false),
+            ("10", "9", true),
+            ("100", "11", true),
+            ("", "11", false),
+            ("x", "y", false),
+        ] {
+            assert_eq!(goes_back(before, now), expected, "{before} {now}");
+        }
+    }
+
+    #[test]
+    fn an_event_brings_its_version_and_a_forgotten_one_asks_for_a_list() {
+        let event = |value| serde_json::from_value::<WatchEvent<Pod>>(value).expect("an event");
+        let pod = json!({"metadata": {"name": "cart", "resourceVersion": "7", "managedFields": [{}]}});
+        let Ok(Some((version, Some(KubernetesChange::Applied(pod))))) =
+            read(event(json!({"type": "ADDED", "object": pod})))
+        else {
+            panic!("a pod was added")
+        };
+        assert_eq!((version.as_str(), pod.metadata.managed_fields), ("7", None));
+        let bookmark = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"resourceVersion": "8"}});
+        let read_bookmark = read(event(json!({"type": "BOOKMARK", "object": bookmark})));
+        assert!(matches!(read_bookmark, Ok(Some((version, None))) if version == "8"));
+        let failure = |code| json!({"type": "ERROR", "object": {"code": code, "message": "why"}});
+        assert!(matches!(read(event(failure(410))), Ok(None)));
+        assert!(matches!(read(event(failure(500))), Err(Some(reason)) if reason == "why"));
+    }
 }

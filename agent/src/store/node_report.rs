@@ -18,6 +18,22 @@ pub(crate) struct NodeReport {
     pub(crate) api: ApiReport,
     /// The manifests folder.
     pub(crate) manifests: ManifestsReport,
+    /// The API server of the node's cluster.
+    pub(crate) kubernetes: KubernetesReport,
+}
+
+/// The API server of the node's cluster; all empty where there is none, or it was not asked yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct KubernetesReport {
+    /// Where it is: `https://...`; empty where that cannot be read.
+    pub(crate) server: String,
+    /// Where that and the credentials were read: a kubeconfig, or `in-cluster`.
+    pub(crate) credentials: String,
+    /// Whether it answered when it was last asked.
+    pub(crate) answers: bool,
+    /// Why not, if it did not.
+    pub(crate) message: String,
 }
 
 /// The API over TLS; all empty where the configuration turns it off.

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::eventually::eventually_within;
@@ -18,12 +19,30 @@ const TOKENS: &str = "admin,admin,admin,system:masters\nnode1,system:node:node1,
 /// Longer than the first start takes on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
+/// The name and the groups of the node's certificates.
+const NODE_SUBJECT: &str = "/O=system:nodes/CN=system:node:node1";
+
+/// A certificate for a day with a key of its own.
+const NEW_CERTIFICATE: [&str; 10] = [
+    "openssl",
+    "req",
+    "-x509",
+    "-days",
+    "1",
+    "-nodes",
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:P-256",
+];
+
 /// A running control plane. Killed when dropped.
 #[derive(Debug)]
 pub struct ControlPlane {
     folder: PathBuf,
-    api_server: Process,
-    etcd: Process,
+    /// None while it is stopped.
+    api_server: Mutex<Option<Process>>,
+    etcd: Mutex<Option<Process>>,
 }
 
 impl ControlPlane {
@@ -34,7 +53,8 @@ impl ControlPlane {
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("tokens.csv"), TOKENS).unwrap();
         for user in ["admin", "node1"] {
-            std::fs::write(folder.join(user), kubeconfig(user)).unwrap();
+            let token = serde_json::json!({ "token": user }).to_string();
+            std::fs::write(folder.join(user), kubeconfig(user, &token)).unwrap();
         }
         node.run([
             "openssl",
@@ -45,18 +65,27 @@ impl ControlPlane {
         ])
         .await
         .succeeded();
-        let etcd = start_etcd(node, &folder);
-        let api_server = start_api_server(node, &folder);
         let plane = ControlPlane {
             folder,
-            api_server,
-            etcd,
+            api_server: Mutex::default(),
+            etcd: Mutex::default(),
         };
-        let kubectl = super::Kubectl::new(node, super::KubectlVersion::V1_36, &plane.kubeconfig());
+        plane.make_authority(node).await;
+        plane.start_etcd(node);
+        plane.start_api_server(node).await;
+        plane
+    }
+
+    /// Starts the API server, which is stopped, and waits until it is ready.
+    pub async fn start_api_server(&self, node: &Node) {
+        *self.api_server.lock().unwrap() = Some(start_api_server(node, &self.folder));
+        let kubectl = super::Kubectl::new(node, super::KubectlVersion::V1_36, &self.kubeconfig());
         eventually_within(READY_WITHIN, "kube-apiserver is ready", async || {
-            assert!(plane.etcd.runs(), "etcd ended:\n{}", plane.etcd.stderr());
-            let server = &plane.api_server;
-            assert!(server.runs(), "kube-apiserver ended:\n{}", server.stderr());
+            for (name, process) in [("etcd", &self.etcd), ("kube-apiserver", &self.api_server)] {
+                let process = process.lock().unwrap();
+                let process = process.as_ref().expect("it was started");
+                assert!(process.runs(), "{name} ended:\n{}", process.stderr());
+            }
             let output = kubectl.run(["get", "--raw", "/api/v1/namespaces/default"]).await;
             if output.code == 0 {
                 Ok(())
@@ -65,7 +94,80 @@ impl ControlPlane {
             }
         })
         .await;
-        plane
+    }
+
+    /// Ends the API server as `kill -9` does.
+    pub async fn kill_api_server(&self) {
+        let process = self.api_server.lock().unwrap().take();
+        process.expect("kube-apiserver runs").kill().await;
+    }
+
+    fn start_etcd(&self, node: &Node) {
+        *self.etcd.lock().unwrap() = Some(start_etcd(node, &self.folder));
+    }
+
+    async fn kill_etcd(&self) {
+        let process = self.etcd.lock().unwrap().take();
+        process.expect("etcd runs").kill().await;
+    }
+
+    /// Keeps what etcd holds now. Both processes are started again for it.
+    pub async fn back_up(&self, node: &Node) {
+        self.copy_etcd(node, "etcd", "etcd-backup").await;
+    }
+
+    /// Puts back what was kept by [`ControlPlane::back_up`]: the versions of all objects go back to what they were then.
+    pub async fn restore(&self, node: &Node) {
+        self.copy_etcd(node, "etcd-backup", "etcd").await;
+    }
+
+    async fn copy_etcd(&self, node: &Node, from: &str, to: &str) {
+        self.kill_api_server().await;
+        self.kill_etcd().await;
+        let path = |name: &str| self.folder.join(name).to_string_lossy().into_owned();
+        node.run(["rm", "-rf", &path(to)]).await.succeeded();
+        node.run(["cp", "-a", &path(from), &path(to)]).await.succeeded();
+        self.start_etcd(node);
+        self.start_api_server(node).await;
+    }
+
+    /// Makes a new authority for the certificates of clients. The API server asks for its certificates once it is started
+    /// anew.
+    pub async fn make_authority(&self, node: &Node) {
+        let path = |name: &str| self.folder.join(name).to_string_lossy().into_owned();
+        let (key, certificate) = (path("authority.key"), path("authority.crt"));
+        let made = NEW_CERTIFICATE.into_iter().chain([
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+            "-subj",
+            "/CN=authority",
+        ]);
+        node.run(made).await.succeeded();
+    }
+
+    /// Makes the node a certificate of the authority, with its key in one file as a kubelet keeps it.
+    pub async fn node_certificate(&self, node: &Node, name: &str) -> PathBuf {
+        let path = |name: &str| self.folder.join(name).to_string_lossy().into_owned();
+        let (key, certificate) = (path("node.key"), path("node.crt"));
+        let (authority, authority_key) = (path("authority.crt"), path("authority.key"));
+        let made = NEW_CERTIFICATE
+            .into_iter()
+            .chain(["-keyout", &key, "-out", &certificate, "-subj", NODE_SUBJECT])
+            .chain(["-CA", &authority, "-CAkey", &authority_key]);
+        node.run(made).await.succeeded();
+        let both = [certificate, key].map(|file| std::fs::read_to_string(file).unwrap());
+        let file = self.folder.join(name);
+        std::fs::write(&file, both.concat()).unwrap();
+        file
+    }
+
+    /// Writes a kubeconfig whose user has these fields.
+    pub fn kubeconfig_with(&self, name: &str, user: &serde_json::Value) -> PathBuf {
+        let file = self.folder.join(name);
+        std::fs::write(&file, kubeconfig(name, &user.to_string())).unwrap();
+        file
     }
 
     /// The administrator's kubeconfig.
@@ -80,7 +182,8 @@ impl ControlPlane {
 
     /// How much memory the API server keeps resident, in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        self.api_server.resident_bytes()
+        let process = self.api_server.lock().unwrap();
+        process.as_ref().expect("kube-apiserver runs").resident_bytes()
     }
 }
 
@@ -112,6 +215,8 @@ fn start_api_server(node: &Node, folder: &Path) -> Process {
         .arg("--authorization-mode=Node,RBAC")
         .arg("--token-auth-file")
         .arg(folder.join("tokens.csv"))
+        .arg("--client-ca-file")
+        .arg(folder.join("authority.crt"))
         // No name server knows the node.
         .arg("--kubelet-preferred-address-types=InternalIP")
         // Nobody makes service accounts where there are no controllers.
@@ -121,8 +226,9 @@ fn start_api_server(node: &Node, folder: &Path) -> Process {
     node.spawn(command)
 }
 
-/// A kubeconfig for one of [`TOKENS`]; each user's token is its name. The server signs its certificate itself.
-fn kubeconfig(user: &str) -> String {
+/// A kubeconfig for a user with these credentials, of which those in [`TOKENS`] have their name as a token. The server
+/// signs its certificate itself.
+fn kubeconfig(user: &str, credentials: &str) -> String {
     format!(
         r#"apiVersion: v1
 kind: Config
@@ -133,8 +239,7 @@ clusters:
     insecure-skip-tls-verify: true
 users:
 - name: {user}
-  user:
-    token: {user}
+  user: {credentials}
 contexts:
 - name: private
   context:

@@ -38,6 +38,7 @@ mod cri;
 mod discovery;
 mod kubectl;
 mod kubelet;
+mod kubernetes_source;
 mod lifecycle;
 mod logs;
 mod manifests;
