@@ -18,6 +18,7 @@ use crate::api::{self, Api};
 use crate::config::{CgroupDriverSetting, Config};
 use crate::kubernetes::api_server::ApiServer;
 use crate::pod::cgroup::CgroupDriver;
+use crate::report::ephemeral_containers;
 use crate::runtime::client::Runtime;
 use crate::runtime::events;
 use crate::runtime::images::Images;
@@ -222,6 +223,15 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
         shutdown.clone(),
     ));
     let workers = tokio::spawn(Workers::new(context, news).run(events, shutdown.clone()));
+    let appending = api_server.clone().map(|api_server| {
+        let (store, runtime) = (Arc::clone(store), runtime.clone());
+        tokio::spawn(ephemeral_containers::run(
+            api_server,
+            store,
+            runtime,
+            shutdown.clone(),
+        ))
+    });
     let watching = api_server
         .map(|api_server| tokio::spawn(kubernetes::run(api_server, Arc::clone(store), shutdown.clone())));
     let kubelets = tokio::spawn(kubelet_watch::run(
@@ -254,6 +264,7 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
 
     // Workers finish the create or start they are at; everyone else just ends.
     let watching = watching.map(|task| ("the watch of the API server", task));
+    let appending = appending.map(|task| ("appending to the API server's pods", task));
     for (part, task) in [
         ("workers", workers),
         ("discovery", discovering),
@@ -264,6 +275,7 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
     ]
     .into_iter()
     .chain(watching)
+    .chain(appending)
     {
         if let Err(error) = task.await {
             tracing::error!("{part} failed: {error}");

@@ -14,6 +14,7 @@ mod kubernetes;
 mod logging;
 mod metrics;
 mod pod;
+mod report;
 mod runtime;
 mod source;
 mod store;

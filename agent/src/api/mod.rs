@@ -95,7 +95,6 @@ pub(crate) struct Context {
     /// The pods.
     pub(crate) store: Arc<Store>,
     /// The API server of this node's cluster, where one is configured.
-    #[allow(dead_code, reason = "the next steps stand on it")]
     pub(crate) api_server: Option<Arc<ApiServer>>,
     /// The runtime, for what is not kept in the store: logs and streams.
     pub(crate) runtime: Runtime,

@@ -202,6 +202,18 @@ impl Failure {
         failure
     }
 
+    /// What the cluster's API server has refused, in its own words.
+    pub(crate) fn passed_on(status: &kube::core::Status) -> Failure {
+        let whole = serde_json::to_value(status).and_then(serde_json::from_value::<Status>);
+        match whole {
+            Ok(status) => Failure(Box::new(status)),
+            Err(_) => {
+                let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                Failure::new(code, &status.reason, status.message.clone())
+            }
+        }
+    }
+
     /// Why ephemeral containers of a pod were not accepted.
     pub(crate) fn not_accepted(namespace: &str, name: &str, error: AcceptError) -> Failure {
         match error {

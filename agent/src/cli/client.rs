@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, WARNING};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
@@ -58,17 +58,21 @@ impl Client {
         self.read(path, response).await
     }
 
-    /// Merges `patch` into the object at `path`, lists by their keys.
+    /// Merges `patch` into the object at `path`, lists by their keys; answers what the agent warns of, too.
     pub(crate) async fn patch<T: DeserializeOwned>(
         &self,
         path: &str,
         patch: &Value,
-    ) -> Result<T, ClientError> {
+    ) -> Result<(T, Vec<String>), ClientError> {
         let body = Bytes::from(patch.to_string());
         let response = self
             .send(Method::PATCH, path, STRATEGIC_MERGE_PATCH, body)
             .await?;
-        self.read(path, response).await
+        let warnings = response.headers().get_all(WARNING).iter();
+        let warnings = warnings
+            .filter_map(|value| warning(value.to_str().ok()?))
+            .collect();
+        Ok((self.read(path, response).await?, warnings))
     }
 
     /// The bytes at `path`, as they come: a log.
@@ -207,6 +211,13 @@ impl Client {
             _ => trouble,
         }
     }
+}
+
+/// The text of a `Warning` header, which is quoted there, after a number and a name (RFC 7234, 5.5).
+fn warning(header: &str) -> Option<String> {
+    let (_, quoted) = header.split_once('"')?;
+    let text = quoted.strip_suffix('"')?;
+    Some(text.replace("\\\"", "\"").replace("\\\\", "\\"))
 }
 
 /// Reads a whole body, up to [`MAX_ANSWER_BYTES`].

@@ -45,7 +45,7 @@ async fn an_object_is_read_and_a_patch_is_sent_as_a_strategic_one() {
             .patch::<Value>("/patched", &json!({"x": [1]}))
             .await
             .unwrap(),
-        json!([STRATEGIC_MERGE_PATCH, "{\"x\":[1]}"])
+        (json!([STRATEGIC_MERGE_PATCH, "{\"x\":[1]}"]), Vec::new())
     );
 }
 
@@ -195,4 +195,18 @@ fn what_may_not_be_opened_needs_root() {
         "{error}"
     );
     assert!(error.hint().contains("a member of the group debuggers"));
+}
+
+#[test]
+fn a_warning_is_told_without_its_quotes() {
+    for (header, expected) in [
+        (
+            r#"299 - "kept here: \"no\" \\ yes""#,
+            Some(r#"kept here: "no" \ yes"#),
+        ),
+        ("299 - unquoted", None),
+        ("", None),
+    ] {
+        assert_eq!(warning(header).as_deref(), expected, "{header}");
+    }
 }

@@ -142,7 +142,12 @@ impl DebugRun<'_> {
         let patch = json!({"spec": {"ephemeralContainers": [container]}});
         let path = pod_path(self.namespace, self.pod, "ephemeralcontainers");
         match self.client.patch::<Value>(&path, &patch).await {
-            Ok(_) => Ok(()),
+            Ok((_, warnings)) => {
+                for warning in warnings.iter().filter(|_| !self.arguments.quiet) {
+                    tell(warning);
+                }
+                Ok(())
+            }
             Err(error) => Err(explain_missing(self.client, self.namespace, self.pod, error).await),
         }
     }

@@ -5,6 +5,7 @@ pub(crate) mod api_server;
 pub(crate) mod back_off;
 mod credential_files;
 mod credentials;
+pub(crate) mod ephemeral_containers;
 mod exec_plugin;
 mod failure;
 pub(crate) mod objects;

@@ -1,6 +1,6 @@
 //! What the API writes: new ephemeral containers, and stops. Nothing is answered before it is on disk.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 
@@ -22,6 +22,14 @@ pub(crate) struct WantedList {
     pub(crate) resource_version: Option<String>,
     /// The whole list.
     pub(crate) containers: Vec<EphemeralContainer>,
+}
+
+/// A list that can be accepted.
+pub(super) struct Judged {
+    /// The records that it adds, with their places in the list.
+    pub(super) new: Vec<(usize, Record)>,
+    /// The pod as it would be served.
+    pub(super) tried: Arc<Pod>,
 }
 
 /// Why ephemeral containers were not accepted. Nothing has changed.
@@ -101,31 +109,12 @@ impl Store {
         &self,
         namespace: &str,
         name: &str,
-        mut wanted: WantedList,
+        wanted: WantedList,
         dry_run: DryRun,
     ) -> Result<Arc<Pod>, AcceptError> {
-        wanted
-            .containers
-            .iter_mut()
-            .for_each(defaults::ephemeral_container);
         let (uid, writing) = self.to_write(namespace, name).ok_or(AcceptError::NoSuchPod)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (new, mut with_new, version) = {
-            let inner = self.lock();
-            let entry = inner.held(&uid, &writing).ok_or(AcceptError::NoSuchPod)?;
-            if !is_meant(entry, &wanted) {
-                return Err(AcceptError::Conflict);
-            }
-            let new = new_records(entry, &wanted.containers)?;
-            (new, entry.clone(), inner.history.version())
-        };
-        with_new
-            .records
-            .extend(new.iter().map(|(_, record)| record.clone()));
-        let tried = with_new.serve(version);
-        if !new.is_empty() {
-            size::judge(&tried)?;
-        }
+        let Judged { new, tried } = self.judge(&uid, &writing, wanted)?;
         if dry_run == DryRun::All {
             return Ok(tried);
         }
@@ -141,6 +130,36 @@ impl Store {
         drop(inner);
         self.announce(version);
         Ok(served)
+    }
+
+    /// Judges a list, and changes nothing.
+    pub(super) fn judge(
+        &self,
+        uid: &str,
+        writing: &Arc<Mutex<()>>,
+        mut wanted: WantedList,
+    ) -> Result<Judged, AcceptError> {
+        wanted
+            .containers
+            .iter_mut()
+            .for_each(defaults::ephemeral_container);
+        let (new, mut with_new, version) = {
+            let inner = self.lock();
+            let entry = inner.held(uid, writing).ok_or(AcceptError::NoSuchPod)?;
+            if !is_meant(entry, &wanted) {
+                return Err(AcceptError::Conflict);
+            }
+            let new = new_records(entry, &wanted.containers)?;
+            (new, entry.clone(), inner.history.version())
+        };
+        with_new
+            .records
+            .extend(new.iter().map(|(_, record)| record.clone()));
+        let tried = with_new.serve(version);
+        if !new.is_empty() {
+            size::judge(&tried)?;
+        }
+        Ok(Judged { new, tried })
     }
 
     /// Keeps a pod that somebody else runs along with its first records: they are shown while it is away, and buried
@@ -248,8 +267,11 @@ fn new_records(entry: &Entry, wanted: &[EphemeralContainer]) -> Result<Vec<(usiz
             });
         }
     }
-    let accepted: Vec<EphemeralContainer> = entry.records.iter().map(|record| record.spec.clone()).collect();
-    let mut errors = validation::ephemeral_containers(&entry.pod, wanted);
+    let mut theirs = entry.theirs();
+    theirs.iter_mut().for_each(defaults::ephemeral_container);
+    let mut errors = validation::ephemeral_containers(&entry.pod, wanted, &theirs);
+    let own = entry.records.iter().map(|record| record.spec.clone());
+    let accepted: Vec<EphemeralContainer> = own.chain(theirs).collect();
     errors.extend(validation::ephemeral_change(&accepted, wanted));
     if !errors.is_empty() {
         return Err(AcceptError::Invalid(errors));

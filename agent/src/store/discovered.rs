@@ -56,11 +56,11 @@ impl Store {
     }
 
     /// Whether nothing of the pod with this UID need be looked at but what the discovery sees: somebody else runs it, and
-    /// it has no debug containers.
+    /// it has no ephemeral containers.
     pub(crate) fn is_only_shown(&self, uid: &str) -> bool {
         let inner = self.lock();
         let entry = inner.pods.get(uid);
-        entry.is_some_and(|entry| entry.is_foreign() && entry.records.is_empty())
+        entry.is_some_and(|entry| entry.is_foreign() && entry.records.is_empty() && entry.theirs().is_empty())
     }
 
     fn apply_discovered_blocking(&self, discovered: Discovered) -> BTreeSet<String> {

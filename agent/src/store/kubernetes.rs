@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 use super::changes::ChangeKind;
 use super::{Entry, Inner, Store};
 use crate::pod::discovered::enriched::{enriched, uid_in_runtime};
+use crate::pod::discovered::union::is_older;
+use crate::pod::launch::Launch;
 
 /// News from the API server's watch.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(crate) enum KubernetesChange {
     Applied(Box<Pod>),
     /// This one is no more.
     Gone(Box<Pod>),
+    /// This is what came of a write of ours to a pod.
+    Written(Box<Pod>),
 }
 
 impl Store {
@@ -40,8 +44,22 @@ impl Store {
             }
             KubernetesChange::Applied(pod) => {
                 let uid = uid_in_runtime(&pod).to_owned();
-                inner.kubernetes.insert(uid.clone(), Arc::new(*pod));
-                inner.compose(&uid);
+                // What a write of ours has brought already is not taken back by the watch, which comes after.
+                let older = |known: &Arc<Pod>| is_older(&pod, known);
+                if !inner.kubernetes.get(&uid).is_some_and(older) {
+                    inner.kubernetes.insert(uid.clone(), Arc::new(*pod));
+                    inner.compose(&uid);
+                }
+            }
+            KubernetesChange::Written(pod) => {
+                let uid = uid_in_runtime(&pod).to_owned();
+                // Whether there is such a pod is for the watch to say.
+                let overtaken =
+                    |known: &Arc<Pod>| known.metadata.uid != pod.metadata.uid || is_older(&pod, known);
+                if !inner.kubernetes.get(&uid).is_none_or(overtaken) {
+                    inner.kubernetes.insert(uid.clone(), Arc::new(*pod));
+                    inner.compose(&uid);
+                }
             }
             KubernetesChange::Gone(pod) => {
                 let uid = uid_in_runtime(&pod).to_owned();
@@ -78,6 +96,13 @@ impl Inner {
             (None, _) => return,
         };
         entry.pod = composed;
+        for container in entry.theirs() {
+            let accepted = || Launch::accepted(&container.name);
+            entry
+                .launches
+                .entry(container.name.clone())
+                .or_insert_with(accepted);
+        }
         entry.wake.notify_one();
         self.publish(uid, ChangeKind::Modified);
     }

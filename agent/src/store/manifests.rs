@@ -356,7 +356,7 @@ impl<'a> Application<'a> {
             specs.push(spec.clone());
             let index = specs.len() - 1;
             let prefix = format!("spec.ephemeralContainers[{index}]");
-            let errors: Vec<String> = validation::ephemeral_containers(&pod, &specs)
+            let errors: Vec<String> = validation::ephemeral_containers(&pod, &specs, &[])
                 .into_iter()
                 .filter(|error| error.field.starts_with(&prefix))
                 .map(|error| {

@@ -21,6 +21,7 @@ mod node;
 pub(crate) mod node_report;
 pub(crate) mod progress;
 pub(crate) mod served;
+pub(crate) mod union;
 pub(crate) mod update;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -49,6 +49,8 @@ pub(crate) struct View {
     pub(crate) records: Vec<Record>,
     /// The ephemeral containers that the API server asks for beside them: the kubelet's.
     pub(crate) theirs: Vec<EphemeralContainer>,
+    /// The pod as the API server knows it.
+    pub(crate) kubernetes: Option<Arc<Pod>>,
     /// Whether it is to go.
     pub(crate) removal: Option<Removal>,
     /// The status as last reported.
@@ -104,6 +106,7 @@ impl Store {
             pod: Arc::clone(&entry.pod),
             records: entry.records.clone(),
             theirs: entry.theirs(),
+            kubernetes: entry.kubernetes.clone(),
             removal: entry.removal(),
             status: entry.status.clone(),
             foreign: entry.is_foreign(),

@@ -14,6 +14,9 @@ use crate::pod::record::{Phase, Record};
 use crate::pod::status::{self, StatusContext, Waiting};
 use crate::store::progress::{Report, View};
 
+/// A kubelet's reasons for waiting that no patience ends.
+const NEVER_BETTER: [&str; 2] = ["ErrImageNeverPull", "InvalidImageName"];
+
 /// What a report is made from.
 #[derive(Debug)]
 pub(super) struct Facts<'a> {
@@ -64,12 +67,11 @@ pub(super) fn report(facts: &Facts<'_>) -> Report {
         start_time: created,
         now,
     });
-    let launches = facts
-        .view
-        .records
-        .iter()
-        .map(|record| (record.spec.name.clone(), launch(facts, record)))
-        .collect();
+    let own = facts.view.records.iter();
+    let own = own.map(|record| (record.spec.name.clone(), launch(facts, record)));
+    let theirs = facts.view.theirs.iter();
+    let theirs = theirs.map(|one| (one.name.clone(), their_launch(facts, &one.name)));
+    let launches = own.chain(theirs).collect();
     let foreign = facts
         .view
         .records
@@ -138,6 +140,35 @@ fn launch(facts: &Facts<'_>, record: &Record) -> Launch {
         launch.reason.clone_from(reason);
         launch.message.clone_from(message);
         launch.permanent = facts.plan.permanent.contains(name);
+    }
+    launch
+}
+
+/// How far the kubelet has come with an ephemeral container of the API server's: the runtime shows it, and what stands in
+/// its way the kubelet says on the API's pod.
+fn their_launch(facts: &Facts<'_>, name: &str) -> Launch {
+    let mut launch = Launch::accepted(name);
+    match facts.observed.newest(name) {
+        Some(found) if found.state == ContainerState::Exited => {
+            launch.end(&status::containers::terminated(found));
+        }
+        Some(found) if found.state == ContainerState::Running => launch.stage = Stage::Running,
+        Some(_) => launch.stage = Stage::Creating,
+        None => {
+            let known = facts.view.kubernetes.as_ref();
+            let statuses = known.and_then(|pod| pod.status.as_ref()?.ephemeral_container_statuses.as_ref());
+            let mut statuses = statuses.into_iter().flatten();
+            let status = statuses.find(|status| status.name == name);
+            let waiting = status.and_then(|status| status.state.as_ref()?.waiting.as_ref());
+            if let Some(waiting) = waiting
+                && waiting.reason.as_deref() != Some("ContainerCreating")
+            {
+                launch.stage = Stage::Waiting;
+                launch.reason = waiting.reason.clone().unwrap_or_default();
+                launch.message = waiting.message.clone().unwrap_or_default();
+                launch.permanent = NEVER_BETTER.contains(&launch.reason.as_str());
+            }
+        }
     }
     launch
 }

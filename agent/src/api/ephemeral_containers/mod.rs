@@ -2,6 +2,7 @@
 //! and makes durable before the answer. It is read and written in two forms: see [`form`].
 
 mod form;
+mod write_through;
 
 use std::sync::Arc;
 
@@ -22,8 +23,10 @@ use super::writes::{
 };
 use crate::pod::field_error::{Cause, FieldError};
 use crate::pod::patch::{self as patches, PatchForm};
+use crate::store::DryRun;
 use crate::store::accept::{AcceptError, WantedList};
 use form::{Form, Wish};
+use write_through::{Local, Refusal, Through, write_through};
 
 /// The list, in the form that the client reads.
 pub(crate) async fn get(
@@ -59,8 +62,7 @@ pub(crate) async fn put(
         .accept(&base, asked.wish, asked.version)
         .await
         .map_err(|refused| refused.failure)?;
-    let object = asked.form.present(&written).map_err(unwritable)?;
-    Ok(answer(StatusCode::OK, &object, &asked.warnings))
+    written.answer(asked.form, asked.warnings)
 }
 
 /// Applies a patch and takes the list that comes out.
@@ -87,10 +89,7 @@ pub(crate) async fn patch(
             .work(move |body| read.change(&old, patch_form, client, body))
             .await?;
         match write.accept(&base, asked.wish, asked.version).await {
-            Ok(written) => {
-                let object = asked.form.present(&written).map_err(unwritable)?;
-                return Ok(answer(StatusCode::OK, &object, &asked.warnings));
-            }
+            Ok(written) => return written.answer(asked.form, asked.warnings),
             Err(refused) if refused.overtaken && attempts.next() < Some(ATTEMPTS) => {}
             Err(refused) => return Err(refused.failure),
         }
@@ -118,6 +117,22 @@ struct Asked {
     version: Option<String>,
     /// What it says beside.
     warnings: Vec<String>,
+}
+
+/// A list that was accepted.
+struct Written {
+    /// The pod as it is served then.
+    pod: Arc<Pod>,
+    /// What its client is to be warned of.
+    warnings: Vec<String>,
+}
+
+impl Written {
+    fn answer(self, form: Form, mut warnings: Vec<String>) -> Result<Response, Failure> {
+        warnings.extend(self.warnings);
+        let object = form.present(&self.pod).map_err(unwritable)?;
+        Ok(answer(StatusCode::OK, &object, &warnings))
+    }
 }
 
 /// Why a list was not accepted.
@@ -199,33 +214,58 @@ impl Write {
 
     /// Accepts the list of `wish`, which was made from `base`, for a client that means this pod, and its `version`
     /// where it named one. Whatever else differs between them is ignored.
-    async fn accept(&self, base: &Pod, wish: Wish, version: Option<String>) -> Result<Arc<Pod>, Refused> {
+    async fn accept(&self, base: &Pod, wish: Wish, version: Option<String>) -> Result<Written, Refused> {
         let named = version.is_some();
         let wanted = WantedList {
             uid: base.metadata.uid.clone(),
             resource_version: version,
             containers: wish.list,
         };
-        let store = &self.context.store;
-        match store
-            .accept(&self.namespace, &self.name, wanted, self.parameters.dry_run)
-            .await
-        {
-            Ok(written) => Ok(written),
+        let (namespace, name, dry_run) = (&self.namespace, &self.name, self.parameters.dry_run);
+        let through = write_through(&self.context, namespace, name, &wanted, dry_run).await;
+        let local = match through {
+            Ok(Through::Taken(warnings)) => {
+                let pod = self.base().map_err(|failure| Refused {
+                    failure,
+                    overtaken: false,
+                })?;
+                return Ok(Written { pod, warnings });
+            }
+            Ok(Through::Local(local)) => local,
+            Err(Refusal::Judged(error)) => return Err(self.refused(base, named, error)),
+            Err(Refusal::Passed(failure)) => {
+                return Err(Refused {
+                    failure,
+                    overtaken: false,
+                });
+            }
+        };
+        let accepted = self.context.store.accept(namespace, name, wanted, dry_run).await;
+        let pod = accepted.map_err(|error| self.refused(base, named, error))?;
+        if let (Some(local), DryRun::No) = (&local, dry_run) {
+            local.record(&self.context);
+        }
+        let warnings = local.iter().map(Local::warning).collect();
+        Ok(Written { pod, warnings })
+    }
+
+    /// Why a list was not accepted that was made from `base`; `named`: its client named a version.
+    fn refused(&self, base: &Pod, named: bool, error: AcceptError) -> Refused {
+        match error {
             // Without a version it is another pod that has the name now: that one is to be read.
-            Err(AcceptError::Conflict) => Err(Refused {
+            AcceptError::Conflict => Refused {
                 failure: self.changed(),
                 overtaken: !named,
-            }),
+            },
             // A list that was right for `base` is refused because it lacks what somebody added since.
-            Err(AcceptError::Invalid(_)) if self.was_overtaken(base) => Err(Refused {
+            AcceptError::Invalid(_) if self.was_overtaken(base) => Refused {
                 failure: self.changed(),
                 overtaken: true,
-            }),
-            Err(error) => Err(Refused {
+            },
+            error => Refused {
                 failure: Failure::not_accepted(&self.namespace, &self.name, error),
                 overtaken: false,
-            }),
+            },
         }
     }
 

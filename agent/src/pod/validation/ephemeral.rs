@@ -14,8 +14,12 @@ use crate::pod::field_error::{Cause, FieldError};
 const PATH: &str = "spec.ephemeralContainers";
 
 /// Checks the whole list of ephemeral containers that `pod` is to have. What the pod itself has in
-/// `spec.ephemeralContainers` does not count.
-pub(crate) fn ephemeral_containers(pod: &Pod, wanted: &[EphemeralContainer]) -> Vec<FieldError> {
+/// `spec.ephemeralContainers` does not count. Of those in `theirs` only the names count: an API server has judged them.
+pub(crate) fn ephemeral_containers(
+    pod: &Pod,
+    wanted: &[EphemeralContainer],
+    theirs: &[EphemeralContainer],
+) -> Vec<FieldError> {
     let mut findings = Findings::default();
     let spec = pod.spec.clone().unwrap_or_default();
     let ordinary: Vec<&str> = spec
@@ -36,11 +40,14 @@ pub(crate) fn ephemeral_containers(pod: &Pod, wanted: &[EphemeralContainer]) -> 
     let mut names: BTreeSet<&str> = ordinary.iter().copied().collect();
     for (index, ephemeral) in wanted.iter().enumerate() {
         let path = format!("{PATH}[{index}]");
-        let container = defaults::as_container(ephemeral);
-        container::check(&container, &path, &surroundings, &mut findings);
         if !names.insert(&ephemeral.name) {
             findings.duplicate(format!("{path}.name"), &ephemeral.name, "container of the pod");
         }
+        if theirs.iter().any(|theirs| theirs.name == ephemeral.name) {
+            continue;
+        }
+        let container = defaults::as_container(ephemeral);
+        container::check(&container, &path, &surroundings, &mut findings);
         target(ephemeral, &path, &ordinary, &mut findings);
         for field in fields_of_ordinary_containers(ephemeral) {
             findings.forbidden(

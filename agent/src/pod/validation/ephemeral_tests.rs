@@ -32,7 +32,7 @@ fn check(container: &Value) -> Vec<FieldError> {
         .as_object_mut()
         .unwrap()
         .extend(container.as_object().unwrap().clone());
-    ephemeral_containers(&sample_pod(&reference), &with_defaults(&json!([whole])))
+    ephemeral_containers(&sample_pod(&reference), &with_defaults(&json!([whole])), &[])
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn every_recorded_answer_of_an_api_server_is_given_here_too() {
     let pod = sample_pod(&reference);
     for (name, case) in reference["cases"].as_object().unwrap() {
         let (accepted, wanted) = (with_defaults(&case["accepted"]), with_defaults(&case["wanted"]));
-        let mut errors = ephemeral_containers(&pod, &wanted);
+        let mut errors = ephemeral_containers(&pod, &wanted, &[]);
         errors.extend(ephemeral_change(&accepted, &wanted));
         let expected: Vec<(&str, &str)> = case["causes"]
             .as_array()
@@ -70,7 +70,7 @@ fn every_ephemeral_container_that_an_api_server_accepted_is_accepted() {
         let mut pod: Pod = serde_json::from_value(pod).unwrap();
         defaults::pod(&mut pod);
         assert_eq!(
-            ephemeral_containers(&pod, &with_defaults(&case["asked"])),
+            ephemeral_containers(&pod, &with_defaults(&case["asked"]), &[]),
             [],
             "{name}"
         );
@@ -114,7 +114,11 @@ fn a_name_belongs_to_one_container_of_all_kinds() {
         "containers": [{"name": "main"}], "initContainers": [{"name": "setup"}]}}))
     .unwrap();
     for name in ["main", "setup"] {
-        let errors = ephemeral_containers(&pod, &with_defaults(&json!([{"name": name, "image": "busybox"}])));
+        let errors = ephemeral_containers(
+            &pod,
+            &with_defaults(&json!([{"name": name, "image": "busybox"}])),
+            &[],
+        );
         assert_eq!(
             causes(&errors),
             [("spec.ephemeralContainers[0].name", "FieldValueDuplicate")],
@@ -131,7 +135,7 @@ fn a_target_is_a_container_or_an_init_container_of_the_pod() {
     let aim = |target: &str| {
         let other = json!({"name": "other", "image": "busybox"});
         let container = json!({"name": "dbg", "image": "busybox", "targetContainerName": target});
-        ephemeral_containers(&pod, &with_defaults(&json!([other, container])))
+        ephemeral_containers(&pod, &with_defaults(&json!([other, container])), &[])
     };
     for target in ["", "cart", "envoy", "setup"] {
         assert_eq!(aim(target), [], "{target}");

@@ -1,0 +1,3 @@
+//! What the API server of the cluster is told.
+
+pub(crate) mod ephemeral_containers;

@@ -1,0 +1,177 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pod::discovered::volumes::MountedVolumes;
+use crate::pod::discovered::{DiscoveredPod, Owner};
+use crate::store::DryRun;
+use crate::store::discovered::Discovered;
+use crate::store::disk::Disk;
+use crate::store::kubernetes::KubernetesChange;
+
+/// A store with the pod `shop/till` that a kubelet runs.
+async fn store(folder: &Path) -> Arc<Store> {
+    let store = Store::load("node1", Disk::open(folder).unwrap()).unwrap().0;
+    let pod = json!({
+        "metadata": {"name": "till", "namespace": "shop", "uid": "u1"},
+        "spec": {"containers": [{"name": "main", "image": "busybox:1"}], "securityContext": {}},
+    });
+    let found = DiscoveredPod {
+        pod: serde_json::from_value(pod).unwrap(),
+        owner: Owner::Kubelet,
+        volumes: MountedVolumes::default(),
+        etc_hosts: None,
+    };
+    let uids = BTreeSet::from(["u1".to_owned()]);
+    let discovered = Discovered {
+        changed: vec![found],
+        ready: uids.clone(),
+        listed: uids,
+    };
+    assert!(store.apply_discovered(discovered).await.is_empty());
+    store
+}
+
+fn known(version: &str, ephemeral: Value) -> Box<Pod> {
+    let pod = json!({
+        "metadata": {"name": "till", "namespace": "shop", "uid": "u1", "resourceVersion": version},
+        "spec": {"containers": [{"name": "main", "image": "busybox:1"}], "ephemeralContainers": ephemeral},
+    });
+    Box::new(serde_json::from_value(pod).unwrap())
+}
+
+fn wanted(containers: Value) -> WantedList {
+    WantedList {
+        containers: serde_json::from_value(containers).unwrap(),
+        ..WantedList::default()
+    }
+}
+
+fn served(store: &Store) -> Vec<String> {
+    let pod = store.pod("shop", "till").unwrap();
+    let spec = pod.spec.as_ref().unwrap();
+    let list = spec.ephemeral_containers.iter().flatten();
+    list.map(|container| container.name.clone()).collect()
+}
+
+async fn new_names(store: &Arc<Store>, containers: Value) -> Option<Vec<String>> {
+    let new = store
+        .new_containers("shop", "till", wanted(containers))
+        .await
+        .unwrap()?;
+    assert_eq!(new.uid, "u1");
+    Some(
+        new.containers
+            .into_iter()
+            .map(|container| container.name)
+            .collect(),
+    )
+}
+
+#[tokio::test]
+async fn what_a_list_adds_to_a_pod_of_the_api_server_is_for_that_to_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path()).await;
+    let theirs = json!({"name": "theirs", "image": "busybox:1", "volumeMounts": [
+        {"name": "data", "mountPath": "/data", "subPath": "a"}]});
+    let ours = json!({"name": "ours", "image": "busybox:1"});
+    assert_eq!(
+        new_names(&store, json!([ours])).await,
+        None,
+        "nobody else has the pod"
+    );
+
+    store.apply_kubernetes(KubernetesChange::Applied(known("5", json!([theirs]))));
+    assert_eq!(new_names(&store, json!([theirs])).await, None, "nothing is new");
+    // What the API server has taken is not judged by our rules.
+    let names = new_names(&store, json!([theirs, ours])).await;
+    assert_eq!(names, Some(vec!["ours".to_owned()]));
+    // It can be neither removed nor changed.
+    for list in [
+        json!([ours]),
+        json!([{"name": "theirs", "image": "busybox:2"}, ours]),
+    ] {
+        let refused = store.new_containers("shop", "till", wanted(list)).await;
+        assert!(matches!(refused, Err(AcceptError::Invalid(_))), "{refused:?}");
+    }
+    // And it becomes no record of ours when a client sends back the list that it read.
+    let list = wanted(json!([theirs, ours]));
+    store.accept("shop", "till", list, DryRun::No).await.unwrap();
+    let records = store.view("u1").unwrap().records;
+    assert_eq!(records.len(), 1);
+    assert_eq!(served(&store), ["ours", "theirs"]);
+}
+
+#[tokio::test]
+async fn a_static_pod_is_not_added_to_by_way_of_its_mirror() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path()).await;
+    let mut mirror = known("5", json!([]));
+    mirror.metadata.uid = Some("mirror".to_owned());
+    let hash = ("kubernetes.io/config.mirror".to_owned(), "u1".to_owned());
+    mirror.metadata.annotations = Some([hash].into());
+    store.apply_kubernetes(KubernetesChange::Applied(mirror));
+    let ours = json!([{"name": "ours", "image": "busybox:1"}]);
+    assert_eq!(new_names(&store, ours.clone()).await, None);
+    store
+        .accept("shop", "till", wanted(ours), DryRun::No)
+        .await
+        .unwrap();
+    assert_eq!(store.local_entries(), []);
+}
+
+#[tokio::test]
+async fn a_local_entry_is_one_that_the_api_server_has_not_or_has_as_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path()).await;
+    let ours = json!([{"name": "ours", "image": "busybox:1"}]);
+    store
+        .accept("shop", "till", wanted(ours.clone()), DryRun::No)
+        .await
+        .unwrap();
+    assert_eq!(store.local_entries(), [], "nobody else has the pod");
+    let other = json!([{"name": "ours", "image": "busybox:2"}]);
+    for (version, theirs, expected) in [
+        ("5", json!([]), Some(false)),
+        ("6", other, Some(true)),
+        ("7", ours, None),
+    ] {
+        store.apply_kubernetes(KubernetesChange::Applied(known(version, theirs.clone())));
+        let entries = store.local_entries();
+        let differs = entries.first().map(|entry| entry.differs);
+        assert_eq!(
+            (differs, entries.len()),
+            (expected, usize::from(expected.is_some())),
+            "{theirs}"
+        );
+        assert_eq!(served(&store), ["ours"], "nothing there takes away what is here");
+    }
+}
+
+#[tokio::test]
+async fn what_the_api_server_took_is_served_at_once_and_older_news_do_not_take_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path()).await;
+    let ours = json!([{"name": "ours", "image": "busybox:1"}]);
+    let written = |version: &str| KubernetesChange::Written(known(version, ours.clone()));
+    store.apply_kubernetes(written("10"));
+    assert!(
+        served(&store).is_empty(),
+        "whether there is such a pod is for the watch to say"
+    );
+    store.apply_kubernetes(KubernetesChange::Applied(known("8", json!([]))));
+    store.apply_kubernetes(written("10"));
+    assert_eq!(served(&store), ["ours"]);
+    assert!(
+        store.launch("shop", "till", "ours").is_some(),
+        "who asked for it can follow it"
+    );
+    store.apply_kubernetes(KubernetesChange::Applied(known("9", json!([]))));
+    assert_eq!(served(&store), ["ours"]);
+    // A list is what there is, also where versions went back.
+    store.apply_kubernetes(KubernetesChange::All(vec![*known("3", json!([]))]));
+    assert!(served(&store).is_empty());
+}
