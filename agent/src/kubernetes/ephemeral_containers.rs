@@ -80,9 +80,8 @@ impl ApiServer {
                 "nothing came within {seconds} s"
             )))
         });
-        match &answer {
-            Err(AdditionError::NoAnswer(reason)) => self.failed(reason),
-            _ => self.answered(),
+        if answer.is_ok() {
+            self.answered();
         }
         answer
     }
@@ -104,23 +103,26 @@ impl ApiServer {
         };
         pods.patch_ephemeral_containers(&addition.name, &parameters, &Patch::Strategic(patch))
             .await
-            .map_err(meaning)
+            .map_err(|error| {
+                let words = self.saw(&error);
+                meaning(error, words)
+            })
     }
 }
 
-/// What an error means.
-fn meaning(error: kube::Error) -> AdditionError {
-    match error {
-        kube::Error::Api(status) => match status.code {
-            401 => AdditionError::NotAllowed(status.message),
-            403 if status.message.contains(MISSING_RIGHT) => AdditionError::NotAllowed(status.message),
-            404 => AdditionError::NoSuchPod,
-            // Too many requests: it has judged nothing.
-            429 => AdditionError::NoAnswer(status.message),
-            400..500 => AdditionError::Refused(status),
-            _ => AdditionError::NoAnswer(status.message),
-        },
-        other => AdditionError::NoAnswer(other.to_string()),
+/// What an error means, which says this in words.
+fn meaning(error: kube::Error, words: String) -> AdditionError {
+    let kube::Error::Api(status) = error else {
+        return AdditionError::NoAnswer(words);
+    };
+    match status.code {
+        401 => AdditionError::NotAllowed(words),
+        403 if words.contains(MISSING_RIGHT) => AdditionError::NotAllowed(words),
+        404 => AdditionError::NoSuchPod,
+        // Too many requests: it has judged nothing.
+        429 => AdditionError::NoAnswer(words),
+        400..500 => AdditionError::Refused(status),
+        _ => AdditionError::NoAnswer(words),
     }
 }
 
@@ -134,7 +136,7 @@ mod tests {
             message: message.to_owned(),
             ..Status::default()
         };
-        let meant = meaning(kube::Error::Api(Box::new(status)));
+        let meant = meaning(kube::Error::Api(Box::new(status)), message.to_owned());
         format!("{meant:?}")
             .split(['(', ' '])
             .next()

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::api_server::{ApiServer, Reach};
+use crate::kubernetes::back_off::BackOff;
 use crate::kubernetes::ephemeral_containers::{Addition, AdditionError};
 use crate::pod::observed::{ContainerState, ObservedPod};
 use crate::pod::record::{Phase, Record};
@@ -21,10 +22,6 @@ use crate::store::events::{Happening, Severity};
 use crate::store::kubernetes::KubernetesChange;
 use crate::store::union::LocalEntry;
 
-/// How long the API server is left alone after the first time it did not answer; doubles,
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long after it has refused us the right it is asked again: somebody may have granted it, and nothing tells.
 const RIGHTS_PAUSE: Duration = Duration::from_secs(300);
 
@@ -43,7 +40,7 @@ pub(crate) async fn run(
         runtime,
         settled: BTreeSet::new(),
         not_before: None,
-        failures: 0,
+        back_off: BackOff::default(),
         without_right: false,
     };
     loop {
@@ -76,8 +73,8 @@ struct Appender {
     settled: BTreeSet<(String, String)>,
     /// When the API server may be asked again.
     not_before: Option<Instant>,
-    /// How often in a row it did not answer.
-    failures: u32,
+    /// The pauses while it does not answer.
+    back_off: BackOff,
     /// Whether it has refused us the right, and that was said.
     without_right: bool,
 }
@@ -86,7 +83,7 @@ impl Appender {
     /// Forgets how it was before: the API server answers again, or another one does.
     fn begin_anew(&mut self) {
         self.not_before = None;
-        self.failures = 0;
+        self.back_off.reset();
     }
 
     /// Appends what there is to append. Answers when that is to be tried again, though nothing has changed.
@@ -237,8 +234,7 @@ impl Appender {
     }
 
     fn pause(&mut self) {
-        self.not_before = Some(Instant::now() + pause(self.failures, rand::random()));
-        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(Instant::now() + self.back_off.next(rand::random()));
     }
 }
 
@@ -248,28 +244,5 @@ fn was_created(record: &Record) -> bool {
         Phase::Accepted => false,
         Phase::Created(_) => true,
         Phase::Stopping { created } | Phase::Ended { created, .. } => created.is_some(),
-    }
-}
-
-/// The pause after `failures` in a row, between half of it and the whole, by `chance`: not all nodes of a cluster come
-/// back to their API server at the same moment.
-fn pause(failures: u32, chance: u8) -> Duration {
-    let whole = FIRST_PAUSE
-        .saturating_mul(2_u32.saturating_pow(failures))
-        .min(LONGEST_PAUSE);
-    whole / 2 + whole.mul_f64(f64::from(chance) / 510.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_bound_and_differ_by_chance() {
-        let seconds = |failures: u32, chance: u8| pause(failures, chance).as_secs_f64();
-        for (failures, whole) in [(0, 1.0), (1, 2.0), (3, 8.0), (6, 60.0), (u32::MAX, 60.0)] {
-            assert!((seconds(failures, 0) - whole / 2.0).abs() < 1e-6);
-            assert!((seconds(failures, 255) - whole).abs() < 1e-6);
-        }
     }
 }

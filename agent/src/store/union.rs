@@ -43,10 +43,8 @@ impl Store {
         name: &str,
         wanted: WantedList,
     ) -> Result<Option<NewContainers>, AcceptError> {
-        let Some((uid, _)) = self
-            .to_write(namespace, name)
-            .filter(|(uid, _)| self.is_shared(uid))
-        else {
+        let pod = self.to_write(namespace, name);
+        let Some((uid, writing)) = pod.filter(|(uid, _)| self.is_shared(uid)) else {
             return Ok(None);
         };
         let store = Arc::clone(self);

@@ -163,6 +163,20 @@ impl ControlPlane {
         file
     }
 
+    /// Gives debuglet the rights of `systemd/clusterrole.yaml`, and answers a kubeconfig with a token for them: what
+    /// README.md tells an administrator to do.
+    pub async fn debuglet_kubeconfig(&self, node: &Node) -> PathBuf {
+        let kubectl = super::Kubectl::new(node, super::KubectlVersion::V1_36, &self.kubeconfig());
+        let roles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/clusterrole.yaml");
+        let roles = roles.to_string_lossy().into_owned();
+        kubectl.run(["apply", "-f", &roles]).await.succeeded();
+        let made = kubectl
+            .run(["create", "token", "--namespace=kube-system", "debuglet"])
+            .await
+            .succeeded();
+        self.kubeconfig_with("debuglet", &serde_json::json!({"token": made.stdout.trim()}))
+    }
+
     /// Writes a kubeconfig whose user has these fields.
     pub fn kubeconfig_with(&self, name: &str, user: &serde_json::Value) -> PathBuf {
         let file = self.folder.join(name);

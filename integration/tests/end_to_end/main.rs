@@ -51,3 +51,4 @@ mod streams;
 mod targets;
 mod tracer;
 mod watchers;
+mod write_through;
