@@ -116,6 +116,15 @@ impl Node {
         process.expect("containerd runs").kill().await;
     }
 
+    /// Ends containerd and every container as a loss of power does, with what they kept in memory only. Starts
+    /// nothing again; an agent and a kubelet are to be killed before.
+    pub async fn lose_power(&self) {
+        self.kill_containerd().await;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/node/lose_power.sh");
+        let [script, folder] = [&script, self.folder()].map(|path| path.to_str().unwrap());
+        self.run(["sh", script, folder]).await.succeeded();
+    }
+
     /// Pulls an image over CRI.
     pub async fn pull(&self, image: &str) {
         let image = ImageSpec {
@@ -157,6 +166,13 @@ impl Node {
             }
         })
         .await;
+    }
+
+    /// Makes an image of one program and no shell, named `name`: an archive for `ctr images import`.
+    pub async fn pack_program(&self, archive: &Path, name: &str, program: &Path) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/node/one_program.sh");
+        let [script, archive, program] = [&script, archive, program].map(|path| path.to_str().unwrap());
+        self.run(["sh", script, archive, name, program]).await.succeeded();
     }
 
     /// Runs `ctr` in containerd's namespace of Kubernetes.

@@ -2,6 +2,7 @@
 
 mod containers;
 mod events;
+mod last_lines;
 mod page;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use super::failure::Failure;
 use super::pod_lookup::find_pod;
 use super::{PodArgument, age, print};
 use containers::Section;
+use last_lines::LastLines;
 use page::Page;
 
 /// An annotation that repeats the whole pod: kubectl leaves it out too.
@@ -44,13 +46,14 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<(), Fai
         )],
     );
     let events: List<Event> = client.get(&path).await?;
-    print(&description(&pod, events.items, Timestamp::now()))
+    let last_lines = LastLines::read(client, namespace, name, &pod).await;
+    print(&description(&pod, &last_lines, events.items, Timestamp::now()))
 }
 
 /// The whole description.
-fn description(pod: &Pod, events: Vec<Event>, now: Timestamp) -> String {
+fn description(pod: &Pod, last_lines: &LastLines, events: Vec<Event>, now: Timestamp) -> String {
     let mut page = Page::default();
-    write_pod(&mut page, pod, now);
+    write_pod(&mut page, pod, last_lines, now);
     let mut text = page.finish();
     // kubectl lines up the events by themselves.
     let mut page = Page::default();
@@ -64,7 +67,7 @@ fn moment(timestamp: Timestamp) -> String {
     timestamp.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
 
-fn write_pod(page: &mut Page, pod: &Pod, now: Timestamp) {
+fn write_pod(page: &mut Page, pod: &Pod, last_lines: &LastLines, now: Timestamp) {
     let metadata = &pod.metadata;
     let spec = pod.spec.clone().unwrap_or_default();
     let status = pod.status.clone().unwrap_or_default();
@@ -125,9 +128,9 @@ fn write_pod(page: &mut Page, pod: &Pod, now: Timestamp) {
             .map(|owner| format!("{}/{}", owner.kind, owner.name))
             .as_ref(),
     );
-    containers::write(page, pod, Section::Init);
-    containers::write(page, pod, Section::Ordinary);
-    containers::write(page, pod, Section::Ephemeral);
+    containers::write(page, pod, last_lines, Section::Init);
+    containers::write(page, pod, last_lines, Section::Ordinary);
+    containers::write(page, pod, last_lines, Section::Ephemeral);
     let conditions = status.conditions.unwrap_or_default();
     if !conditions.is_empty() {
         page.line(0, "Conditions:");

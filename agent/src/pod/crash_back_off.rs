@@ -64,16 +64,30 @@ impl CrashBackOff {
         if container.attempt == 0 || self.delays.contains_key(&container.name) {
             return;
         }
-        let doublings = (container.attempt - 1).min(5);
-        let nanoseconds = (INITIAL << doublings).min(LONGEST);
         self.delays.insert(
             container.name.clone(),
             Delay {
-                nanoseconds,
+                nanoseconds: of_attempt(container.attempt),
                 renewed_at: container.created_at,
             },
         );
     }
+
+    /// When a kubelet that runs `container`, which has ended, starts it again; `None`: at once. It looks every few
+    /// seconds only, and may have forgotten a delay that is counted here.
+    pub(crate) fn of_a_kubelet(container: &ObservedContainer) -> Option<Nanoseconds> {
+        let ran_well = container.finished_at - container.started_at > FORGOTTEN_AFTER;
+        if container.attempt == 0 || ran_well {
+            return None;
+        }
+        Some(container.finished_at + of_attempt(container.attempt))
+    }
+}
+
+/// The delay after the end of this attempt, which is not the first.
+fn of_attempt(attempt: u32) -> Nanoseconds {
+    let doublings = attempt.saturating_sub(1).min(5);
+    (INITIAL << doublings).min(LONGEST)
 }
 
 #[cfg(test)]
@@ -130,5 +144,19 @@ mod tests {
         let container = ended(3, 100 * SECOND, 101 * SECOND);
         back_off.adopt(&container);
         assert_eq!(back_off.until(&container), Some(141 * SECOND));
+    }
+    #[test]
+    fn a_kubelets_delay_follows_from_the_attempt() {
+        for (attempt, ran_for, wait) in [
+            (0, SECOND, None),
+            (1, SECOND, Some(10)),
+            (2, SECOND, Some(20)),
+            (9, SECOND, Some(300)),
+            (9, FORGOTTEN_AFTER + SECOND, None),
+        ] {
+            let container = ended(attempt, 0, ran_for);
+            let until = CrashBackOff::of_a_kubelet(&container);
+            assert_eq!(until.map(|until| (until - ran_for) / SECOND), wait, "{attempt}");
+        }
     }
 }

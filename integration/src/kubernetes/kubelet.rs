@@ -1,6 +1,6 @@
 //! A kubelet in a private node.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -25,25 +25,7 @@ impl Kubelet {
     /// Starts a kubelet of the control plane, with everything it keeps in the node's folder, and waits until its
     /// node is ready.
     pub async fn start(node: &Node, plane: &ControlPlane) -> Kubelet {
-        let folder = node.folder().join("kubelet");
-        std::fs::create_dir_all(folder.join("static-pods")).unwrap();
-        let file = folder.join("configuration.json");
-        std::fs::write(&file, configuration(node, &folder)).unwrap();
-        let mut command = Command::new(parts::built("kubernetes/kubelet"));
-        command
-            .arg("--config")
-            .arg(file)
-            .arg("--kubeconfig")
-            .arg(plane.node_kubeconfig())
-            .arg("--root-dir")
-            .arg(folder.join("root"))
-            .arg("--cert-dir")
-            .arg(folder.join("certificates"))
-            .args(["--hostname-override=node1", "--node-ip=10.88.0.1"])
-            .stdin(Stdio::null());
-        let kubelet = Kubelet {
-            process: node.spawn(command),
-        };
+        let kubelet = Kubelet::launch(node, &Kubelet::static_pods(node), Some(&plane.node_kubeconfig()));
         let kubectl = Kubectl::new(node, KubectlVersion::V1_36, &plane.kubeconfig());
         eventually_within(READY_WITHIN, "the kubelet's node is ready", async || {
             let process = &kubelet.process;
@@ -68,19 +50,86 @@ impl Kubelet {
         kubelet
     }
 
+    /// Starts a kubelet that has no control plane, only static pods, and waits until it is healthy.
+    pub async fn start_alone(node: &Node) -> Kubelet {
+        let kubelet = Kubelet::launch(node, &Kubelet::static_pods(node), None);
+        kubelet.healthy(node).await;
+        kubelet
+    }
+
+    /// Starts a kubelet without waiting for anything. The folder of its static pods is as the node sees it, and the
+    /// API server that its kubeconfig names need not be there.
+    pub fn launch(node: &Node, static_pods: &Path, kubeconfig: Option<&Path>) -> Kubelet {
+        let folder = node.folder().join("kubelet");
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("configuration.json");
+        std::fs::write(&file, kubelet_configuration(&node.runtime_socket(), static_pods)).unwrap();
+        let mut command = Command::new(parts::built("kubernetes/kubelet"));
+        command
+            .arg("--config")
+            .arg(file)
+            .arg("--root-dir")
+            .arg(folder.join("root"))
+            .arg("--cert-dir")
+            .arg(folder.join("certificates"))
+            .args(["--hostname-override=node1", "--node-ip=10.88.0.1"])
+            // Events are in its log from 3 on.
+            .arg("-v=3")
+            .stdin(Stdio::null());
+        if let Some(kubeconfig) = kubeconfig {
+            command.arg("--kubeconfig").arg(kubeconfig);
+        }
+        Kubelet {
+            process: node.spawn(command),
+        }
+    }
+
+    /// The folder of its static pods, unless it is launched with another.
+    pub fn static_pods(node: &Node) -> PathBuf {
+        let folder = node.folder().join("kubelet/static-pods");
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    /// Waits until its health port says that it is well.
+    pub async fn healthy(&self, node: &Node) {
+        eventually_within(READY_WITHIN, "the kubelet is healthy", async || {
+            assert!(self.process.runs(), "kubelet ended:\n{}", self.process.stderr());
+            let health = "http://127.0.0.1:10248/healthz";
+            let output = node.run(["busybox", "wget", "-qO-", health]).await;
+            if output.stdout == "ok" {
+                Ok(())
+            } else {
+                Err(output)
+            }
+        })
+        .await;
+    }
+
     /// Its process.
     pub fn process(&self) -> &Process {
         &self.process
     }
+
+    /// Asks it to stop, as systemd does, and waits for its end; its containers go on.
+    pub async fn stop(self) {
+        self.process.signal(nix::sys::signal::Signal::SIGTERM);
+        self.process.ended().await;
+    }
+
+    /// Ends it as `kill -9` does; its containers go on.
+    pub async fn kill(self) {
+        self.process.kill().await;
+    }
 }
 
-/// The kubelet's configuration: as on a node, but for what a machine of tests has not got.
-fn configuration(node: &Node, folder: &Path) -> String {
+/// A kubelet's configuration: as on a node, but for what a machine of tests has not got.
+pub fn kubelet_configuration(runtime_socket: &Path, static_pods: &Path) -> String {
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "containerRuntimeEndpoint": format!("unix://{}", node.runtime_socket().display()),
-        "staticPodPath": folder.join("static-pods"),
+        "containerRuntimeEndpoint": format!("unix://{}", runtime_socket.display()),
+        "staticPodPath": static_pods,
         "cgroupDriver": "cgroupfs",
         "failSwapOn": false,
         "failCgroupV1": false,

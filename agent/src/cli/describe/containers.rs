@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStatus, EnvVar, EphemeralContainer, Pod, ResourceRequirements,
 };
 
+use super::last_lines::LastLines;
 use super::moment;
 use super::page::Page;
 use crate::pod::defaults::as_container;
@@ -17,7 +18,7 @@ pub(super) enum Section {
 }
 
 /// Writes one list of containers; init and ephemeral ones only where there are any.
-pub(super) fn write(page: &mut Page, pod: &Pod, section: Section) {
+pub(super) fn write(page: &mut Page, pod: &Pod, last_lines: &LastLines, section: Section) {
     let spec = pod.spec.clone().unwrap_or_default();
     let status = pod.status.clone().unwrap_or_default();
     let ephemeral: Vec<EphemeralContainer> = spec.ephemeral_containers.unwrap_or_default();
@@ -45,7 +46,14 @@ pub(super) fn write(page: &mut Page, pod: &Pod, section: Section) {
             .iter()
             .find(|entry| section == Section::Ephemeral && entry.name == container.name)
             .and_then(|entry| entry.target_container_name.as_ref());
-        write_container(page, pod, container, status, target);
+        write_container(
+            page,
+            pod,
+            container,
+            status,
+            target,
+            last_lines.of(&container.name),
+        );
     }
 }
 
@@ -55,6 +63,7 @@ fn write_container(
     container: &Container,
     status: Option<&ContainerStatus>,
     target: Option<&String>,
+    last_lines: &[String],
 ) {
     page.line(1, &format!("{}:", container.name));
     if let Some(status) = status {
@@ -91,6 +100,12 @@ fn write_container(
         let last = status.last_state.as_ref();
         if last.is_some_and(|state| state.terminated.is_some()) {
             write_state(page, "Last State", last);
+        }
+        if !last_lines.is_empty() {
+            page.line(2, "Last Lines of Its Log:");
+            for line in last_lines {
+                page.line(3, line);
+            }
         }
         page.field(2, "Ready", if status.ready { "True" } else { "False" });
         page.field(2, "Restart Count", &status.restart_count.to_string());

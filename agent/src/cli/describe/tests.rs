@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 fn describe(pod: Value, events: Value) -> String {
     description(
         &serde_json::from_value(pod).unwrap(),
+        &LastLines::default(),
         serde_json::from_value(events).unwrap(),
         "2026-11-21T03:20:40Z".parse().unwrap(),
     )
@@ -203,4 +204,17 @@ fn long_annotations_are_shortened_and_the_last_applied_one_is_left_out() {
         "{text}"
     );
     assert!(!text.contains("last-applied"), "{text}");
+}
+
+#[test]
+fn the_last_lines_of_a_failed_container_stand_below_its_state() {
+    let mut pod = etcd();
+    pod["status"]["containerStatuses"][0]["state"] =
+        json!({"terminated": {"exitCode": 1, "reason": "Error"}});
+    let mut last_lines = LastLines::default();
+    last_lines.insert("etcd", "no space left\non\tdevice\n");
+    let pod = serde_json::from_value(pod).unwrap();
+    let text = description(&pod, &last_lines, Vec::new(), Timestamp::UNIX_EPOCH);
+    let shown = "    Last Lines of Its Log:\n      no space left\n      on    device\n    Ready:";
+    assert!(text.contains(shown), "{text}");
 }

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::crash_back_off::CrashBackOff;
+use super::labels;
 use super::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
 use super::record::{Phase, Record};
 use super::status::Waiting;
@@ -360,25 +361,42 @@ fn target_message(situation: &Situation<'_>, target: &str, found: Option<&Observ
             _ => "it is about to start".to_owned(),
         },
     };
-    if situation.observed.foreign {
-        // When it starts again is for whoever runs the pod to know.
-        return format!("target container {target:?} does not run: {state}");
-    }
-    let next = match found.filter(|container| container.state == ContainerState::Exited) {
-        Some(container) if ordinary::restarts(situation.pod, container) => {
-            match situation
-                .crashes
-                .until(container)
-                .filter(|until| *until > situation.now)
-            {
-                Some(until) => format!("; it is to start again at {}", time_of_day(until)),
-                None => "; it is to start again now".to_owned(),
-            }
-        }
-        Some(_) => "; it is not started again".to_owned(),
-        None => String::new(),
-    };
+    let next = found
+        .filter(|container| container.state == ContainerState::Exited)
+        .map(|container| next_start(situation, container))
+        .unwrap_or_default();
     format!("target container {target:?} does not run: {state}{next}")
+}
+
+/// Says when a container that has ended is started again, as far as it can be told.
+fn next_start(situation: &Situation<'_>, container: &ObservedContainer) -> String {
+    let foreign = situation.observed.foreign;
+    if foreign && !a_kubelet_runs(situation.pod) {
+        // That is for whoever runs the pod to know.
+        return String::new();
+    }
+    if !ordinary::restarts(situation.pod, container) {
+        return "; it is not started again".to_owned();
+    }
+    // When a kubelet's own delay ends is worked out from outside.
+    let (until, about) = match foreign {
+        true => (CrashBackOff::of_a_kubelet(container), "about "),
+        false => (situation.crashes.until(container), ""),
+    };
+    match until.filter(|until| *until > situation.now) {
+        Some(until) => format!("; it is to start again at {about}{}", time_of_day(until)),
+        None => "; it is to start again now".to_owned(),
+    }
+}
+
+/// Whether it is a kubelet that runs a pod which is not ours: its sandbox says so, or an API server knows it.
+fn a_kubelet_runs(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    let known = pod
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.restart_policy.is_some());
+    known || annotations.is_some_and(|annotations| annotations.contains_key(labels::CONFIG_SOURCE))
 }
 
 fn time_of_day(at: Nanoseconds) -> String {

@@ -355,6 +355,28 @@ fn a_target_that_does_not_run_is_waited_for_with_the_image_pulled_meanwhile() {
 }
 
 #[test]
+fn of_a_target_that_a_kubelet_runs_it_is_told_when_it_is_to_start_again() {
+    for (annotation, state) in [
+        (
+            "kubernetes.io/config.source",
+            "; it is to start again at about 00:16:59 UTC",
+        ),
+        ("io.example/other", ""),
+    ] {
+        let mut scene = Scene::of(&one_container())
+            .sandbox("s0", 0, true)
+            .container("main", 2, "s0", Exited, 1)
+            .ephemeral("dbg", Some("main"), Phase::Accepted);
+        scene.observed.foreign = true;
+        let annotations = scene.pod.metadata.annotations.get_or_insert_default();
+        annotations.insert(annotation.to_owned(), "file".to_owned());
+        let message = &scene.plan().waiting["dbg"].message;
+        let (_, told) = message.split_once("(Error, restart 2)").expect("its end");
+        assert_eq!(told, state, "{annotation}");
+    }
+}
+
+#[test]
 fn under_a_shared_or_host_pid_namespace_a_target_is_not_waited_for() {
     for field in ["shareProcessNamespace", "hostPID"] {
         let mut spec = one_container();

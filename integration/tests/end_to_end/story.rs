@@ -1,0 +1,78 @@
+//! The story that the README tells first. etcd and kube-apiserver are static pods from images of one program each, run by
+//! a real kubelet; the API server looks for etcd at a port where nobody listens, ends, and is started again, and again.
+//! It is debugged from its node.
+
+use std::path::Path;
+
+use integration::kubernetes::{Kubelet, control_plane_images, write_static_control_plane};
+use integration::readme::{STORY, Shell, commands, section};
+use integration::{Agent, BUSYBOX, ContainerdVersion, Node, ephemeral_status, eventually_within, is_running};
+use serde_json::Value;
+
+on_both_versions!(an_api_server_that_keeps_crashing_is_debugged_from_its_node_and_mended);
+
+const API_SERVER: &str = "kube-apiserver-node1";
+/// A crash takes the time in which kube-apiserver gives up on etcd; there are two before the story begins.
+const CRASHED_WITHIN: std::time::Duration = std::time::Duration::from_secs(180);
+
+async fn an_api_server_that_keeps_crashing_is_debugged_from_its_node_and_mended(version: ContainerdVersion) {
+    let node = Node::start(version).await;
+    node.tag(BUSYBOX, "docker.io/library/busybox:1.37").await;
+    for (image, program) in control_plane_images() {
+        let archive = node.folder().join("image.tar");
+        node.pack_program(&archive, image, &program).await;
+        node.ctr(["images", "import", archive.to_str().unwrap()])
+            .await
+            .succeeded();
+        std::fs::remove_file(archive).unwrap();
+    }
+    lay_out(&node).await;
+    // A kubelet that has not seen its API server yet ends no pod, not even one whose manifest was mended
+    // (kubelet: "skipping delete because sources aren't ready yet"): this one knows of none.
+    let _kubelet = Kubelet::launch(&node, Path::new("/etc/kubernetes/manifests"), None);
+    let agent = node.start_agent().await;
+    let broken = between_two_crashes(&agent).await;
+
+    // Everything is as the README has it.
+    let home = node.folder().join("home");
+    std::fs::create_dir(&home).unwrap();
+    let mut shell = Shell::new(&node, &home);
+    for step in &commands(section(STORY)) {
+        shell.run(step).await;
+    }
+
+    // The pod that was debugged is gone for good: the manifest that was mended made another one.
+    let mended = agent.api().pod_until("kube-system", API_SERVER, is_running).await;
+    assert_ne!(mended["metadata"]["uid"], broken["metadata"]["uid"]);
+    assert_eq!(*ephemeral_status(&mended, "look"), Value::Null);
+}
+
+/// Waits until the API server has crashed twice, and is to be started again in a while.
+async fn between_two_crashes(agent: &Agent) -> Value {
+    eventually_within(CRASHED_WITHIN, "the API server has crashed twice", async || {
+        let pod = agent.api().pod("kube-system", API_SERVER).await.body;
+        let status = &pod["status"]["containerStatuses"][0];
+        let ended = status["state"]["terminated"].is_object();
+        if ended && status["restartCount"].as_i64() >= Some(1) {
+            Ok(pod)
+        } else {
+            Err(pod)
+        }
+    })
+    .await
+}
+
+/// Lays the files of a control plane where kubeadm has them, with one mistake.
+async fn lay_out(node: &Node) {
+    let folder = node.folder().join("kubernetes");
+    // Somebody's fingers were too quick.
+    write_static_control_plane(node, &folder, "node1", 2397).await;
+    // The node's own /etc, in front of the machine's.
+    let shown = "mkdir -p /run/etc/upper /run/etc/work
+        mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work etc /etc
+        mkdir -p /etc/kubernetes
+        mount --bind \"$0\" /etc/kubernetes";
+    node.run(["sh", "-euc", shown, folder.to_str().unwrap()])
+        .await
+        .succeeded();
+}
