@@ -1,5 +1,6 @@
 //! The daemon: puts the parts together; start and shutdown order, readable top to bottom.
 
+mod cluster;
 mod kubelet_watch;
 mod memory;
 mod runtime_watch;
@@ -17,20 +18,21 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::config::{CgroupDriverSetting, Config};
 use crate::kubernetes::api_server::ApiServer;
+use crate::kubernetes::kubelet_signs;
 use crate::pod::cgroup::CgroupDriver;
-use crate::report::ephemeral_containers;
 use crate::runtime::client::Runtime;
 use crate::runtime::events;
 use crate::runtime::images::Images;
 use crate::runtime::news::News;
 use crate::runtime::pulled_images::PulledImages;
-use crate::source::manifests::ManifestFolder;
-use crate::source::{discovery, kubernetes};
+use crate::source::discovery;
+use crate::source::manifests::{ManifestFolder, Snapshot};
 use crate::store::Store;
 use crate::store::disk::{Disk, DiskError};
 use crate::store::manifests::LogDir;
 use crate::worker::{self, Workers};
 use crate::{logging, systemd_notify};
+use cluster::Cluster;
 
 /// How many threads run the tasks: the work is waiting, not computing.
 const THREADS: usize = 2;
@@ -159,7 +161,11 @@ async fn serve_api(api: Api, context: api::Context) {
         context.runtime.clone(),
         context.shutdown.clone(),
     );
-    let kubelet = async { drop(kubelet_watch::report(&runtime, &store).await) }.shared();
+    let kubelet = async {
+        let signs = kubelet_signs::look().await;
+        drop(kubelet_watch::report(&runtime, &store, signs).await);
+    }
+    .shared();
     let looks = async { tokio::join!(store.first_look(), kubelet.clone()) };
     let known = tokio::time::timeout(FIRST_LOOK, looks);
     let _ = shutdown.run_until_cancelled(known).await;
@@ -188,8 +194,9 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
     let cgroup_driver = cgroup_driver(config.cgroup_driver, runtime).await;
     let node = runtime.node_facts(&config.node_name).await;
     store.set_node_facts(&node);
+    let cluster = Cluster::new(config, api_server.clone());
     let (forbid, forbidden) = watch::channel(None);
-    kubelet_watch::look(runtime, store, &forbid).await;
+    kubelet_watch::look(runtime, store, &cluster.kubelet, &forbid).await;
 
     // The folder is read once before any worker acts: what is gone from it must not be started.
     let mut folder =
@@ -205,13 +212,14 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
 
     let context = Arc::new(worker::context::Context {
         store: Arc::clone(store),
-        api_server: api_server.clone(),
+        api_server,
         runtime: runtime.clone(),
         images,
         node,
         cgroup_driver,
         log_dir: config.log_dir.clone(),
         forbidden,
+        kubelet: cluster.taken_over(),
     });
     let (events, follower) = events::follow(runtime.clone(), shutdown.clone());
     let news = Arc::new(News::default());
@@ -223,20 +231,11 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
         shutdown.clone(),
     ));
     let workers = tokio::spawn(Workers::new(context, news).run(events, shutdown.clone()));
-    let appending = api_server.clone().map(|api_server| {
-        let (store, runtime) = (Arc::clone(store), runtime.clone());
-        tokio::spawn(ephemeral_containers::run(
-            api_server,
-            store,
-            runtime,
-            shutdown.clone(),
-        ))
-    });
-    let watching = api_server
-        .map(|api_server| tokio::spawn(kubernetes::run(api_server, Arc::clone(store), shutdown.clone())));
+    let of_cluster = cluster.start(store, runtime, &config.log_dir, shutdown);
     let kubelets = tokio::spawn(kubelet_watch::run(
         runtime.clone(),
         Arc::clone(store),
+        cluster.kubelet,
         forbid,
         shutdown.clone(),
     ));
@@ -263,8 +262,6 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
     }
 
     // Workers finish the create or start they are at; everyone else just ends.
-    let watching = watching.map(|task| ("the watch of the API server", task));
-    let appending = appending.map(|task| ("appending to the API server's pods", task));
     for (part, task) in [
         ("workers", workers),
         ("discovery", discovering),
@@ -274,8 +271,7 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
         ("events", follower),
     ]
     .into_iter()
-    .chain(watching)
-    .chain(appending)
+    .chain(of_cluster)
     {
         if let Err(error) = task.await {
             tracing::error!("{part} failed: {error}");
@@ -320,7 +316,7 @@ async fn cgroup_driver(setting: CgroupDriverSetting, runtime: &Runtime) -> Cgrou
     }
 }
 
-async fn apply(store: &Arc<Store>, files: crate::source::manifests::Snapshot, log_dir: &Path) -> bool {
+async fn apply(store: &Arc<Store>, files: Snapshot, log_dir: &Path) -> bool {
     match store.apply_manifests(files, LogDir(log_dir.to_path_buf())).await {
         Ok(()) => true,
         Err(error) => {

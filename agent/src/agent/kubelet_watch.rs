@@ -1,10 +1,14 @@
-//! Keeps looking for a kubelet: where one runs, debuglet starts no pods of its own.
+//! Keeps looking for a kubelet: where one runs, debuglet starts no pods of its own; where it is down, debuglet may do
+//! what the API server asks of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::kubernetes::kubelet::Kubelet;
+use crate::kubernetes::kubelet_signs::KubeletSigns;
 use crate::runtime::client::Runtime;
 use crate::source::kubelet;
 use crate::store::Store;
@@ -16,22 +20,31 @@ const INTERVAL: Duration = Duration::from_secs(15);
 /// Looks every few seconds until `shutdown`, and says in `forbid` why nothing of our own may be started.
 pub(super) async fn run(
     runtime: Runtime,
-    store: std::sync::Arc<Store>,
+    store: Arc<Store>,
+    kubelet: Arc<Kubelet>,
     forbid: watch::Sender<Option<String>>,
     shutdown: CancellationToken,
 ) {
+    // Who has little patience with a kubelet that is away looks more closely.
+    let interval = INTERVAL.min(kubelet.down_after() / 2);
     while shutdown
-        .run_until_cancelled(tokio::time::sleep(INTERVAL))
+        .run_until_cancelled(tokio::time::sleep(interval))
         .await
         .is_some()
     {
-        look(&runtime, &store, &forbid).await;
+        look(&runtime, &store, &kubelet, &forbid).await;
     }
 }
 
 /// Looks once, and says in `forbid` why nothing of our own may be started.
-pub(super) async fn look(runtime: &Runtime, store: &Store, forbid: &watch::Sender<Option<String>>) {
-    let reason = report(runtime, store).await;
+pub(super) async fn look(
+    runtime: &Runtime,
+    store: &Store,
+    kubelet: &Kubelet,
+    forbid: &watch::Sender<Option<String>>,
+) {
+    let (signs, _) = kubelet.look().await;
+    let reason = report(runtime, store, signs).await;
     let changed = forbid.send_if_modified(|current| {
         let changed = current.is_some() != reason.is_some();
         current.clone_from(&reason);
@@ -45,9 +58,10 @@ pub(super) async fn look(runtime: &Runtime, store: &Store, forbid: &watch::Sende
     }
 }
 
-/// Looks once, and reports it in the store; answers why nothing of our own may be started.
-pub(super) async fn report(runtime: &Runtime, store: &Store) -> Option<String> {
-    let evidence = kubelet::look(runtime).await;
+/// Looks for a kubelet's pods beside its `signs`, and reports both in the store; answers why nothing of our own may be
+/// started.
+pub(super) async fn report(runtime: &Runtime, store: &Store, signs: KubeletSigns) -> Option<String> {
+    let evidence = kubelet::look(runtime, signs).await;
     let report = KubeletReport {
         looked: true,
         running: evidence.is_here(),

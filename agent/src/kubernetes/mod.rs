@@ -1,5 +1,5 @@
-//! The API server of this node's cluster: how it is reached, and whether it answers. Who watches it, reports to it and
-//! asks it is elsewhere.
+//! The API server of this node's cluster: how it is reached, and whether it answers; and whether the node's kubelet
+//! lives. Who watches them, reports to them and asks them is elsewhere.
 
 pub(crate) mod api_server;
 pub(crate) mod back_off;
@@ -8,4 +8,6 @@ mod credentials;
 pub(crate) mod ephemeral_containers;
 mod exec_plugin;
 mod failure;
+pub(crate) mod kubelet;
+pub(crate) mod kubelet_signs;
 pub(crate) mod objects;

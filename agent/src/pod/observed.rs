@@ -47,6 +47,22 @@ impl ObservedPod {
     }
 }
 
+impl ObservedPod {
+    /// The containers that somebody else made under the name of one that was made for a record here.
+    pub(crate) fn second_attempts(&self, records: &[Record]) -> Vec<&ObservedContainer> {
+        let was_made = |name: &String| {
+            let of_name = |record: &&Record| record.spec.name == *name;
+            let ours = |container: &ObservedContainer| container.ours && container.name == *name;
+            let made = |record: &Record| record.created().is_some() || self.containers.iter().any(ours);
+            records.iter().find(of_name).is_some_and(made)
+        };
+        let containers = self.containers.iter();
+        containers
+            .filter(|container| !container.ours && was_made(&container.name))
+            .collect()
+    }
+}
+
 /// One pod sandbox (CRI `PodSandboxStatus`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ObservedSandbox {
@@ -110,4 +126,66 @@ pub(crate) struct ObservedContainer {
     pub(crate) image_id: String,
     /// The file on the host that its output goes to; empty where it has none.
     pub(crate) log_path: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::record::{CreatedContainer, Origin, Phase};
+    use super::*;
+
+    fn container(name: &str, attempt: u32, ours: bool) -> ObservedContainer {
+        ObservedContainer {
+            id: format!("{name}-{attempt}"),
+            name: name.to_owned(),
+            attempt,
+            sandbox_id: "s1".to_owned(),
+            ours,
+            state: ContainerState::Running,
+            created_at: 1,
+            started_at: 1,
+            finished_at: 0,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            image: String::new(),
+            image_id: String::new(),
+            log_path: String::new(),
+        }
+    }
+
+    #[test]
+    fn somebody_elses_container_counts_as_a_second_one_only_where_ours_was_made() {
+        let made = || {
+            Phase::Created(CreatedContainer {
+                container_id: "dbg-0".to_owned(),
+                sandbox_id: "s1".to_owned(),
+                runtime_instance: "i1".to_owned(),
+                log_path: None,
+            })
+        };
+        #[rustfmt::skip]
+        let table = [
+            ("ours alone",                       made(),          vec![container("dbg", 0, true)],                             0),
+            ("ours, and another of the name",    made(),          vec![container("dbg", 0, true), container("dbg", 1, false)], 1),
+            ("ours has gone",                    made(),          vec![container("dbg", 1, false)],                            1),
+            ("ours, not recorded yet",           Phase::Accepted, vec![container("dbg", 0, true), container("dbg", 1, false)], 1),
+            ("theirs alone",                     Phase::Accepted, vec![container("dbg", 0, false)],                            0),
+            ("another name",                     made(),          vec![container("dbg", 0, true), container("app", 0, false)], 0),
+        ];
+        for (case, phase, containers, expected) in table {
+            let spec = serde_json::from_value(json!({"name": "dbg"})).expect("a container");
+            let records = [Record {
+                spec,
+                origin: Origin::KubeApiserver,
+                phase,
+            }];
+            let observed = ObservedPod {
+                containers,
+                ..ObservedPod::default()
+            };
+            assert_eq!(observed.second_attempts(&records).len(), expected, "{case}");
+        }
+    }
 }

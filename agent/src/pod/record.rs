@@ -14,6 +14,8 @@ pub(crate) enum Origin {
     Manifest,
     /// On the node-local API (which the CLI uses).
     Api,
+    /// On the API server, and taken over from a kubelet that is down.
+    KubeApiserver,
 }
 
 /// The container that a launch made.

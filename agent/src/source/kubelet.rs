@@ -1,33 +1,18 @@
 //! Is a kubelet here? Where one runs, its pods are not ours to add to: the agent then starts no pods of its own.
 //!
-//! One sign is enough. Looking costs some file reads and one connection on loopback, so that it can be done every
-//! few seconds.
+//! One sign is enough: of life, or a pod that only a kubelet can have started.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use debuglet_proto::v1::{
     ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxState, PodSandboxStateValue,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use crate::kubernetes::kubelet_signs::{HEALTH_ADDRESS, KubeletSigns, PROCESS_NAME};
 use crate::pod::labels;
 use crate::runtime::client::Runtime;
-
-/// The name of the process, as in `/proc/PID/comm`.
-const PROCESS_NAME: &str = "kubelet";
-
-/// Where a kubelet answers `/healthz` (KubeletConfiguration, defaults of `healthzBindAddress` and `healthzPort`). k3s
-/// and others that carry the kubelet in a process of another name answer here too.
-const HEALTH_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10248);
-
-/// Loopback answers at once or not at all.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A runtime that takes longer than this to list its sandboxes shows none.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,10 +20,8 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The signs of a kubelet on this node. Its text is for people, and empty without a sign.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Evidence {
-    /// The process id of a process named kubelet.
-    process: Option<u32>,
-    /// Whether its health port answers.
-    health_port: bool,
+    /// Its signs of life.
+    signs: KubeletSigns,
     /// How many ready sandboxes carry the annotation `kubernetes.io/config.source` and are not ours.
     sandboxes: usize,
 }
@@ -53,9 +36,11 @@ impl Evidence {
 impl fmt::Display for Evidence {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let process = self
+            .signs
             .process
             .map(|id| format!("process {id} is named {PROCESS_NAME}"));
         let health_port = self
+            .signs
             .health_port
             .then(|| format!("{HEALTH_ADDRESS} answers /healthz"));
         let sandboxes = match self.sandboxes {
@@ -68,15 +53,11 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// Looks for a kubelet. A runtime that does not answer shows no pods of one.
-pub(crate) async fn look(runtime: &Runtime) -> Evidence {
-    let processes = tokio::task::spawn_blocking(|| processes_named_kubelet(Path::new("/proc")));
-    let (health_port, sandboxes) =
-        tokio::join!(health_port_answers(HEALTH_ADDRESS), kubelet_sandboxes(runtime));
+/// Looks for the pods of a kubelet beside its `signs` of life. A runtime that does not answer shows no pods of one.
+pub(crate) async fn look(runtime: &Runtime, signs: KubeletSigns) -> Evidence {
     Evidence {
-        process: processes.await.ok().and_then(|found| found.first().copied()),
-        health_port,
-        sandboxes,
+        signs,
+        sandboxes: kubelet_sandboxes(runtime).await,
     }
 }
 
@@ -104,66 +85,9 @@ fn is_a_kubelets(annotations: &HashMap<String, String>, labels: &HashMap<String,
     annotations.contains_key(labels::CONFIG_SOURCE) && !labels.contains_key(labels::ORIGIN)
 }
 
-/// The ids of the live processes named kubelet that share our PID namespace and run as our user: one in a namespace
-/// below is another node's (kind), and one of another user cannot be this node's.
-fn processes_named_kubelet(proc: &Path) -> Vec<u32> {
-    // A process may end while we look: what cannot be read is not there.
-    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
-    let user = nix::unistd::geteuid().as_raw();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|id: &u32| {
-            let folder = proc.join(id.to_string());
-            // `comm` is the cheap one to read, and neither file asks for a right to trace the process.
-            fs::read_to_string(folder.join("comm")).is_ok_and(|name| name.trim_end() == PROCESS_NAME)
-                && fs::read_to_string(folder.join("status"))
-                    .is_ok_and(|status| is_live_and_beside_us(&status, user))
-        })
-        .collect()
-}
-
-/// Whether `/proc/PID/status` tells of a process that is no zombie, has `user` as its effective user, and no PID
-/// namespace of its own (proc(5): `NSpid` holds one id per namespace, ours first).
-fn is_live_and_beside_us(status: &str, user: u32) -> bool {
-    let field = |name: &str| {
-        status.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            (key == name).then(|| value.split_whitespace().collect::<Vec<_>>())
-        })
-    };
-    let state = field("State").unwrap_or_default();
-    let users = field("Uid").unwrap_or_default();
-    let ids = field("NSpid").unwrap_or_default();
-    !matches!(state.first(), None | Some(&"Z" | &"X"))
-        && users.get(1).and_then(|effective| effective.parse().ok()) == Some(user)
-        && ids.len() == 1
-}
-
-/// Whether something at `address` answers `/healthz` as a kubelet does.
-async fn health_port_answers(address: SocketAddr) -> bool {
-    let ask = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream
-            .write_all(format!("GET /healthz HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
-            .await?;
-        let mut status_line = [0; 12];
-        stream.read_exact(&mut status_line).await?;
-        Ok::<_, std::io::Error>(is_health_answer(&status_line))
-    };
-    matches!(tokio::time::timeout(HEALTH_TIMEOUT, ask).await, Ok(Ok(true)))
-}
-
-/// Whether these are the first bytes of a health answer: a sick kubelet (500) is a kubelet too.
-fn is_health_answer(start: &[u8]) -> bool {
-    start.starts_with(b"HTTP/1.") && (start.ends_with(b" 200") || start.ends_with(b" 500"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Child, Command, Stdio};
-
-    const STATUS: &str = "Name:\tkubelet\nState:\tS (sleeping)\nUid:\t0\t0\t0\t0\nNSpid:\t812\n";
 
     #[test]
     fn no_sign_means_no_kubelet_and_each_sign_alone_means_one() {
@@ -172,15 +96,21 @@ mod tests {
         for (evidence, text) in [
             (
                 Evidence {
-                    process: Some(812),
-                    ..Evidence::default()
+                    signs: KubeletSigns {
+                        process: Some(812),
+                        health_port: false,
+                    },
+                    sandboxes: 0,
                 },
                 "process 812 is named kubelet",
             ),
             (
                 Evidence {
-                    health_port: true,
-                    ..Evidence::default()
+                    signs: KubeletSigns {
+                        process: None,
+                        health_port: true,
+                    },
+                    sandboxes: 0,
                 },
                 "127.0.0.1:10248 answers /healthz",
             ),
@@ -193,8 +123,10 @@ mod tests {
             ),
             (
                 Evidence {
-                    process: Some(7),
-                    health_port: true,
+                    signs: KubeletSigns {
+                        process: Some(7),
+                        health_port: true,
+                    },
                     sandboxes: 3,
                 },
                 "process 7 is named kubelet, 127.0.0.1:10248 answers /healthz, 3 pods that a kubelet started run",
@@ -203,21 +135,6 @@ mod tests {
             assert!(evidence.is_here());
             assert_eq!(evidence.to_string(), text);
         }
-    }
-
-    #[test]
-    fn only_a_live_process_of_our_namespace_and_user_counts() {
-        assert!(is_live_and_beside_us(STATUS, 0));
-        assert!(!is_live_and_beside_us(STATUS, 1000), "another user's");
-        assert!(!is_live_and_beside_us(
-            &STATUS.replace("S (sleeping)", "Z (zombie)"),
-            0
-        ));
-        assert!(
-            !is_live_and_beside_us(&STATUS.replace("812", "812\t1"), 0),
-            "another node's"
-        );
-        assert!(!is_live_and_beside_us("", 0));
     }
 
     #[test]
@@ -233,103 +150,5 @@ mod tests {
             &of(&[labels::ORIGIN])
         ));
         assert!(!is_a_kubelets(&of(&[]), &of(&[])));
-    }
-
-    /// A process named kubelet that ends with the test.
-    struct FakeKubelet {
-        child: Child,
-        _folder: tempfile::TempDir,
-    }
-
-    impl FakeKubelet {
-        fn start(wrapper: &[&str]) -> FakeKubelet {
-            let folder = tempfile::tempdir().expect("a folder");
-            let program = folder.path().join(PROCESS_NAME);
-            fs::copy("/bin/sleep", &program).expect("a copy of sleep");
-            let mut words: Vec<String> = wrapper.iter().map(|word| (*word).to_owned()).collect();
-            words.extend([program.display().to_string(), "600".to_owned()]);
-            let child = Command::new(&words[0])
-                .args(&words[1..])
-                .stdin(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("a process");
-            FakeKubelet {
-                child,
-                _folder: folder,
-            }
-        }
-
-        /// The process that carries the name: the child, or what the wrapper started.
-        fn named(&self) -> Option<u32> {
-            let id = self.child.id();
-            let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
-            let candidates = children.split_whitespace().filter_map(|id| id.parse().ok());
-            std::iter::once(id).chain(candidates).find(|id| {
-                fs::read_to_string(format!("/proc/{id}/comm"))
-                    .is_ok_and(|name| name.trim_end() == PROCESS_NAME)
-            })
-        }
-
-        fn wait_until_named(&self) -> u32 {
-            loop {
-                match self.named() {
-                    Some(id) => return id,
-                    None => std::thread::sleep(Duration::from_millis(1)),
-                }
-            }
-        }
-    }
-
-    impl Drop for FakeKubelet {
-        fn drop(&mut self) {
-            if let Some(id) = self.named() {
-                let id = nix::unistd::Pid::from_raw(id.try_into().expect("an id"));
-                nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGKILL).expect("our process");
-            }
-            self.child.wait().expect("its end");
-        }
-    }
-
-    #[test]
-    fn a_process_named_kubelet_is_found_and_forgotten_when_it_ends() {
-        let kubelet = FakeKubelet::start(&[]);
-        let id = kubelet.wait_until_named();
-        assert!(processes_named_kubelet(Path::new("/proc")).contains(&id));
-        drop(kubelet);
-        assert!(!processes_named_kubelet(Path::new("/proc")).contains(&id));
-    }
-
-    #[test]
-    fn a_kubelet_in_a_pid_namespace_below_is_another_nodes() {
-        let kubelet = FakeKubelet::start(&["unshare", "--user", "--map-root-user", "--pid", "--fork"]);
-        let id = kubelet.wait_until_named();
-        assert!(!processes_named_kubelet(Path::new("/proc")).contains(&id));
-    }
-
-    #[tokio::test]
-    async fn the_health_port_must_answer_as_a_kubelet_does() {
-        for (answer, is_kubelet) in [
-            ("HTTP/1.0 200 OK\r\n\r\nok", true),
-            ("HTTP/1.1 500 Internal Server Error\r\n\r\n", true),
-            ("HTTP/1.1 404 Not Found\r\n\r\n", false),
-            ("SSH-2.0-OpenSSH_9\r\n", false),
-            ("", false),
-        ] {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-                .await
-                .expect("a port");
-            let address = listener.local_addr().expect("its address");
-            let server = tokio::spawn(async move {
-                let (mut stream, _) = listener.accept().await.expect("a caller");
-                let mut request = [0; 256];
-                let length = stream.read(&mut request).await.expect("a request");
-                assert!(request[..length].starts_with(b"GET /healthz HTTP/1."));
-                stream.write_all(answer.as_bytes()).await.expect("an answer");
-            });
-            assert_eq!(health_port_answers(address).await, is_kubelet, "{answer}");
-            server.await.expect("the server");
-            assert!(!health_port_answers(address).await, "nobody listens any more");
-        }
     }
 }

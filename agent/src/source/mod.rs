@@ -8,3 +8,4 @@ pub(crate) mod kubelet;
 pub(crate) mod kubernetes;
 mod manifest_file;
 pub(crate) mod manifests;
+pub(crate) mod take_over;

@@ -164,7 +164,7 @@ impl Store {
 
     /// Keeps a pod that somebody else runs along with its first records: they are shown while it is away, and buried
     /// with it.
-    fn keep_foreign(&self, uid: &str) -> Result<(), DiskError> {
+    pub(super) fn keep_foreign(&self, uid: &str) -> Result<(), DiskError> {
         let kept = {
             let inner = self.lock();
             let first = |entry: &&Entry| entry.is_foreign() && entry.records.is_empty();
@@ -245,6 +245,18 @@ impl Inner {
             }
             entry.wake.notify_one();
         }
+        self.publish(uid, ChangeKind::Modified)
+    }
+
+    /// Takes out a record that is not on disk any more, and wakes the pod's worker.
+    pub(super) fn take_out(&mut self, uid: &str, container: &str) -> u64 {
+        if let Some(entry) = self.pods.get_mut(uid) {
+            entry.records.retain(|record| record.spec.name != container);
+            entry.launches.remove(container);
+            entry.foreign.remove(container);
+            entry.wake.notify_one();
+        }
+        self.launch_clock.withdrawn(uid, container);
         self.publish(uid, ChangeKind::Modified)
     }
 }

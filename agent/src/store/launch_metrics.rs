@@ -112,6 +112,11 @@ impl LaunchClock {
         }
     }
 
+    /// A launch is somebody else's again.
+    pub(super) fn withdrawn(&mut self, uid: &str, container: &str) {
+        self.close(uid, container);
+    }
+
     /// A pod is gone: what was not counted will not be.
     pub(super) fn forget(&mut self, uid: &str) {
         self.open.retain(|(of, _), _| of != uid);

@@ -20,7 +20,9 @@ mod namespaces;
 mod node;
 pub(crate) mod node_report;
 pub(crate) mod progress;
+pub(crate) mod reported;
 pub(crate) mod served;
+pub(crate) mod take_over;
 pub(crate) mod union;
 pub(crate) mod update;
 

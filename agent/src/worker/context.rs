@@ -6,7 +6,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::kubernetes::api_server::ApiServer;
+use crate::kubernetes::kubelet::Kubelet;
 use crate::pod::cgroup::CgroupDriver;
+use crate::pod::kubelet_life::Life;
 use crate::pod::node::Node;
 use crate::runtime::client::Runtime;
 use crate::runtime::images::Images;
@@ -32,9 +34,25 @@ pub(crate) struct Context {
     pub(crate) log_dir: PathBuf,
     /// Why no sandbox and no ordinary container may be started now, if so: a kubelet runs here.
     pub(crate) forbidden: tokio::sync::watch::Receiver<Option<String>>,
+    /// The node's kubelet, where its work is done here while it is down.
+    pub(crate) kubelet: Option<Arc<Kubelet>>,
 }
 
 impl Context {
+    /// Whether the kubelet's work is done here, as of the last look at it.
+    pub(crate) fn kubelet_down(&self) -> bool {
+        let kubelet = self.kubelet.as_ref();
+        kubelet.is_some_and(|kubelet| *kubelet.life().borrow() == Life::Down)
+    }
+
+    /// [`Context::kubelet_down`], as of now.
+    pub(crate) async fn kubelet_still_down(&self) -> bool {
+        match &self.kubelet {
+            Some(kubelet) => kubelet.look().await.1 == Life::Down,
+            None => false,
+        }
+    }
+
     /// Records an event on a pod or on one of its containers, and logs it.
     pub(crate) fn tell(
         &self,

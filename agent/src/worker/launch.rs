@@ -22,7 +22,7 @@ use crate::pod::etc_hosts::etc_hosts;
 use crate::pod::objects::Objects;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::pod::plan::Held;
-use crate::pod::record::{CreatedContainer, Phase};
+use crate::pod::record::{CreatedContainer, Origin, Phase};
 use crate::pod::sandbox_config::{SandboxContext, log_folder, sandbox_config};
 use crate::pod::security_context::ImageUser;
 use crate::pod::status::Waiting;
@@ -43,8 +43,8 @@ pub(crate) struct Launch {
     pub(crate) pod: Pod,
     /// The container; an ephemeral one in the form of an ordinary one.
     pub(crate) container: Container,
-    /// Whether it is an ephemeral one.
-    pub(crate) ephemeral: bool,
+    /// Who asked for it, where it is an ephemeral one.
+    pub(crate) ephemeral: Option<Origin>,
     /// `metadata.attempt`.
     pub(crate) attempt: u32,
     /// The pod's ready sandbox.
@@ -126,7 +126,7 @@ impl Launch {
             Ok(made) => made,
             Err(outcome) => return outcome,
         };
-        if self.ephemeral {
+        if self.ephemeral.is_some() {
             match record_created(
                 &self.context,
                 self.uid(),
@@ -280,6 +280,10 @@ impl Launch {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
+        // The last moment at which it can still be the kubelet's: from here on nothing takes it back.
+        if self.ephemeral == Some(Origin::KubeApiserver) && !context.kubelet_still_down().await {
+            return Err(Outcome::Done);
+        }
         match context.runtime.runtime().create_container(request).await {
             Ok(answer) => {
                 let message = format!("Created container {}", self.container.name);

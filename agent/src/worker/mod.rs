@@ -13,6 +13,7 @@ mod report;
 mod sandbox;
 mod signals;
 mod step;
+mod take_over;
 mod target;
 pub(crate) mod volumes;
 mod waits;
@@ -21,9 +22,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::pod::kubelet_life::Life;
 use crate::runtime::events::{ContainerEventKind, RuntimeEvent};
 use crate::runtime::news::News;
 use context::Context;
@@ -69,6 +72,7 @@ impl Workers {
     ) {
         let mut versions = self.context.store.versions();
         let mut launching = self.context.forbidden.clone();
+        let mut life = self.context.kubelet.as_ref().map(|kubelet| kubelet.life());
         let mut relist = tokio::time::interval(RELIST);
         relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut arrived = Vec::with_capacity(EVENTS_AT_ONCE);
@@ -89,6 +93,7 @@ impl Workers {
                     if changed.is_err() { break }
                     self.signals.wake_all();
                 }
+                () = changed(life.as_mut()) => self.signals.wake_all(),
                 // Somebody else's pods are looked at when the discovery, which lists them all at once, sees a change.
                 _ = relist.tick() => self.signals.relist(|uid| !self.context.store.is_only_shown(uid)),
             }
@@ -158,5 +163,14 @@ impl Workers {
         if let Ok(Ok(Some(uid))) = asked {
             self.signals.dirty(&uid);
         }
+    }
+}
+
+/// Returns when the kubelet's life has changed; never where nobody takes over from it.
+async fn changed(life: Option<&mut watch::Receiver<Life>>) {
+    match life {
+        // The context holds the sender.
+        Some(life) => drop(life.changed().await),
+        None => std::future::pending().await,
     }
 }

@@ -15,15 +15,16 @@ use super::context::{self, Context};
 use super::launch::{Launch, PullingFlag};
 use super::signals::{Signal, Signals};
 use super::step::{Outcome, RETRY_AFTER, now};
+use super::take_over::SecondAttempts;
 use super::target::Targets;
 use super::waits::Waits;
-use super::{ending, report, sandbox};
+use super::{ending, report, sandbox, take_over};
 use crate::pod::crash_back_off::CrashBackOff;
 use crate::pod::defaults;
 use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
 use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation};
-use crate::pod::record::{Phase, Record};
+use crate::pod::record::{Origin, Phase, Record};
 use crate::runtime::error::RuntimeError;
 use crate::runtime::instance::instance;
 use crate::store::events::Severity;
@@ -63,6 +64,8 @@ pub(super) struct PodWorker {
     pulled: BTreeSet<String>,
     /// What is known of the targets of its debug containers.
     targets: Targets,
+    /// Containers of a kubelet's beside one of ours of the same name.
+    second_attempts: SecondAttempts,
     steps: JoinSet<(String, Outcome)>,
     busy: BTreeMap<String, Arc<PullingFlag>>,
     /// Ends the waits of the steps.
@@ -97,6 +100,7 @@ impl PodWorker {
             failures: BTreeMap::new(),
             pulled: BTreeSet::new(),
             targets: Targets::default(),
+            second_attempts: SecondAttempts::default(),
             steps: JoinSet::new(),
             busy: BTreeMap::new(),
             waits: Waits::new(&shutdown),
@@ -166,6 +170,9 @@ impl PodWorker {
             }
             wake_in = self.settle();
         }
+        if view.foreign {
+            self.second_attempts.tell(&self.context, &view, &self.observed);
+        }
         self.targets
             .find(&self.context.runtime, &view.records, &self.observed)
             .await;
@@ -181,6 +188,7 @@ impl PodWorker {
                 .removal
                 .map(|removal| removal.remaining_seconds(Timestamp::now())),
             forbidden: forbidden.as_deref(),
+            kubelet_down: self.context.kubelet_down(),
             runtime_instance: &runtime_instance,
             crashes: &self.crashes,
             held: &self.held,
@@ -349,7 +357,7 @@ impl PodWorker {
                     .find(|container| container.name == name)
                     .cloned()
                 {
-                    self.launch(view, container, false, attempt, None, false);
+                    self.launch(view, container, None, attempt, None, false);
                 }
             }
             Action::LaunchEphemeral { name, target_id } => {
@@ -376,6 +384,13 @@ impl PodWorker {
                 self.spawn_wait(&key, async move {
                     ending::remove_dead(&context, &pod, &name, &id, attempt).await
                 });
+            }
+            Action::HandBack { name } => {
+                let key = name.clone();
+                self.spawn(
+                    &key,
+                    async move { take_over::hand_back(&context, &pod, &name).await },
+                );
             }
             Action::Ephemeral { name, step } => {
                 let Some(record) = view
@@ -409,7 +424,7 @@ impl PodWorker {
             self.launch(
                 view,
                 defaults::as_container(&record.spec),
-                true,
+                Some(record.origin),
                 0,
                 target_id,
                 only_pull,
@@ -421,7 +436,7 @@ impl PodWorker {
         &mut self,
         view: &View,
         container: Container,
-        ephemeral: bool,
+        ephemeral: Option<Origin>,
         attempt: u32,
         target_id: Option<String>,
         only_pull: bool,

@@ -50,6 +50,7 @@ mod private_node;
 mod proxy;
 mod story;
 mod streams;
+mod take_over;
 mod targets;
 mod tracer;
 mod watchers;

@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 
 use super::Finding;
 use crate::config::{CgroupDriverSetting, Config};
+use crate::kubernetes::kubelet_signs;
 use crate::pod::cgroup::CgroupDriver;
 use crate::runtime::client::Runtime;
 use crate::source::kubelet;
@@ -148,7 +149,7 @@ async fn events(runtime: &Runtime, name: &str) -> Finding {
 
 async fn kubelet(config: &Config, runtime: &Runtime) -> Finding {
     let folder = config.manifests.path.display();
-    let evidence = kubelet::look(runtime).await;
+    let evidence = kubelet::look(runtime, kubelet_signs::look().await).await;
     if evidence.is_here() {
         Finding::warn(
             "kubelet",

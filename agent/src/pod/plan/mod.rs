@@ -18,6 +18,7 @@ use super::labels;
 use super::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
 use super::record::{Phase, Record};
 use super::status::Waiting;
+use super::take_over;
 use ephemeral::EphemeralStep;
 
 /// The name under which the sandbox is held back and kept busy: no container can bear it.
@@ -52,6 +53,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) removal: Option<i64>,
     /// Why no sandbox and no ordinary container of ours may be started now, if so.
     pub(crate) forbidden: Option<&'a str>,
+    /// Whether the node's kubelet is surely down, and its work is done here meanwhile.
+    pub(crate) kubelet_down: bool,
     /// Names the running runtime; empty where that cannot be told.
     pub(crate) runtime_instance: &'a str,
     /// The delays of containers that keep ending.
@@ -129,6 +132,11 @@ pub(crate) enum Action {
         name: String,
         /// The container whose PID namespace it joins.
         target_id: Option<String>,
+    },
+    /// Leave an ephemeral container that was taken over to the kubelet again.
+    HandBack {
+        /// The container's name.
+        name: String,
     },
     /// One of the other steps of an ephemeral container; never `Nothing`, `Foreign` or `Launch`.
     Ephemeral {
@@ -247,6 +255,10 @@ fn plan_ephemeral(situation: &Situation<'_>, record: &Record, plan: &mut Plan) {
         .ready_sandbox()
         .map(|sandbox| sandbox.id.as_str());
     let found = situation.observed.of_record(record);
+    if take_over::goes_back(record, found, situation.kubelet_down) {
+        plan.actions.push(Action::HandBack { name: name.clone() });
+        return;
+    }
     match ephemeral::step(record, found, ready, situation.runtime_instance, situation.now) {
         EphemeralStep::Nothing => {}
         EphemeralStep::Foreign => {

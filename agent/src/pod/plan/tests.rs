@@ -102,6 +102,7 @@ impl Scene {
             observed: &self.observed,
             removal: self.removal,
             forbidden: self.forbidden,
+            kubelet_down: false,
             runtime_instance: INSTANCE,
             crashes: &self.crashes,
             held: &self.held,
@@ -141,6 +142,7 @@ fn said(action: &Action) -> String {
             let step = step.split([' ', '(']).next().unwrap_or_default().to_owned();
             format!("{step} {name}")
         }
+        Action::HandBack { name } => format!("hand back {name}"),
         Action::Forget => "forget".to_owned(),
     }
 }
@@ -596,4 +598,21 @@ fn of_a_pod_that_somebody_else_runs_only_the_debug_containers_are_planned() {
     assert_eq!(scene.actions().len(), 1);
     scene.records[0].phase = ended();
     assert_eq!(scene.actions(), ["forget"]);
+}
+
+#[test]
+fn what_was_taken_over_and_not_made_yet_goes_back_when_the_kubelet_returns() {
+    let mut scene =
+        Scene::of(&one_container())
+            .sandbox("s0", 0, true)
+            .ephemeral("dbg", None, Phase::Accepted);
+    scene.records[0].origin = Origin::KubeApiserver;
+    let name = "dbg".to_owned();
+    let plan = scene.plan();
+    assert!(plan.actions.contains(&Action::HandBack { name: name.clone() }));
+    let launch = Action::LaunchEphemeral {
+        name,
+        target_id: None,
+    };
+    assert!(!plan.actions.contains(&launch));
 }

@@ -1,0 +1,200 @@
+//! What may be done in the place of a kubelet that is down: which of the ephemeral containers that the API server asks
+//! for were surely not launched, and when what was taken over goes back to the kubelet.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+use super::labels;
+use super::observed::{ObservedContainer, ObservedPod};
+use super::record::{Origin, Phase, Record};
+
+/// Why an ephemeral container that the API server asks for is left to the kubelet though that is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotTaken {
+    /// The API's status has a container id or an end for it.
+    #[error("the API server's status says that it was started")]
+    Reported,
+    /// The runtime has a container of this name.
+    #[error("the runtime has a container of its name")]
+    Listed,
+    /// There is a log of it.
+    #[error("its log folder holds a log, so it may have run")]
+    Logged,
+}
+
+/// Whether the pod, as the API server shows it, is one whose ephemeral containers may be started at all: it is no mirror
+/// pod, and neither over nor on its way out.
+pub(crate) fn may_be_debugged(known: &Pod) -> bool {
+    let metadata = &known.metadata;
+    let mirror = metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|annotations| annotations.contains_key(labels::CONFIG_MIRROR));
+    let phase = known.status.as_ref().and_then(|status| status.phase.as_deref());
+    !mirror && metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether the API's status of the container `name` says that it was launched: it has a container id, or tells of a
+/// process.
+pub(crate) fn is_reported(known: &Pod, name: &str) -> bool {
+    let statuses = known
+        .status
+        .as_ref()
+        .and_then(|status| status.ephemeral_container_statuses.as_ref());
+    let tells_of_one = |status: &ContainerStatus| {
+        let ended_or_runs = |state: &k8s_openapi::api::core::v1::ContainerState| {
+            state.running.is_some() || state.terminated.is_some()
+        };
+        status.container_id.as_ref().is_some_and(|id| !id.is_empty())
+            || [&status.state, &status.last_state]
+                .into_iter()
+                .flatten()
+                .any(ended_or_runs)
+    };
+    statuses
+        .into_iter()
+        .flatten()
+        .any(|status| status.name == name && tells_of_one(status))
+}
+
+/// Judges the container `name` by all that tells of a launch before: the API's status, the runtime, and, `logged`, a log
+/// in its log folder.
+pub(crate) fn judge(known: &Pod, observed: &ObservedPod, logged: bool, name: &str) -> Result<(), NotTaken> {
+    if is_reported(known, name) {
+        return Err(NotTaken::Reported);
+    }
+    if observed.newest(name).is_some() {
+        return Err(NotTaken::Listed);
+    }
+    if logged {
+        return Err(NotTaken::Logged);
+    }
+    Ok(())
+}
+
+/// Whether a container that was taken over goes back to the kubelet: nothing was made for it yet, and the kubelet either
+/// is not surely down any more, or has made its own.
+pub(crate) fn goes_back(record: &Record, found: Option<&ObservedContainer>, kubelet_down: bool) -> bool {
+    record.origin == Origin::KubeApiserver
+        && record.phase == Phase::Accepted
+        && found.map_or(!kubelet_down, |found| !found.ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::pod::observed::ContainerState;
+    use crate::pod::record::CreatedContainer;
+
+    fn pod(value: serde_json::Value) -> Pod {
+        serde_json::from_value(value).expect("a pod")
+    }
+
+    fn container(ours: bool) -> ObservedContainer {
+        ObservedContainer {
+            id: "c1".to_owned(),
+            name: "debugger".to_owned(),
+            attempt: 0,
+            sandbox_id: "s1".to_owned(),
+            ours,
+            state: ContainerState::Exited,
+            created_at: 1,
+            started_at: 1,
+            finished_at: 2,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            image: String::new(),
+            image_id: String::new(),
+            log_path: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_may_have_been_launched_before_is_not_taken_over() {
+        let status = |status: serde_json::Value| {
+            let mut status = status;
+            status["name"] = json!("debugger");
+            pod(json!({"status": {"ephemeralContainerStatuses": [status]}}))
+        };
+        let nothing = || pod(json!({}));
+        let id = json!({"containerID": "containerd://c1"});
+        let waiting = json!({"state": {"waiting": {"reason": "ErrImagePull"}}, "containerID": ""});
+        let ended = json!({"state": {"terminated": {"exitCode": 0}}});
+        let ended_before = json!({"lastState": {"terminated": {"exitCode": 0}}});
+        let other = pod(json!({"status": {"ephemeralContainerStatuses": [
+            {"name": "other", "containerID": "containerd://c1"}]}}));
+        #[rustfmt::skip]
+        let table = [
+            ("nothing tells of it",           nothing(),            None,        false, Ok(())),
+            ("it waits",                      status(waiting),      None,        false, Ok(())),
+            ("another one ran",               other,                None,        false, Ok(())),
+            ("it has an id",                  status(id),           None,        false, Err(NotTaken::Reported)),
+            ("it has ended",                  status(ended),        None,        false, Err(NotTaken::Reported)),
+            ("it had ended before",           status(ended_before), None,        false, Err(NotTaken::Reported)),
+            ("the kubelet's is there",        nothing(),            Some(false), false, Err(NotTaken::Listed)),
+            ("one of ours is there",          nothing(),            Some(true),  false, Err(NotTaken::Listed)),
+            ("only a log is left",            nothing(),            None,        true,  Err(NotTaken::Logged)),
+        ];
+        for (case, known, found, logged, expected) in table {
+            let observed = ObservedPod {
+                containers: found.map(container).into_iter().collect(),
+                ..ObservedPod::default()
+            };
+            assert_eq!(judge(&known, &observed, logged, "debugger"), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn only_pods_that_are_to_run_and_are_the_api_servers_own_are_debugged_for_the_kubelet() {
+        let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "h1"}}});
+        let leaving = json!({"metadata": {"deletionTimestamp": "2026-11-21T03:12:40Z"}});
+        #[rustfmt::skip]
+        let table = [
+            (json!({}),                                true),
+            (json!({"status": {"phase": "Pending"}}),  true),
+            (json!({"status": {"phase": "Failed"}}),   false),
+            (json!({"status": {"phase": "Succeeded"}}), false),
+            (mirror,                                   false),
+            (leaving,                                  false),
+        ];
+        for (known, expected) in table {
+            assert_eq!(may_be_debugged(&pod(known.clone())), expected, "{known}");
+        }
+    }
+
+    #[test]
+    fn what_was_taken_over_goes_back_until_something_was_made_for_it() {
+        let made = || {
+            Phase::Created(CreatedContainer {
+                container_id: "c1".to_owned(),
+                sandbox_id: "s1".to_owned(),
+                runtime_instance: "i1".to_owned(),
+                log_path: None,
+            })
+        };
+        use Origin::{Api, KubeApiserver};
+        #[rustfmt::skip]
+        let table = [
+            ("the kubelet is down",                  KubeApiserver, Phase::Accepted, None,        true,  false),
+            ("it is back",                           KubeApiserver, Phase::Accepted, None,        false, true),
+            ("it is back, and made its own",         KubeApiserver, Phase::Accepted, Some(false), false, true),
+            ("it made its own and went down again",  KubeApiserver, Phase::Accepted, Some(false), true,  true),
+            ("it is back, and ours is there",        KubeApiserver, Phase::Accepted, Some(true),  false, false),
+            ("it is back, and ours was recorded",    KubeApiserver, made(),          Some(true),  false, false),
+            ("it is back, and ours is gone",         KubeApiserver, made(),          None,        false, false),
+            ("it was asked for here",                Api,           Phase::Accepted, None,        false, false),
+        ];
+        for (case, origin, phase, found, kubelet_down, expected) in table {
+            let spec = serde_json::from_value(json!({"name": "debugger"})).expect("a container");
+            let record = Record { spec, origin, phase };
+            let found = found.map(container);
+            assert_eq!(
+                goes_back(&record, found.as_ref(), kubelet_down),
+                expected,
+                "{case}"
+            );
+        }
+    }
+}

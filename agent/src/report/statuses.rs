@@ -1,0 +1,159 @@
+//! The states of debug containers that were started while the kubelet is down, in the API server's pods. Beside a kubelet
+//! that lives nothing is written: it reports what runs in its pods, whoever started it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::trouble::{Patience, Trouble, answer, answers_again, client};
+use crate::kubernetes::api_server::ApiServer;
+use crate::kubernetes::kubelet::Kubelet;
+use crate::pod::ephemeral_statuses::with_ours;
+use crate::pod::kubelet_life::Life;
+use crate::store::Store;
+use crate::store::events::{Happening, Severity};
+use crate::store::reported::OwnStatuses;
+
+/// How often a pod that somebody else writes at the same time is read and written anew at once.
+const CONFLICTS: u32 = 5;
+
+/// Reports, whenever the kubelet is down, until `shutdown`.
+pub(crate) async fn run(
+    api_server: Arc<ApiServer>,
+    store: Arc<Store>,
+    kubelet: Arc<Kubelet>,
+    shutdown: CancellationToken,
+) {
+    let mut report = Report {
+        api_server,
+        store,
+        kubelet,
+        told: HashMap::new(),
+        patience: Patience::default(),
+    };
+    shutdown.run_until_cancelled(report.run()).await;
+}
+
+/// What was reported, beside what is to be.
+struct Report {
+    api_server: Arc<ApiServer>,
+    store: Arc<Store>,
+    kubelet: Arc<Kubelet>,
+    /// What the API server was told last, by the pod's UID; never of more pods than have debug containers.
+    told: HashMap<String, Vec<ContainerStatus>>,
+    patience: Patience,
+}
+
+impl Report {
+    async fn run(&mut self) {
+        let (mut pods, mut life) = (self.store.versions(), self.kubelet.life());
+        let mut reach = self.api_server.reach();
+        loop {
+            pods.mark_unchanged();
+            reach.mark_unchanged();
+            let down = *life.borrow_and_update() == Life::Down;
+            let wait = if down { self.pass().await } else { None };
+            if !down {
+                // The kubelet writes the same list: what was told is nothing to go by any more.
+                self.told.clear();
+            }
+            tokio::select! {
+                changed = pods.changed(), if down && wait.is_none() => if changed.is_err() { return },
+                () = answers_again(&mut reach), if wait.is_some() => {}
+                changed = life.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            }
+        }
+    }
+
+    /// Tells what is new of every pod. Answers how long to wait before the next try, where it did not succeed.
+    async fn pass(&mut self) -> Option<Duration> {
+        let pods = self.store.own_statuses();
+        self.told.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+        for pod in pods {
+            if self.told.get(&pod.uid) == Some(&pod.statuses) {
+                continue;
+            }
+            match self.tell(&pod).await {
+                // One that is gone, or that cannot be told, is not tried again before there is something new to tell.
+                Ok(()) | Err(Trouble::Gone) => {}
+                Err(trouble @ Trouble::Refused(_)) => {
+                    tracing::warn!(
+                        pod = pod.name,
+                        "the state of its debug containers is not reported: {trouble}"
+                    );
+                }
+                Err(trouble) => {
+                    self.complain(&pod, &trouble);
+                    return Some(self.patience.after(&trouble, rand::random()));
+                }
+            }
+            self.patience.reset();
+            self.told.insert(pod.uid, pod.statuses);
+        }
+        None
+    }
+
+    /// Writes the list with ours in it, as it is at the version it was read at.
+    async fn tell(&self, pod: &OwnStatuses) -> Result<(), Trouble> {
+        let client = client(&self.api_server).await?;
+        let pods = Api::<Pod>::namespaced(client, &pod.namespace);
+        let mut tries = 0;
+        loop {
+            let known = answer(&self.api_server, pods.get(&pod.name)).await?;
+            if known.metadata.uid.as_ref() != Some(&pod.uid) {
+                return Err(Trouble::Gone);
+            }
+            let list = known
+                .status
+                .and_then(|status| status.ephemeral_container_statuses)
+                .unwrap_or_default();
+            let Some(list) = with_ours(&list, &pod.statuses) else {
+                return Ok(());
+            };
+            let patch = json!({
+                "metadata": {"uid": pod.uid, "resourceVersion": known.metadata.resource_version},
+                "status": {"ephemeralContainerStatuses": list},
+            });
+            let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+            match answer(
+                &self.api_server,
+                pods.patch_status(&pod.name, &parameters, &patch),
+            )
+            .await
+            {
+                Err(Trouble::Conflict) if tries < CONFLICTS => tries += 1,
+                patched => return patched.map(drop),
+            }
+        }
+    }
+
+    fn complain(&mut self, pod: &OwnStatuses, trouble: &Trouble) {
+        if !matches!(trouble, Trouble::Forbidden(_)) {
+            tracing::debug!(
+                pod = pod.name,
+                "the state of its debug containers waits: {trouble}"
+            );
+        } else if self.patience.is_news(trouble) {
+            let message = format!(
+                "The API server does not show the state of debug containers: {trouble} (rights: get pods, patch pods/status)"
+            );
+            tracing::warn!(pod = pod.name, "{message}");
+            self.store.record_event(
+                &pod.uid,
+                Happening {
+                    severity: Severity::Warning,
+                    reason: "FailedReport",
+                    message,
+                    field_path: None,
+                },
+            );
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Does what the node's kubelet leaves undone while it is down: ephemeral containers that the API server asks for become
+//! debuglet's own, where it is sure that nobody has launched them.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::kubernetes::kubelet::Kubelet;
+use crate::pod::kubelet_life::Life;
+use crate::pod::observed::ObservedPod;
+use crate::pod::sandbox_config::log_folder;
+use crate::pod::take_over::{NotTaken, judge};
+use crate::runtime::client::Runtime;
+use crate::runtime::error::RuntimeError;
+use crate::store::Store;
+use crate::store::events::{Happening, Severity};
+use crate::store::take_over::{LeftUndone, TakeOverError};
+
+/// How often the kubelet is looked for while something waits for it and it shows no sign of life, and how soon what did
+/// not succeed is tried again.
+const WAITING: Duration = Duration::from_secs(1);
+
+/// What takes over.
+#[derive(Debug)]
+pub(crate) struct TakeOver {
+    kubelet: Arc<Kubelet>,
+    store: Arc<Store>,
+    runtime: Runtime,
+    log_dir: PathBuf,
+    /// What was judged to be the kubelet's for good, as pod UID and container; never more than is asked for.
+    left: HashSet<(String, String)>,
+}
+
+impl TakeOver {
+    /// Nothing taken over yet; `log_dir` is the folder of all pods' logs.
+    pub(crate) fn new(
+        kubelet: Arc<Kubelet>,
+        store: Arc<Store>,
+        runtime: Runtime,
+        log_dir: &Path,
+    ) -> TakeOver {
+        TakeOver {
+            kubelet,
+            store,
+            runtime,
+            log_dir: log_dir.to_path_buf(),
+            left: HashSet::new(),
+        }
+    }
+
+    /// Takes over what the kubelet leaves undone whenever it is down, until `shutdown`.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let (mut pods, mut life) = (self.store.versions(), self.kubelet.life());
+        let work = async {
+            loop {
+                pods.mark_unchanged();
+                life.mark_unchanged();
+                let undone = self.undone();
+                let waits = !undone.is_empty() && *life.borrow() != Life::Alive;
+                if waits && self.kubelet.look().await.1 == Life::Down {
+                    self.take(undone).await;
+                }
+                tokio::select! {
+                    changed = pods.changed() => if changed.is_err() { return },
+                    changed = life.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(WAITING), if waits => {}
+                }
+            }
+        };
+        shutdown.run_until_cancelled(work).await;
+    }
+
+    /// What nobody has launched, as far as the API server knows, and was not judged yet.
+    fn undone(&mut self) -> Vec<LeftUndone> {
+        let mut undone = self.store.left_undone();
+        let asked_for: HashMap<&str, &LeftUndone> =
+            undone.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
+        self.left.retain(|(uid, name)| {
+            asked_for
+                .get(uid.as_str())
+                .is_some_and(|pod| pod.names.contains(name))
+        });
+        for pod in &mut undone {
+            let uid = &pod.uid;
+            pod.names
+                .retain(|name| !self.left.contains(&(uid.clone(), name.clone())));
+        }
+        undone.retain(|pod| !pod.names.is_empty());
+        undone
+    }
+
+    async fn take(&mut self, undone: Vec<LeftUndone>) {
+        for pod in undone {
+            if let Err(error) = self.take_of(&pod).await {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    async fn take_of(&mut self, pod: &LeftUndone) -> Result<(), RuntimeError> {
+        let observed = self.runtime.observe_pod(&pod.uid, true, &HashMap::new()).await?;
+        let folders = self.log_folders(pod, &observed).await?;
+        for name in &pod.names {
+            let logged = is_logged(&folders, name).await;
+            let taken = match judge(&pod.known, &observed, logged, name) {
+                Ok(()) => self.store.take_over(&pod.uid, name).await,
+                Err(reason) => {
+                    if reason == NotTaken::Logged {
+                        let message = format!("It is left to the kubelet, which is down: {reason}");
+                        self.tell(pod, name, Severity::Warning, "LeftToKubelet", message);
+                    }
+                    self.left.insert((pod.uid.clone(), name.clone()));
+                    continue;
+                }
+            };
+            match taken {
+                Ok(()) => {
+                    let message = "The kubelet is down: debuglet starts it instead".to_owned();
+                    self.tell(pod, name, Severity::Normal, "TakenOver", message);
+                }
+                Err(error @ TakeOverError::Invalid(_)) => {
+                    let message = format!("It is left out: {error}");
+                    self.tell(pod, name, Severity::Warning, "FailedValidation", message);
+                    self.left.insert((pod.uid.clone(), name.clone()));
+                }
+                Err(TakeOverError::Disk(error)) => tracing::error!("{error}"),
+                Err(TakeOverError::Gone | TakeOverError::ShuttingDown) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(
+        &self,
+        pod: &LeftUndone,
+        container: &str,
+        severity: Severity,
+        reason: &'static str,
+        message: String,
+    ) {
+        tracing::info!(pod_uid = pod.uid, container, reason, "{message}");
+        let field_path = Some(format!("spec.ephemeralContainers{{{container}}}"));
+        let happening = Happening {
+            severity,
+            reason,
+            message,
+            field_path,
+        };
+        self.store.record_event(&pod.uid, happening);
+    }
+
+    /// Where logs of the pod's containers may lie: where its sandboxes say, and where a kubelet puts them.
+    async fn log_folders(
+        &self,
+        pod: &LeftUndone,
+        observed: &ObservedPod,
+    ) -> Result<Vec<PathBuf>, RuntimeError> {
+        let mut known = k8s_openapi::api::core::v1::Pod::clone(&pod.known);
+        known.metadata.uid = Some(pod.uid.clone());
+        let mut folders = vec![self.log_dir.join(log_folder(&known))];
+        for sandbox in &observed.sandboxes {
+            let config = self
+                .runtime
+                .foreign_sandbox(&sandbox.id)
+                .await?
+                .and_then(|sandbox| sandbox.config);
+            folders.extend(config.map(|config| PathBuf::from(config.log_directory)));
+        }
+        Ok(folders)
+    }
+}
+
+/// Whether there is anything in one of the container's log folders; what cannot be read counts as a log.
+async fn is_logged(folders: &[PathBuf], container: &str) -> bool {
+    let folders: Vec<PathBuf> = folders.iter().map(|folder| folder.join(container)).collect();
+    let look = move || {
+        folders.iter().any(|folder| match std::fs::read_dir(folder) {
+            Ok(mut files) => files.next().is_some(),
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        })
+    };
+    tokio::task::spawn_blocking(look).await.unwrap_or(true)
+}
