@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::config::{CgroupDriverSetting, Config};
 use crate::kubernetes::api_server::ApiServer;
+use crate::kubernetes::cluster_users::ClusterUsers;
 use crate::kubernetes::kubelet_signs;
 use crate::pod::cgroup::CgroupDriver;
 use crate::runtime::client::Runtime;
@@ -118,6 +119,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         api::Context {
             store: Arc::clone(&store),
             api_server: api_server.clone(),
+            cluster_users: cluster_users(&config, api_server.as_ref()),
             runtime: runtime.clone(),
             images: Arc::clone(&images),
             log_dir: config.log_dir.clone(),
@@ -300,6 +302,19 @@ fn shutdown_on_signal() -> Result<CancellationToken, AgentError> {
         std::process::exit(1);
     });
     Ok(shutdown)
+}
+
+/// The cluster's own users, where the configuration lets them in.
+fn cluster_users(config: &Config, api_server: Option<&Arc<ApiServer>>) -> Option<ClusterUsers> {
+    if !config.api.cluster_users {
+        return None;
+    }
+    if api_server.is_none() {
+        tracing::warn!(
+            "api.cluster_users lets in nobody: no API server is configured ([kubernetes] kubeconfig)"
+        );
+    }
+    api_server.map(|api_server| ClusterUsers::new(Arc::clone(api_server)))
 }
 
 async fn cgroup_driver(setting: CgroupDriverSetting, runtime: &Runtime) -> CgroupDriver {

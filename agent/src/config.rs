@@ -59,7 +59,7 @@ const TOP_KEYS: [&str; 11] = [
     "discovery",
     "kubernetes",
 ];
-const API_KEYS: [&str; 2] = ["listen", "group"];
+const API_KEYS: [&str; 3] = ["listen", "group", "cluster_users"];
 const MANIFESTS_KEYS: [&str; 1] = ["path"];
 const REGISTRY_KEYS: [&str; 1] = ["auth_file"];
 const DISCOVERY_KEYS: [&str; 1] = ["enabled"];
@@ -142,6 +142,8 @@ pub(crate) struct Api {
     pub(crate) listen: Option<SocketAddr>,
     /// Whose members may use the Unix socket beside root.
     pub(crate) group: Option<Gid>,
+    /// Whether the users of the node's cluster are let in with their tokens, over TLS.
+    pub(crate) cluster_users: bool,
 }
 
 /// The table `[manifests]`: pods from a folder.
@@ -246,6 +248,8 @@ impl Config {
             api: Api {
                 listen: draft.listen.unwrap_or_else(|| DEFAULT_LISTEN.parse().ok()),
                 group: draft.group,
+                // Who may get in is for this node's owner to widen, not for a credential that lies on it.
+                cluster_users: draft.cluster_users.unwrap_or(false),
             },
             manifests: Manifests {
                 path: or(draft.manifests_path, DEFAULT_MANIFESTS_PATH),
@@ -281,6 +285,7 @@ struct Draft {
     log_dir: Option<PathBuf>,
     listen: Option<Option<SocketAddr>>,
     group: Option<Gid>,
+    cluster_users: Option<bool>,
     manifests_path: Option<PathBuf>,
     auth_file: Option<PathBuf>,
     discovery_enabled: Option<bool>,
@@ -321,6 +326,9 @@ impl Draft {
                     for Entry { key, value, .. } in entries(table(key, value)?, &API_KEYS, "api.")? {
                         match key {
                             "listen" => self.listen = Some(checked("api.listen", value, listen)?),
+                            "cluster_users" => {
+                                self.cluster_users = Some(flag("api.cluster_users", value)?);
+                            }
                             _ => self.group = Some(checked("api.group", value, group)?),
                         }
                     }

@@ -1,14 +1,18 @@
-//! Who asks: a name and groups, from a client certificate or from the process at the other end of a Unix socket.
+//! Who asks: a name and groups, from a client certificate, from the process at the other end of a Unix socket, or from the
+//! API server whose token it brings.
 //!
-//! There is one rule: whoever is let in may do everything. Whoever has a shell in a pod's namespaces has the pod, so
-//! finer rights would only look like rights.
+//! Whoever is let in by this node may do everything: whoever has a shell in a pod's namespaces has the pod, so finer
+//! rights would only look like rights. Whom the cluster lets in may do what the cluster says ([`super::access`]).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use nix::unistd::{Gid, Uid};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
+
+use crate::kubernetes::cluster_users::User;
 
 /// root, by whichever way it comes; the subject's common name in its certificate.
 pub(crate) const ROOT_USER: &str = "debuglet:root";
@@ -26,6 +30,9 @@ pub(crate) struct Identity {
     pub(crate) user: Cow<'static, str>,
     /// The groups, in order.
     pub(crate) groups: Vec<String>,
+    /// Whom the API server of the node's cluster let in, whose rights are those that it says; none for everybody else,
+    /// who may do everything.
+    pub(crate) of_cluster: Option<Arc<User>>,
 }
 
 impl Identity {
@@ -34,6 +41,17 @@ impl Identity {
         Identity {
             user: user.into(),
             groups,
+            of_cluster: None,
+        }
+    }
+
+    /// A user of the cluster.
+    pub(crate) fn of_user(user: Arc<User>) -> Identity {
+        let mut groups = user.groups.clone();
+        groups.retain(|group| group != AUTHENTICATED);
+        Identity {
+            of_cluster: Some(Arc::clone(&user)),
+            ..Identity::new(user.name.clone(), groups)
         }
     }
 

@@ -78,19 +78,22 @@ impl Metrics {
         self.watchers.clone()
     }
 
-    /// `router` with `/metrics`, and every request to it counted.
-    pub(super) fn measure(self: Arc<Self>, router: Router) -> Router {
-        let shown = Arc::clone(&self);
+    /// `router` with `/metrics`.
+    pub(super) fn show(self: &Arc<Self>, router: Router) -> Router {
+        let shown = Arc::clone(self);
         let refused = async || Failure::method_not_allowed("/metrics can only be read");
-        router
-            .route(
-                "/metrics",
-                get(async move || shown.text().map(|text| ([(CONTENT_TYPE, TEXT)], text))).fallback(refused),
-            )
-            .layer(from_fn(move |request: Request, next: Next| {
-                let metrics = Arc::clone(&self);
-                async move { metrics.count(request, next).await }
-            }))
+        router.route(
+            "/metrics",
+            get(async move || shown.text().map(|text| ([(CONTENT_TYPE, TEXT)], text))).fallback(refused),
+        )
+    }
+
+    /// `router`, and every request to it counted.
+    pub(super) fn measure(self: Arc<Self>, router: Router) -> Router {
+        router.layer(from_fn(move |request: Request, next: Next| {
+            let metrics = Arc::clone(&self);
+            async move { metrics.count(request, next).await }
+        }))
     }
 
     async fn count(&self, request: Request, next: Next) -> Response {

@@ -1,6 +1,6 @@
 //! The node-local Kubernetes API: on `debuglet.sock` in the run folder for root and a configured group
-//! ([`unix_listener`]), and over TLS for holders of a client certificate ([`tls_listener`]). Whoever is let in may do
-//! everything ([`identity`]).
+//! ([`unix_listener`]), and over TLS for holders of a client certificate ([`tls_listener`]). Whom this node lets in may do
+//! everything ([`identity`]); whom its cluster lets in by a token, what the cluster says ([`access`]).
 //!
 //! | path | verbs | file |
 //! |---|---|---|
@@ -26,6 +26,8 @@
 //!
 //! Whatever goes wrong is answered with a `Status`: [`status`] is the one place that says how.
 
+mod access;
+mod attributes;
 mod certificates;
 mod channels;
 mod clock;
@@ -78,6 +80,7 @@ use nix::unistd::Gid;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::api_server::ApiServer;
+use crate::kubernetes::cluster_users::ClusterUsers;
 use crate::runtime::client::Runtime;
 use crate::runtime::images::Images;
 use crate::store::Store;
@@ -96,6 +99,8 @@ pub(crate) struct Context {
     pub(crate) store: Arc<Store>,
     /// The API server of this node's cluster, where one is configured.
     pub(crate) api_server: Option<Arc<ApiServer>>,
+    /// The cluster's own users, where they are let in.
+    pub(crate) cluster_users: Option<ClusterUsers>,
     /// The runtime, for what is not kept in the store: logs and streams.
     pub(crate) runtime: Runtime,
     /// Its images, for the progress of pulls.
@@ -157,8 +162,10 @@ impl Api {
         let context = Arc::new(context);
         let metrics = Metrics::of(&context);
         let (watchers, shutdown) = (metrics.watchers(), context.shutdown.clone());
-        let router = metrics.measure(router(Arc::clone(&context)));
-        let server = Server::new(router, watchers, shutdown);
+        let router = metrics.show(router(Arc::clone(&context)));
+        let router = metrics.measure(access::guarded(Arc::clone(&context), router));
+        let takes_tokens = context.cluster_users.is_some();
+        let server = Server::new(router, watchers, takes_tokens, shutdown);
         // Before anybody is answered: who is told that the API is ready finds there why it is not, over TLS.
         if let Some(tls) = &self.tls {
             tls.report(&context.store);

@@ -12,6 +12,7 @@ use super::status::Failure;
 use super::table::Column;
 use crate::pod::age;
 use crate::pod::pod_line::{node_name, nominated_node, pod_ip, pod_line, readiness_gates};
+use crate::pod::source::may_show_secrets;
 use crate::store::Store;
 
 impl Resource for Pod {
@@ -88,6 +89,10 @@ impl Resource for Pod {
             json!(nominated_node(self)),
             json!(readiness_gates(self)),
         ]
+    }
+
+    fn may_show_secrets(&self) -> bool {
+        may_show_secrets(self)
     }
 
     /// Of two pods of one name, the newest that is not on its way out.

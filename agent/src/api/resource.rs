@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::Context;
 use super::connection::ReadDuty;
+use super::identity::Identity;
 use super::list_options::{GetOptions, ListOptions};
 use super::page::page;
 use super::representation::Representation;
@@ -25,6 +26,9 @@ use super::watch;
 use crate::store::Store;
 use crate::store::served::Served;
 
+/// How long a user of the cluster may watch without being asked again for a token, in seconds.
+const LONGEST_WATCH_OF_CLUSTER: i64 = 1800;
+
 /// A resource of the core group that is served.
 pub(crate) trait Resource: Served + ListableResource + Serialize {
     /// What it can be selected by.
@@ -34,6 +38,11 @@ pub(crate) trait Resource: Served + ListableResource + Serialize {
 
     /// The cells of its row, one for each column, ages as of `now`.
     fn cells(&self, now: Timestamp) -> Vec<Value>;
+
+    /// Whether it may have values in it that come from Secrets.
+    fn may_show_secrets(&self) -> bool {
+        false
+    }
 
     /// The object of this name.
     fn find(store: &Store, namespace: Option<&str>, name: &str) -> Option<Arc<Self>> {
@@ -45,25 +54,40 @@ pub(crate) trait Resource: Served + ListableResource + Serialize {
 pub(crate) struct Selection<T> {
     namespace: Option<String>,
     selector: Selector<T>,
+    /// Whether what may show secrets is left out.
+    without_secrets: bool,
 }
 
 impl<T: Resource> Selection<T> {
     /// The objects of `namespace`, or of all, that the options select.
     pub(crate) fn parse(namespace: Option<String>, options: &ListOptions) -> Result<Selection<T>, Failure> {
         let selector = Selector::parse(T::FIELDS, &options.field_selector, &options.label_selector)?;
-        Ok(Selection { namespace, selector })
+        Ok(Selection {
+            namespace,
+            selector,
+            without_secrets: false,
+        })
+    }
+
+    /// The same for a user of the cluster, to whom nothing that may show secrets is shown.
+    pub(crate) fn for_whom(self, identity: &Identity) -> Selection<T> {
+        Selection {
+            without_secrets: identity.of_cluster.is_some(),
+            ..self
+        }
     }
 
     /// Whether this object is asked for.
     pub(crate) fn selects(&self, object: &T) -> bool {
         let metadata = object.metadata();
         let namespace = self.namespace.is_none() || self.namespace == metadata.namespace;
-        namespace && self.selector.selects(object, metadata.labels.as_ref())
+        let shown = !(self.without_secrets && object.may_show_secrets());
+        namespace && shown && self.selector.selects(object, metadata.labels.as_ref())
     }
 
     /// Whether there is a selector at all.
     pub(crate) fn has_selector(&self) -> bool {
-        !self.selector.is_empty()
+        !self.selector.is_empty() || self.without_secrets
     }
 }
 
@@ -85,11 +109,18 @@ pub(crate) async fn list<T: Resource>(
     State(context): State<Arc<Context>>,
     Path(ListPlace { namespace }): Path<ListPlace>,
     representation: Representation,
-    Parameters(options): Parameters<ListOptions>,
+    Parameters(mut options): Parameters<ListOptions>,
     Extension(duty): Extension<ReadDuty>,
+    Extension(identity): Extension<Identity>,
 ) -> Result<Response, Failure> {
     options.check()?;
-    let selection = Selection::<T>::parse(namespace, &options)?;
+    let selection = Selection::<T>::parse(namespace, &options)?.for_whom(&identity);
+    if identity.of_cluster.is_some() {
+        let asked = options.timeout_seconds.filter(|seconds| *seconds > 0);
+        options.timeout_seconds = Some(asked.map_or(LONGEST_WATCH_OF_CLUSTER, |asked| {
+            asked.min(LONGEST_WATCH_OF_CLUSTER)
+        }));
+    }
     if options.watch {
         representation.fits_an_object()?;
         let shutdown = context.shutdown.clone();
@@ -131,4 +162,27 @@ pub(crate) fn reached(version: u64, newest: u64) -> Result<(), Failure> {
         return Err(Failure::version_too_large(version, newest));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+    use crate::kubernetes::cluster_users::User;
+    use crate::pod::source::annotate_as_of_runtime;
+
+    #[test]
+    fn what_may_show_secrets_is_nothing_for_a_user_of_the_cluster() {
+        let plain = Pod::default();
+        let mut marked = Pod::default();
+        annotate_as_of_runtime(&mut marked.metadata);
+        let user = Identity::of_user(Arc::new(User::default()));
+        for (identity, expected) in [(Identity::root(), [true, true]), (user, [true, false])] {
+            let selection = Selection::<Pod>::parse(None, &ListOptions::default())
+                .unwrap_or_else(|failure| panic!("{failure:?}"))
+                .for_whom(&identity);
+            assert_eq!([&plain, &marked].map(|pod| selection.selects(pod)), expected);
+        }
+    }
 }

@@ -1,10 +1,13 @@
-//! Reviews: who am I (`kubectl auth whoami`), and may I (`kubectl auth can-i`). Whoever gets to ask may do everything
-//! that is served, so the answer to the second is what discovery lists.
+//! Reviews: who am I (`kubectl auth whoami`), and may I (`kubectl auth can-i`). Whom this node lets in may do
+//! everything that is served, so the answer to the second is what discovery lists; for a user of the cluster the API server
+//! is asked as well.
 
 mod wire;
 
+use std::sync::Arc;
+
 use axum::Json;
-use axum::extract::Extension;
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, SelfSubjectReviewStatus, UserInfo};
 use k8s_openapi::api::authorization::v1::{
@@ -12,11 +15,13 @@ use k8s_openapi::api::authorization::v1::{
     SelfSubjectRulesReview, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
 
+use super::Context;
+use super::attributes::needed;
 use super::discovery::RESOURCES;
 use super::identity::Identity;
 use super::request::Body;
-
 use super::status::Failure;
+use crate::kubernetes::cluster_users::{ClusterUsers, ReviewError, User, Wanted};
 use wire::read;
 
 /// What is served beside resources: these paths, and those that begin with one that ends in `*`.
@@ -39,29 +44,43 @@ pub(super) async fn subject(
     body: Body,
 ) -> Result<(StatusCode, Json<SelfSubjectReview>), Failure> {
     let mut review: SelfSubjectReview = body.work(read).await?;
+    let user = identity.of_cluster.as_deref();
     review.status = Some(SelfSubjectReviewStatus {
         user_info: Some(UserInfo {
             username: Some(identity.user.into_owned()),
             groups: Some(identity.groups),
-            ..UserInfo::default()
+            uid: user.map(|user| user.uid.clone()).filter(|uid| !uid.is_empty()),
+            extra: user
+                .map(|user| user.extra.clone())
+                .filter(|extra| !extra.is_empty()),
         }),
     });
     Ok((StatusCode::CREATED, Json(review)))
 }
 
 /// POST of a `SelfSubjectAccessReview`: whether one thing may be done.
-pub(super) async fn access(body: Body) -> Result<(StatusCode, Json<SelfSubjectAccessReview>), Failure> {
+pub(super) async fn access(
+    State(context): State<Arc<Context>>,
+    Extension(identity): Extension<Identity>,
+    body: Body,
+) -> Result<(StatusCode, Json<SelfSubjectAccessReview>), Failure> {
     let mut review: SelfSubjectAccessReview = body.work(read).await?;
     let spec = &review.spec;
-    let obstacle = match (&spec.resource_attributes, &spec.non_resource_attributes) {
-        (Some(wanted), None) => obstacle_to_resource(wanted),
-        (None, Some(wanted)) => obstacle_to_path(wanted),
+    let (mut obstacle, wanted) = match (&spec.resource_attributes, &spec.non_resource_attributes) {
+        (Some(wanted), None) => {
+            let obstacle = obstacle_to_resource(wanted);
+            (obstacle, Wanted::Resource(Box::new(wanted.clone())))
+        }
+        (None, Some(wanted)) => (obstacle_to_path(wanted), Wanted::Path(wanted.clone())),
         _ => {
             return Err(Failure::bad_request(
                 "a review asks about either spec.resourceAttributes or spec.nonResourceAttributes",
             ));
         }
     };
+    if let (None, Some(user), Some(users)) = (&obstacle, &identity.of_cluster, &context.cluster_users) {
+        obstacle = denied(users, user, wanted).await?;
+    }
     review.status = Some(SubjectAccessReviewStatus {
         allowed: obstacle.is_none(),
         reason: obstacle,
@@ -70,9 +89,35 @@ pub(super) async fn access(body: Body) -> Result<(StatusCode, Json<SelfSubjectAc
     Ok((StatusCode::CREATED, Json(review)))
 }
 
-/// POST of a `SelfSubjectRulesReview`: everything that may be done, which is the same in every namespace.
-pub(super) async fn rules(body: Body) -> Result<(StatusCode, Json<SelfSubjectRulesReview>), Failure> {
+/// Why a user of the cluster may not do it, if so.
+async fn denied(users: &ClusterUsers, user: &User, wanted: Wanted) -> Result<Option<String>, ReviewError> {
+    for wanted in needed(wanted) {
+        if !users.may(user, &wanted).await?.allowed {
+            let failure = Failure::denied(&user.name, &wanted, "");
+            return Ok(failure.status().message.clone());
+        }
+    }
+    Ok(None)
+}
+
+/// POST of a `SelfSubjectRulesReview`: everything that may be done, which is the same in every namespace. What a user of
+/// the cluster may do is asked of the API server one by one, and it lists that to nobody but the user.
+pub(super) async fn rules(
+    Extension(identity): Extension<Identity>,
+    body: Body,
+) -> Result<(StatusCode, Json<SelfSubjectRulesReview>), Failure> {
     let mut review: SelfSubjectRulesReview = body.work(read).await?;
+    if identity.of_cluster.is_some() {
+        review.status = Some(SubjectRulesReviewStatus {
+            incomplete: true,
+            evaluation_error: Some(
+                "the rights of the cluster's users are not listed here: ask the kube-apiserver, or about one right"
+                    .to_owned(),
+            ),
+            ..SubjectRulesReviewStatus::default()
+        });
+        return Ok((StatusCode::CREATED, Json(review)));
+    }
     let resource_rules = RESOURCES.iter().map(|served| ResourceRule {
         api_groups: Some(vec![served.group.to_owned()]),
         resources: Some(vec![served.name.to_owned()]),

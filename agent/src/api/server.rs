@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::access::Arrival;
 use super::connection::{Connection, ReadDuty, Watchers};
 use super::identity::Identity;
 use super::status::Failure;
@@ -48,22 +49,40 @@ pub(super) fn places() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(MAX_CONNECTIONS))
 }
 
+/// Whose connection it is.
+pub(super) enum Peer {
+    /// Somebody whom this node lets in.
+    Known(Identity),
+    /// Somebody whose requests say who it is; told when one of them was believed.
+    WithToken(Arrival),
+    /// Nobody who is let in: gets this one answer.
+    Refused(Failure),
+}
+
 /// What the listeners hand their connections to.
 #[derive(Debug)]
 pub(super) struct Server {
     router: Router,
     connections: TaskTracker,
     watchers: Watchers,
+    /// Whether requests may say by a token whose they are.
+    pub(super) takes_tokens: bool,
     shutdown: CancellationToken,
 }
 
 impl Server {
     /// Serves `router` until `shutdown`; the watches are counted in `watchers`.
-    pub(super) fn new(router: Router, watchers: Watchers, shutdown: CancellationToken) -> Arc<Server> {
+    pub(super) fn new(
+        router: Router,
+        watchers: Watchers,
+        takes_tokens: bool,
+        shutdown: CancellationToken,
+    ) -> Arc<Server> {
         Arc::new(Server {
             router,
             connections: TaskTracker::new(),
             watchers,
+            takes_tokens,
             shutdown,
         })
     }
@@ -78,22 +97,22 @@ impl Server {
         self.connections.spawn(work);
     }
 
-    /// Serves one connection to its end, for the `peer` who is let in, or with the one answer that a stranger gets.
-    /// The connection keeps its `place` as long as it is open, also in a session that it is upgraded to.
-    pub(super) async fn serve<S>(
-        &self,
-        stream: S,
-        peer: Result<Identity, Failure>,
-        place: OwnedSemaphorePermit,
-    ) where
+    /// Serves one connection to its end, for the `peer` who is let in or is to say who it is, or with the one answer that
+    /// a stranger gets. The connection keeps its `place` as long as it is open, also in a session that it is upgraded to.
+    pub(super) async fn serve<S>(&self, stream: S, peer: Peer, place: OwnedSemaphorePermit)
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let duty = ReadDuty::counted_by(self.watchers.clone());
         let stream = Connection::new(stream, duty.clone(), (place, self.connections.token()));
-        let known = peer.is_ok();
-        let (router, identity) = match peer {
-            Ok(identity) => (self.router.clone(), Some(identity)),
-            Err(refusal) => (Router::new().fallback(async move || refusal.clone()), None),
+        let known = !matches!(peer, Peer::Refused(_));
+        let (router, identity, arrival) = match peer {
+            Peer::Known(identity) => (self.router.clone(), Some(identity), None),
+            Peer::WithToken(arrival) => (self.router.clone(), None, Some(arrival)),
+            Peer::Refused(refusal) => {
+                let answer = Router::new().fallback(async move || refusal.clone());
+                (answer, None, None)
+            }
         };
         let session = duty.clone();
         let service = router.map_request(move |mut request: Request<Incoming>| {
@@ -102,6 +121,9 @@ impl Server {
             extensions.insert(duty.clone());
             if let Some(identity) = &identity {
                 extensions.insert(identity.clone());
+            }
+            if let Some(arrival) = &arrival {
+                extensions.insert(arrival.clone());
             }
             request
         });
@@ -183,11 +205,11 @@ mod tests {
                 }),
             );
         let watchers = Watchers::new("watchers", "Clients").expect("a gauge");
-        let server = Server::new(router, watchers, CancellationToken::new());
+        let server = Server::new(router, watchers, false, CancellationToken::new());
         let (mut client, stream) = duplex(1024);
         let place = places().acquire_owned().await.expect("a place");
         let tracked = Arc::clone(&server);
-        tokio::spawn(async move { tracked.serve(stream, Ok(Identity::root()), place).await });
+        tokio::spawn(async move { tracked.serve(stream, Peer::Known(Identity::root()), place).await });
         let upgrade = "connection: upgrade\r\nupgrade: x\r\n";
         let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\n{upgrade}\r\n");
         client.write_all(request.as_bytes()).await.expect("sent");

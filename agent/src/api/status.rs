@@ -6,6 +6,7 @@ use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 
+use crate::kubernetes::cluster_users::Wanted;
 use crate::pod::field_error::{Cause, FieldError};
 use crate::pod::patch::PatchError;
 use crate::pod::size::TooLarge;
@@ -59,6 +60,53 @@ impl Failure {
     /// 403: this peer may do nothing here.
     pub(crate) fn forbidden(message: impl Into<String>) -> Failure {
         Failure::new(StatusCode::FORBIDDEN, "Forbidden", message)
+    }
+
+    /// 403: the cluster's rights do not reach, in Kubernetes' words, as clients and people look for them.
+    pub(crate) fn denied(user: &str, wanted: &Wanted, reason: &str) -> Failure {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let because = if reason.is_empty() {
+            String::new()
+        } else {
+            format!(": {reason}")
+        };
+        let attributes = match wanted {
+            Wanted::Path(path) => {
+                let (verb, path) = (text(&path.verb), text(&path.path));
+                return Failure::forbidden(format!(
+                    "forbidden: User {user:?} cannot {verb} path {path:?}{because}"
+                ));
+            }
+            Wanted::Resource(attributes) => attributes,
+        };
+        let (verb, group, name) = (
+            text(&attributes.verb),
+            text(&attributes.group),
+            text(&attributes.name),
+        );
+        let resource = text(&attributes.resource);
+        let whole = match text(&attributes.subresource).as_str() {
+            "" => resource.clone(),
+            subresource => format!("{resource}/{subresource}"),
+        };
+        let place = match text(&attributes.namespace).as_str() {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace {namespace:?}"),
+        };
+        let subject = match group.as_str() {
+            "" => resource.clone(),
+            group => format!("{resource}.{group}"),
+        };
+        let subject = match name.as_str() {
+            "" => subject,
+            name => format!("{subject} {name:?}"),
+        };
+        let message = format!(
+            "{subject} is forbidden: User {user:?} cannot {verb} resource {whole:?} in API group {group:?} {place}{because}"
+        );
+        let mut failure = Failure::forbidden(message).about(&resource, &name);
+        failure.0.details.get_or_insert_default().group = Some(group).filter(|group| !group.is_empty());
+        failure
     }
 
     /// 404: nothing is served under this path.
@@ -412,6 +460,8 @@ impl IntoResponse for Failure {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::authorization::v1::{NonResourceAttributes, ResourceAttributes};
+
     use super::*;
 
     #[test]
@@ -433,6 +483,43 @@ mod tests {
                 ]},
             })
         );
+    }
+
+    #[test]
+    fn who_is_denied_is_told_so_in_kubernetes_words() {
+        let some = |text: &str| Some(text.to_owned());
+        let wanted = |group, subresource, namespace, name| {
+            Wanted::Resource(Box::new(ResourceAttributes {
+                verb: some("patch"),
+                group: some(group),
+                resource: some("pods"),
+                subresource: some(subresource),
+                namespace: some(namespace),
+                name: some(name),
+                ..ResourceAttributes::default()
+            }))
+        };
+        let path = Wanted::Path(NonResourceAttributes {
+            path: some("/metrics"),
+            verb: some("get"),
+        });
+        for (wanted, reason, message) in [
+            (
+                wanted("", "ephemeralcontainers", "shop", "web"),
+                "",
+                r#"pods "web" is forbidden: User "ada" cannot patch resource "pods/ephemeralcontainers" in API group "" in the namespace "shop""#,
+            ),
+            (
+                wanted("debuglet.io", "", "", ""),
+                "no",
+                r#"pods.debuglet.io is forbidden: User "ada" cannot patch resource "pods" in API group "debuglet.io" at the cluster scope: no"#,
+            ),
+            (path, "", r#"forbidden: User "ada" cannot get path "/metrics""#),
+        ] {
+            let failure = Failure::denied("ada", &wanted, reason);
+            assert_eq!(failure.status().message.as_deref(), Some(message));
+            assert_eq!(failure.status().code, Some(403));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The API on TCP, with TLS and client certificates. Its trouble is its own: where the port is taken or the
+//! The API on TCP, with TLS and client certificates, or bearer tokens where the configuration takes them. Its trouble is its own: where the port is taken or the
 //! certificates cannot be kept, the Unix socket goes on, and this is tried again.
 
 mod strangers;
@@ -6,6 +6,7 @@ mod strangers;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +21,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, interval_at, sleep, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
+use super::access::Arrival;
 use super::certificates::{self, CertificateError, Certificates, provider};
 use super::clock::Clocks;
 use super::identity::Identity;
 use super::kubeconfig::{self, KUBECONFIG, reachable};
-use super::server::{ACCEPT_BACK_OFF, Server, places};
+use super::server::{ACCEPT_BACK_OFF, Peer, Server, places};
 use super::status::Failure;
 use crate::store::Store;
 use strangers::{Stranger, Strangers};
@@ -273,7 +275,8 @@ async fn accept(
     Ok((stream, place, strangers.admit(room)))
 }
 
-/// Finds out who is there, and serves whom it knows; a stranger gets one answer, and not much time for it.
+/// Finds out who is there, and serves whom it knows; a stranger gets one answer, and not much time for it. Where tokens
+/// are taken, who has no certificate is a stranger until one of its requests has brought a good one.
 async fn greet(
     stream: TcpStream,
     place: OwnedSemaphorePermit,
@@ -297,12 +300,25 @@ async fn greet(
     match identity(stream.get_ref().1) {
         Some(identity) => {
             drop(stranger);
-            server.serve(stream, Ok(identity), place).await;
+            server.serve(stream, Peer::Known(identity), place).await;
+        }
+        None if server.takes_tokens => {
+            let arrival = Arrival::default();
+            let mut serving = pin!(server.serve(stream, Peer::WithToken(arrival.clone()), place));
+            let known = timeout_at(deadline, arrival.known());
+            tokio::select! {
+                () = serving.as_mut() => return,
+                known = stranger.run_until_dismissed(known) => match known {
+                    Some(Ok(())) => drop(stranger),
+                    Some(Err(_)) | None => return tracing::debug!("a client did not say in time who it is"),
+                },
+            }
+            serving.await;
         }
         None => {
             let refusal =
                 Failure::unauthorized("a client certificate is needed; root's is in its kubeconfig");
-            let answered = timeout_at(deadline, server.serve(stream, Err(refusal), place));
+            let answered = timeout_at(deadline, server.serve(stream, Peer::Refused(refusal), place));
             let _ = stranger.run_until_dismissed(Box::pin(answered)).await;
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
 use super::identity::Identity;
-use super::server::{ACCEPT_BACK_OFF, Server, places};
+use super::server::{ACCEPT_BACK_OFF, Peer, Server, places};
 use super::status::Failure;
 
 /// The socket's name in the run folder.
@@ -103,7 +103,10 @@ impl UnixListener {
                 .peer_cred()
                 .ok()
                 .and_then(|peer| Identity::of_process(Uid::from_raw(peer.uid()), self.group));
-            let peer = identity.ok_or_else(|| Failure::forbidden("only root may use this socket"));
+            let peer = match identity {
+                Some(identity) => Peer::Known(identity),
+                None => Peer::Refused(Failure::forbidden("only root may use this socket")),
+            };
             let serving = Arc::clone(&server);
             server.spawn(async move { serving.serve(stream, peer, place).await });
         }

@@ -23,6 +23,7 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(config.log_dir, Path::new("/var/log/pods"));
     assert_eq!(config.api.listen, Some(([127, 0, 0, 1], 10260).into()));
     assert_eq!(config.api.group, None);
+    assert!(!config.api.cluster_users);
     assert_eq!(config.manifests.path, Path::new("/etc/debuglet/manifests"));
     assert_eq!(
         config.registry.auth_file,
@@ -44,6 +45,7 @@ log_dir = "/srv/log"
 [api]
 listen = "[::1]:6443"
 group = "1234"
+cluster_users = true
 [manifests]
 path = "/srv/manifests"
 [registry]
@@ -69,6 +71,7 @@ kubelet_down_seconds = 5
             api: Api {
                 listen: Some("[::1]:6443".parse().expect("an address")),
                 group: Some(Gid::from_raw(1234)),
+                cluster_users: true,
             },
             manifests: Manifests {
                 path: PathBuf::from("/srv/manifests")
@@ -184,7 +187,7 @@ fn a_bad_value_is_refused_by_line_and_key() {
         ),
         (
             "[api]\nport = 1",
-            ":2: unknown key \"api.port\"; there are: api.listen, api.group",
+            ":2: unknown key \"api.port\"; there are: api.listen, api.group, api.cluster_users",
         ),
         (
             "api.group = \"no-such-group\"",

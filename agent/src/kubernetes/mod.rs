@@ -3,6 +3,7 @@
 
 pub(crate) mod api_server;
 pub(crate) mod back_off;
+pub(crate) mod cluster_users;
 mod credential_files;
 mod credentials;
 pub(crate) mod ephemeral_containers;
@@ -11,3 +12,4 @@ mod failure;
 pub(crate) mod kubelet;
 pub(crate) mod kubelet_signs;
 pub(crate) mod objects;
+mod recent;

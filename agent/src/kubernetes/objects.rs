@@ -105,10 +105,7 @@ impl ApiServer {
                     namespace: namespace.to_owned(),
                     name: name.to_owned(),
                 }),
-                Err(kube::Error::Api(status)) => Err(no_answer(&status.message)),
-                // The error has the answer in it.
-                Err(kube::Error::FromUtf8(_)) => Err(no_answer(&"the answer is no text")),
-                Err(error) => Err(no_answer(&error)),
+                Err(error) => Err(no_answer(&self.saw(&error))),
             }
         };
         let text = timeout(READ_TIMEOUT, answer)

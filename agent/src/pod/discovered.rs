@@ -3,6 +3,7 @@
 
 pub(crate) mod enriched;
 pub(crate) mod joining;
+pub(crate) mod resolved;
 pub(crate) mod union;
 pub(crate) mod volumes;
 

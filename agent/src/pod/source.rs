@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::discovered::Owner;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,11 @@ use serde::{Deserialize, Serialize};
 pub(crate) const SOURCE_ANNOTATION: &str = "debuglet.io/source";
 /// Says on a served pod of the manifests folder which file it stands in.
 pub(crate) const MANIFEST_ANNOTATION: &str = "debuglet.io/manifest";
+
+/// Says on a served pod of an API server that only the runtime tells what it is.
+pub(crate) const SPEC_ANNOTATION: &str = "debuglet.io/spec";
+/// The value of [`SPEC_ANNOTATION`].
+const OF_RUNTIME: &str = "runtime";
 
 /// Who says what a pod is, and that it is to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +55,19 @@ impl Source {
             }
         }
     }
+}
+
+/// Says on a served pod of a kubelet's that its spec is what the runtime shows: the kubelet has put values from Secrets into
+/// its variables, and into arguments that refer to them.
+pub(crate) fn annotate_as_of_runtime(metadata: &mut ObjectMeta) {
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(SPEC_ANNOTATION.to_owned(), OF_RUNTIME.to_owned());
+}
+
+/// Whether a served pod may have values in it that come from Secrets, for all that is known.
+pub(crate) fn may_show_secrets(served: &Pod) -> bool {
+    let annotations = served.metadata.annotations.as_ref();
+    annotations.is_some_and(|annotations| annotations.contains_key(SPEC_ANNOTATION))
 }
 
 /// Takes out of `metadata` what [`Source::annotate`] wrote: it is not the client's to say.

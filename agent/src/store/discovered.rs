@@ -12,6 +12,7 @@ use super::{Entry, Inner, Store, Wanted};
 use crate::pod::deletion::Removal;
 use crate::pod::discovered::DiscoveredPod;
 use crate::pod::discovered::enriched::enriched;
+use crate::pod::discovered::resolved::without_resolved;
 use crate::pod::record::Record;
 use crate::pod::source::Source;
 
@@ -156,7 +157,7 @@ impl Store {
 /// What is kept of a pod that was buried and came back: it is no tombstone any more.
 fn risen(found: &DiscoveredPod) -> KeptPod {
     KeptPod {
-        pod: found.pod.clone(),
+        pod: without_resolved(&found.pod),
         source: Source::Discovered(found.owner),
         incarnation: 0,
         removal: None,

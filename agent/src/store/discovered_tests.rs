@@ -14,6 +14,7 @@ use crate::store::claim::Holder;
 use crate::store::create::CreateError;
 use crate::store::delete::{DeleteError, Deletion};
 use crate::store::disk::Disk;
+use crate::store::kubernetes::KubernetesChange;
 use crate::store::progress::AdvanceError;
 
 fn store(folder: &Path) -> Arc<Store> {
@@ -229,4 +230,32 @@ async fn of_two_of_one_name_the_one_that_debuglet_runs_is_meant() {
     look(&store, vec![found("u1", "theirs")], &["u1"], &["u1"]).await;
     let shown = shown(&store).unwrap();
     assert_eq!(shown.metadata.uid, ours.metadata.uid);
+}
+
+#[tokio::test]
+async fn what_a_kubelet_took_from_secrets_is_marked_while_only_the_runtime_tells_of_it_and_never_written_down()
+ {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let mut found = found("u1", "app");
+    found.owner = Owner::Kubelet;
+    let container = &mut found.pod.spec.as_mut().unwrap().containers[0];
+    container.args = Some(vec!["--password=SECRET".to_owned()]);
+    look(&store, vec![found], &["u1"], &["u1"]).await;
+    let marked = |store: &Store| crate::pod::source::may_show_secrets(&shown(store).unwrap());
+    assert!(marked(&store));
+    debug(&store).await;
+    let file = std::fs::read_to_string(store.pod_dir("u1").join("pod.json")).unwrap();
+    assert!(file.contains("u1") && !file.contains("SECRET"), "{file}");
+
+    let known: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "till", "namespace": "shop", "uid": "u1"},
+        "spec": {"containers": [{"name": "main", "image": "app", "args": ["--password=$(PASSWORD)"]}]},
+    }))
+    .unwrap();
+    store.apply_kubernetes(KubernetesChange::Applied(Box::new(known.clone())));
+    assert!(!marked(&store));
+    // It is gone there and runs here still.
+    store.apply_kubernetes(KubernetesChange::Gone(Box::new(known)));
+    assert!(marked(&store));
 }

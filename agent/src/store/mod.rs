@@ -36,11 +36,13 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use crate::pod::deletion::Removal;
+use crate::pod::discovered::Owner;
+use crate::pod::discovered::resolved::without_resolved;
 use crate::pod::identity::PodKey;
 use crate::pod::launch::Launch;
 use crate::pod::node::Node;
 use crate::pod::record::{Phase, Record};
-use crate::pod::source::Source;
+use crate::pod::source::{self, Source};
 use crate::pod::status;
 use changes::{Change, ChangeKind, History};
 use disk::{Disk, KeptPod};
@@ -179,6 +181,9 @@ impl Entry {
         let metadata = &mut pod.metadata;
         metadata.resource_version = Some(version.to_string());
         self.source.annotate(metadata);
+        if self.shows_resolved_values() {
+            source::annotate_as_of_runtime(metadata);
+        }
         if let Wanted::Removed(removal) = &self.wanted {
             metadata.deletion_timestamp = Some(Time(removal.deadline()));
             metadata.deletion_grace_period_seconds = Some(removal.grace_seconds);
@@ -190,6 +195,12 @@ impl Entry {
         }
         pod.status = Some(self.status.clone());
         Arc::new(pod)
+    }
+
+    /// Whether its spec has values that a kubelet took from Secrets: a pod of an API server of which only the runtime
+    /// tells. A static pod can refer to none.
+    fn shows_resolved_values(&self) -> bool {
+        self.source == Source::Discovered(Owner::Kubelet) && self.kubernetes.is_none()
     }
 
     /// Whether somebody else runs it.
@@ -213,8 +224,13 @@ impl Entry {
 
     /// What is kept of it on disk.
     fn kept(&self) -> KeptPod {
+        let pod = if self.shows_resolved_values() {
+            without_resolved(&self.pod)
+        } else {
+            Pod::clone(&self.pod)
+        };
         KeptPod {
-            pod: Pod::clone(&self.pod),
+            pod,
             source: self.source.clone(),
             incarnation: self.incarnation,
             // What goes from the folder goes because its file says so, also after a restart.

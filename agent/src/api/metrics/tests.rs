@@ -42,7 +42,10 @@ impl Node {
         let context = Arc::new(context(folder.path(), &store, &shutdown));
         let (images, runtime) = (Arc::clone(&context.images), context.runtime.clone());
         let metrics = Metrics::of(&context);
-        let router = Arc::clone(&metrics).measure(super::super::router(context));
+        let router = metrics.show(super::super::router(context));
+        let router = Arc::clone(&metrics)
+            .measure(router)
+            .layer(axum::Extension(crate::api::identity::Identity::root()));
         let node = Node {
             folder,
             store,

@@ -76,6 +76,7 @@ pub(super) fn context(folder: &Path, store: &Arc<Store>, shutdown: &Cancellation
     Context {
         store: Arc::clone(store),
         api_server: None,
+        cluster_users: None,
         images: Images::new(runtime.clone(), PathBuf::new(), pulled, shutdown.clone()),
         runtime,
         log_dir: folder.join("logs"),

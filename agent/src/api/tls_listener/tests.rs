@@ -18,9 +18,12 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::super::unix_listener::SOCKET;
-use super::super::{Api, Settings};
+use super::super::{Api, Context, Settings};
 use super::*;
 use crate::api::tests::context;
+use crate::config::KubeconfigSetting;
+use crate::kubernetes::api_server::ApiServer;
+use crate::kubernetes::cluster_users::ClusterUsers;
 use crate::store::disk::Disk;
 
 /// The API over TLS on a port of its own.
@@ -47,6 +50,26 @@ impl Node {
 
     /// Serves so long after it was bound.
     async fn start_late(listen: &str, folder: TempDir, later: Duration) -> Node {
+        Node::start_with(listen, folder, later, None).await
+    }
+
+    /// One that takes tokens, of an API server that cannot be reached.
+    async fn start_with_tokens() -> Node {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kubeconfig = KubeconfigSetting::File(folder.path().join("no-such-kubeconfig"));
+        let api_server = ApiServer::configured(&kubeconfig).expect("one is configured");
+        let users = ClusterUsers::new(Arc::new(api_server));
+        let node = Node::start_with("127.0.0.1:0", folder, Duration::ZERO, Some(users)).await;
+        node.ready().await;
+        node
+    }
+
+    async fn start_with(
+        listen: &str,
+        folder: TempDir,
+        later: Duration,
+        cluster_users: Option<ClusterUsers>,
+    ) -> Node {
         let state_dir = folder.path().join("state");
         let disk = Disk::open(&state_dir).expect("a state folder");
         let (store, _) = Store::load("node1", disk).expect("a store");
@@ -59,7 +82,10 @@ impl Node {
             tokio::time::resume();
         }
         let shutdown = CancellationToken::new();
-        let context = context(folder.path(), &store, &shutdown);
+        let context = Context {
+            cluster_users,
+            ..context(folder.path(), &store, &shutdown)
+        };
         Node {
             serving: tokio::spawn(api.serve(context)),
             folder,
@@ -211,6 +237,60 @@ async fn without_a_certificate_nothing_is_answered_but_401() {
     let _ = stream.read_to_end(&mut answers).await;
     let answers = String::from_utf8_lossy(&answers).into_owned();
     assert_eq!(answers.matches("HTTP/1.1 401").count(), 1, "{answers}");
+    node.stop().await;
+}
+
+/// Everything that is answered on one connection without a certificate.
+async fn answers(node: &Node, requests: &str) -> String {
+    let mut stream = node.tls(None).await.expect("a handshake");
+    stream.write_all(requests.as_bytes()).await.expect("sent");
+    let mut answers = Vec::new();
+    let _ = stream.read_to_end(&mut answers).await;
+    String::from_utf8_lossy(&answers).into_owned()
+}
+
+#[tokio::test]
+async fn where_tokens_are_taken_who_brings_none_has_one_answer_and_root_gets_in_while_nobody_can_be_asked() {
+    let node = Node::start_with_tokens().await;
+    let request = "GET /livez HTTP/1.1\r\nhost: a\r\n";
+    for header in [
+        "",
+        "authorization: Basic abc\r\n",
+        "authorization: Bearer \r\n",
+        "impersonate-user: root\r\n",
+    ] {
+        let answers = answers(&node, &format!("{request}{header}\r\n").repeat(2)).await;
+        assert_eq!(
+            answers.matches("HTTP/1.1 ").count(),
+            1,
+            "{header:?}: one, and the connection is closed: {answers}"
+        );
+        assert!(answers.starts_with("HTTP/1.1 401"), "{header:?}: {answers}");
+    }
+    let close = "connection: close\r\n";
+    let asked = answers(
+        &node,
+        &format!("{request}{close}authorization: Bearer abc\r\n\r\n"),
+    )
+    .await;
+    assert!(
+        asked.starts_with("HTTP/1.1 503") && asked.contains("cannot be asked") && !asked.contains("abc"),
+        "{asked}"
+    );
+    let stream = node.tls(Some(&node.root())).await.expect("a handshake");
+    let (code, body) = ask(stream, "GET", "/livez", "").await.expect("an answer");
+    assert_eq!((code, &body[..]), (200, &b"ok"[..]));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_has_not_said_in_time_who_it_is_is_dropped_where_tokens_are_taken_too() {
+    let node = Node::start_with_tokens().await;
+    let mut mute = node.tls(None).await.expect("a handshake");
+    tokio::time::pause();
+    let mut rest = Vec::new();
+    let _ = mute.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
     node.stop().await;
 }
 

@@ -1,0 +1,222 @@
+//! Who is let in by the API server of the node's cluster, and how far: a client on TCP that has no certificate of this
+//! node's authority, but a bearer token. Whoever has a certificate, or came by the socket, passes.
+
+use axum::Router;
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request};
+use axum::http::header::{AUTHORIZATION, CONNECTION, HeaderValue};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+use super::Context;
+use super::attributes::{Asked, needed, wanted};
+use super::identity::Identity;
+use super::status::Failure;
+use crate::kubernetes::cluster_users::{ClusterUsers, ReviewError, User, Wanted};
+use crate::pod::source::may_show_secrets;
+
+/// In the extensions of the requests of a connection whose client had no certificate: told when one of its tokens was
+/// somebody's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Arrival(CancellationToken);
+
+impl Arrival {
+    /// Returns once its client is known.
+    pub(super) async fn known(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+/// `router`, for those who may.
+pub(super) fn guarded(context: Arc<Context>, router: Router) -> Router {
+    router.layer(from_fn(move |request: Request, next: Next| {
+        let context = Arc::clone(&context);
+        async move {
+            match admitted(&context, request).await {
+                Ok(Admitted::All(request)) => next.run(request).await,
+                Ok(Admitted::OfCluster(request, pod)) => {
+                    let response = next.run(request).await;
+                    match pod.filter(|_| response.status().is_success()) {
+                        // It may have become unknown meanwhile, and then the answer is not for these eyes.
+                        Some(pod) => pod
+                            .is_known(&context)
+                            .map_or_else(IntoResponse::into_response, |()| response),
+                        None => response,
+                    }
+                }
+                Err(failure) => refused(failure),
+            }
+        }
+    }))
+}
+
+/// A request that may be served.
+enum Admitted {
+    /// To whom everything is allowed.
+    All(Request),
+    /// To a user of the cluster; with the pod that it is about.
+    OfCluster(Request, Option<NamedPod>),
+}
+
+/// A pod that a request names.
+struct NamedPod {
+    namespace: String,
+    name: String,
+}
+
+async fn admitted(context: &Context, request: Request) -> Result<Admitted, Failure> {
+    if request.extensions().get::<Identity>().is_some() {
+        return Ok(Admitted::All(request));
+    }
+    let (mut parts, body) = request.into_parts();
+    let arrival = parts.extensions.get::<Arrival>().cloned();
+    let (Some(users), Some(arrival)) = (&context.cluster_users, arrival) else {
+        return Err(unknown());
+    };
+    let token = token(&parts.headers).ok_or_else(unknown)?;
+    let user = users.user(token).await?;
+    arrival.0.cancel();
+    impersonates(&parts.headers)?;
+    let wanted = what_is_wanted(&mut parts).await?;
+    let pod = named_pod(&wanted);
+    for wanted in needed(wanted) {
+        check(users, &user, &wanted).await?;
+    }
+    if let Some(pod) = &pod {
+        pod.is_known(context)?;
+    }
+    parts.extensions.insert(Identity::of_user(user));
+    Ok(Admitted::OfCluster(Request::from_parts(parts, body), pod))
+}
+
+/// A refusal; who is not known has to connect anew.
+fn refused(failure: Failure) -> Response {
+    let mut response = failure.into_response();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
+}
+
+fn unknown() -> Failure {
+    Failure::unauthorized("a client certificate of this node, or a bearer token of its cluster, is needed")
+}
+
+/// The token of `Authorization: Bearer ...`.
+fn token(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Nobody acts for somebody else here; done as oneself it would be what nobody asked for.
+fn impersonates(headers: &HeaderMap) -> Result<(), Failure> {
+    let asked = headers
+        .keys()
+        .any(|name| name.as_str().starts_with("impersonate-"));
+    match asked {
+        true => Err(Failure::forbidden("impersonation is not served here")),
+        false => Ok(()),
+    }
+}
+
+async fn what_is_wanted(parts: &mut Parts) -> Result<Wanted, Failure> {
+    let parameters = RawPathParams::from_request_parts(parts, &()).await.ok();
+    let route = parts.extensions.get::<MatchedPath>();
+    let asked = Asked {
+        method: &parts.method,
+        path: parts.uri.path(),
+        query: parts.uri.query().unwrap_or_default(),
+        route: route.map(MatchedPath::as_str),
+    };
+    if parameters.is_none() && asked.route.is_some_and(|route| route.contains('{')) {
+        return Err(Failure::bad_request("the path cannot be read"));
+    }
+    Ok(wanted(&asked, |name| {
+        let mut all = parameters.iter().flatten();
+        all.find(|(key, _)| *key == name)
+            .map(|(_, value)| value.to_owned())
+    }))
+}
+
+/// Whether the user may; if not, in Kubernetes' words.
+pub(super) async fn check(users: &ClusterUsers, user: &User, wanted: &Wanted) -> Result<(), Failure> {
+    let verdict = users.may(user, wanted).await?;
+    if verdict.allowed {
+        return Ok(());
+    }
+    Err(Failure::denied(&user.name, wanted, &verdict.reason))
+}
+
+fn named_pod(wanted: &Wanted) -> Option<NamedPod> {
+    let Wanted::Resource(attributes) = wanted else {
+        return None;
+    };
+    let name = attributes.name.clone().filter(|name| !name.is_empty())?;
+    (attributes.resource.as_deref() == Some("pods")).then(|| NamedPod {
+        namespace: attributes.namespace.clone().unwrap_or_default(),
+        name,
+    })
+}
+
+impl NamedPod {
+    /// Whether it can be shown to users of the cluster. Where only the runtime shows what a pod of the API server is, its
+    /// variables and arguments have values that the kubelet took from Secrets.
+    fn is_known(&self, context: &Context) -> Result<(), Failure> {
+        match context.store.pod(&self.namespace, &self.name) {
+            Some(pod) if may_show_secrets(&pod) => Err(Failure::not_found(
+                "pods",
+                &self.name,
+                format!(
+                    "pods {:?} not found: it runs here, but what the kube-apiserver says of it is not known, and what the \
+                     runtime says may hold secrets",
+                    self.name
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<ReviewError> for Failure {
+    fn from(error: ReviewError) -> Failure {
+        match error {
+            ReviewError::NotValid => Failure::unauthorized(error.to_string()),
+            ReviewError::TooMany => Failure::too_many_requests(error.to_string(), 1),
+            ReviewError::NoAnswer { .. } => Failure::unavailable(error.to_string(), 5),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_what_follows_the_word_bearer() {
+        for (header, expected) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc ", Some("abc")),
+            ("Bearer", None),
+            ("Bearer ", Some("")),
+            ("Basic abc", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_str(header).expect("a header"));
+            assert_eq!(token(&headers), expected, "{header:?}");
+        }
+        assert_eq!(token(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn who_wants_to_act_for_another_is_refused() {
+        let mut headers = HeaderMap::new();
+        assert!(impersonates(&headers).is_ok());
+        headers.insert("Impersonate-User", HeaderValue::from_static("root"));
+        assert!(impersonates(&headers).is_err());
+    }
+}

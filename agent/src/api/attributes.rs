@@ -1,0 +1,296 @@
+//! What a request wants to do, in the terms that rights are given in: a verb and a resource, or a path. It is read from
+//! the route that serves the request, so that what is judged is what is done.
+
+use axum::http::Method;
+use k8s_openapi::api::authorization::v1::{NonResourceAttributes, ResourceAttributes};
+
+use super::extension::GROUP as OURS;
+use crate::kubernetes::cluster_users::Wanted;
+
+/// The subresources that are a shell, or as good as one. Whichever method opens the stream, the right is `create`: in
+/// Kubernetes a right to read must not be one to execute either (KEP-5471, `AuthorizePodWebsocketUpgradeCreatePermission`).
+const STREAMS: [&str; 3] = ["attach", "exec", "portforward"];
+
+/// A request as far as rights go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    /// The method.
+    pub(super) method: &'a Method,
+    /// The path as it came.
+    pub(super) path: &'a str,
+    /// The query as it came.
+    pub(super) query: &'a str,
+    /// The route that serves it, `/api/v1/namespaces/{namespace}/pods`; none where nothing does.
+    pub(super) route: Option<&'a str>,
+}
+
+/// What it wants to do. `parameter` gives the value of a part of the route in braces.
+pub(super) fn wanted(asked: &Asked<'_>, parameter: impl Fn(&str) -> Option<String>) -> Wanted {
+    let parts = asked.route.and_then(parts);
+    let Some((group, version, parts)) = parts else {
+        return Wanted::Path(NonResourceAttributes {
+            path: Some(asked.path.to_owned()),
+            verb: Some(asked.method.as_str().to_lowercase()),
+        });
+    };
+    let value = |part: &str| in_braces(part).and_then(&parameter);
+    let (namespace, rest) = match parts.as_slice() {
+        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (value(namespace), rest),
+        // A namespace is in itself: who may read it there may read it.
+        ["namespaces", namespace] => (value(namespace), parts.as_slice()),
+        all => (None, all),
+    };
+    let (resource, rest) = rest
+        .split_first()
+        .map_or(("", rest), |(first, rest)| (*first, rest));
+    let (name, rest) = match rest.split_first() {
+        Some((first, rest)) if in_braces(first).is_some() => (value(first), rest),
+        _ => (None, rest),
+    };
+    let subresource: Vec<&str> = rest
+        .iter()
+        .copied()
+        .filter(|part| in_braces(part).is_none())
+        .collect();
+    let subresource = subresource.join("/");
+    // `node` of the extension group is one object without a name.
+    let one = name.is_some() || (group == OURS && resource == "node");
+    Wanted::Resource(Box::new(ResourceAttributes {
+        group: Some(group.to_owned()),
+        version: Some(version.to_owned()),
+        resource: Some(resource.to_owned()),
+        verb: Some(verb(asked, one, &subresource)),
+        namespace: Some(namespace.unwrap_or_default()),
+        name: Some(name.unwrap_or_default()),
+        subresource: Some(subresource),
+        ..ResourceAttributes::default()
+    }))
+}
+
+/// Everything that is needed for it: what Kubernetes asks for, and for a write that Kubernetes' admission control would
+/// have judged, the same in our own group. There is no admission control here: whoever is to do without it is given that
+/// right by name.
+pub(super) fn needed(wanted: Wanted) -> Vec<Wanted> {
+    let Wanted::Resource(mut attributes) = wanted else {
+        return vec![wanted];
+    };
+    let is =
+        |field: &Option<String>, among: &[&str]| field.as_deref().is_some_and(|value| among.contains(&value));
+    let of_pods = is(&attributes.group, &[""]) && is(&attributes.resource, &["pods"]);
+    if of_pods && is(&attributes.subresource, &STREAMS) {
+        attributes.verb = Some("create".to_owned());
+    }
+    let admitted = of_pods
+        && is(&attributes.verb, &["create", "update", "patch"])
+        && !is(&attributes.subresource, &STREAMS);
+    let ours = admitted.then(|| {
+        Wanted::Resource(Box::new(ResourceAttributes {
+            group: Some(OURS.to_owned()),
+            version: None,
+            ..(*attributes).clone()
+        }))
+    });
+    let mut needed = vec![Wanted::Resource(attributes)];
+    needed.extend(ours);
+    needed
+}
+
+/// Group, version and the rest of a route that serves a resource.
+fn parts(route: &str) -> Option<(&str, &str, Vec<&str>)> {
+    let mut parts = route.split('/').skip(1);
+    let group = match parts.next()? {
+        "api" => "",
+        "apis" => parts.next()?,
+        _ => return None,
+    };
+    let version = parts.next()?;
+    let rest: Vec<&str> = parts.collect();
+    // What discovery serves at a group's own path is no resource.
+    (!rest.is_empty() && in_braces(group).is_none()).then_some((group, version, rest))
+}
+
+fn in_braces(part: &str) -> Option<&str> {
+    part.strip_prefix('{')?.strip_suffix('}')
+}
+
+fn verb(asked: &Asked<'_>, one: bool, subresource: &str) -> String {
+    let watches = || {
+        form_urlencoded::parse(asked.query.as_bytes())
+            .any(|(key, value)| key == "watch" && value != "false" && value != "0")
+    };
+    let verb = match *asked.method {
+        Method::GET | Method::HEAD if (!one || subresource == "launches") && watches() => "watch",
+        Method::GET | Method::HEAD if one => "get",
+        Method::GET | Method::HEAD => "list",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if one => "delete",
+        Method::DELETE => "deletecollection",
+        ref other => return other.as_str().to_lowercase(),
+    };
+    verb.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(wanted: &Wanted) -> String {
+        match wanted {
+            Wanted::Path(path) => format!(
+                "{} {}",
+                path.verb.as_deref().unwrap_or_default(),
+                path.path.as_deref().unwrap_or_default()
+            ),
+            Wanted::Resource(attributes) => {
+                let text = |field: &Option<String>| field.clone().unwrap_or_default();
+                let fields = [
+                    &attributes.verb,
+                    &attributes.group,
+                    &attributes.resource,
+                    &attributes.subresource,
+                    &attributes.namespace,
+                    &attributes.name,
+                ];
+                fields.map(text).join(",")
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_follows_from_the_route_that_serves_it() {
+        let pod = "/api/v1/namespaces/{namespace}/pods/{name}";
+        let launch = "/apis/debuglet.io/v1alpha1/namespaces/{namespace}/pods/{name}/launches/{container}";
+        for (method, route, query, expected) in [
+            ("GET", "/api/v1/pods", "", "list,,pods,,,"),
+            ("GET", "/api/v1/pods", "watch=true", "watch,,pods,,,"),
+            ("GET", "/api/v1/pods", "watch=0", "list,,pods,,,"),
+            (
+                "POST",
+                "/api/v1/namespaces/{namespace}/pods",
+                "",
+                "create,,pods,,<namespace>,",
+            ),
+            ("GET", pod, "", "get,,pods,,<namespace>,<name>"),
+            ("HEAD", pod, "", "get,,pods,,<namespace>,<name>"),
+            ("GET", pod, "watch=true", "get,,pods,,<namespace>,<name>"),
+            ("DELETE", pod, "", "delete,,pods,,<namespace>,<name>"),
+            ("PUT", pod, "", "update,,pods,,<namespace>,<name>"),
+            ("BREW", pod, "", "brew,,pods,,<namespace>,<name>"),
+            (
+                "PATCH",
+                "/api/v1/namespaces/{namespace}/pods/{name}/ephemeralcontainers",
+                "",
+                "patch,,pods,ephemeralcontainers,<namespace>,<name>",
+            ),
+            ("GET", "/api/v1/namespaces", "", "list,,namespaces,,,"),
+            (
+                "GET",
+                "/api/v1/namespaces/{name}",
+                "",
+                "get,,namespaces,,<name>,<name>",
+            ),
+            ("GET", "/api/v1/nodes/{name}", "", "get,,nodes,,,<name>"),
+            (
+                "GET",
+                "/apis/debuglet.io/v1alpha1/node",
+                "",
+                "get,debuglet.io,node,,,",
+            ),
+            (
+                "GET",
+                launch,
+                "",
+                "get,debuglet.io,pods,launches,<namespace>,<name>",
+            ),
+            (
+                "GET",
+                launch,
+                "watch=1",
+                "watch,debuglet.io,pods,launches,<namespace>,<name>",
+            ),
+            (
+                "POST",
+                &format!("{launch}/stop"),
+                "",
+                "create,debuglet.io,pods,launches/stop,<namespace>,<name>",
+            ),
+            (
+                "POST",
+                "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+                "",
+                "create,authorization.k8s.io,selfsubjectaccessreviews,,,",
+            ),
+            ("GET", "/api", "", "get /AS/IT/CAME"),
+            ("GET", "/api/v1", "", "get /AS/IT/CAME"),
+            ("GET", "/apis/{group}/{version}", "", "get /AS/IT/CAME"),
+            ("GET", "/openapi/v3/apis/{group}/{version}", "", "get /AS/IT/CAME"),
+            ("GET", "/metrics", "", "get /AS/IT/CAME"),
+        ] {
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            let asked = Asked {
+                method: &method,
+                path: "/AS/IT/CAME",
+                query,
+                route: Some(route),
+            };
+            let wanted = wanted(&asked, |name| Some(format!("<{name}>")));
+            assert_eq!(shown(&wanted), expected, "{method} {route}?{query}");
+        }
+    }
+
+    #[test]
+    fn what_nothing_serves_is_a_path() {
+        let asked = Asked {
+            method: &Method::GET,
+            path: "/api/v1/secrets",
+            query: "",
+            route: None,
+        };
+        assert_eq!(shown(&wanted(&asked, |_| None)), "get /api/v1/secrets");
+    }
+
+    #[test]
+    fn a_stream_needs_create_and_a_write_without_admission_control_the_right_to_that_too() {
+        for (verb, resource, subresource, expected) in [
+            ("get", "pods", "", vec!["get,,pods,,n,p"]),
+            ("get", "pods", "exec", vec!["create,,pods,exec,n,p"]),
+            ("create", "pods", "attach", vec!["create,,pods,attach,n,p"]),
+            ("get", "pods", "log", vec!["get,,pods,log,n,p"]),
+            ("delete", "pods", "", vec!["delete,,pods,,n,p"]),
+            (
+                "patch",
+                "pods",
+                "ephemeralcontainers",
+                vec![
+                    "patch,,pods,ephemeralcontainers,n,p",
+                    "patch,debuglet.io,pods,ephemeralcontainers,n,p",
+                ],
+            ),
+            (
+                "create",
+                "pods",
+                "",
+                vec!["create,,pods,,n,p", "create,debuglet.io,pods,,n,p"],
+            ),
+            ("get", "nodes", "", vec!["get,,nodes,,n,p"]),
+        ] {
+            let some = |text: &str| Some(text.to_owned());
+            let attributes = ResourceAttributes {
+                group: some(""),
+                verb: some(verb),
+                resource: some(resource),
+                subresource: some(subresource),
+                namespace: some("n"),
+                name: some("p"),
+                ..ResourceAttributes::default()
+            };
+            let needed: Vec<String> = needed(Wanted::Resource(Box::new(attributes)))
+                .iter()
+                .map(shown)
+                .collect();
+            assert_eq!(needed, expected, "{verb} {resource}/{subresource}");
+        }
+    }
+}
