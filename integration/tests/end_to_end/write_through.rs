@@ -87,10 +87,13 @@ impl Cluster {
     }
 }
 
+/// The names of its ephemeral containers, sorted: they are merged by name, in no order.
 fn names(pod: &Value) -> Vec<&str> {
     let list = pod["spec"]["ephemeralContainers"].as_array();
     let names = list.into_iter().flatten().filter_map(|one| one["name"].as_str());
-    names.collect()
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    names
 }
 
 async fn event(agent: &Agent, reason: &str) -> Value {
@@ -208,7 +211,7 @@ async fn the_cluster_role_lets_containers_be_written_through_and_appended_when_t
     cluster.plane.start_api_server(&cluster.node).await;
     let known = |pod: &Value| ephemeral_status(pod, "local")["containerID"].is_string();
     let pod = cluster.until("the kubelet shows the container", known).await;
-    assert_eq!(names(&pod), ["first", "second", "session", "local"]);
+    assert_eq!(names(&pod), ["first", "local", "second", "session"]);
     assert_eq!(ephemeral_status(&pod, "local")["containerID"], id);
     assert_eq!(state_of(&pod, "local"), "running:");
     assert_eq!(cluster.makers("local").await, ["debuglet"]);
