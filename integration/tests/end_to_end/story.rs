@@ -3,17 +3,21 @@
 //! It is debugged from its node.
 
 use std::path::Path;
+use std::time::Duration;
 
 use integration::kubernetes::{Kubelet, control_plane_images, write_static_control_plane};
 use integration::readme::{STORY, Shell, commands, section};
-use integration::{Agent, BUSYBOX, ContainerdVersion, Node, ephemeral_status, eventually_within, is_running};
-use serde_json::Value;
+use integration::{
+    Agent, BUSYBOX, ContainerdVersion, Node, debug_container, ephemeral_status, eventually_within,
+    is_running, state_of,
+};
+use serde_json::{Value, json};
 
 on_both_versions!(an_api_server_that_keeps_crashing_is_debugged_from_its_node_and_mended);
 
 const API_SERVER: &str = "kube-apiserver-node1";
 /// A crash takes the time in which kube-apiserver gives up on etcd; there are two before the story begins.
-const CRASHED_WITHIN: std::time::Duration = std::time::Duration::from_secs(180);
+const CRASHED_WITHIN: Duration = Duration::from_secs(180);
 
 async fn an_api_server_that_keeps_crashing_is_debugged_from_its_node_and_mended(version: ContainerdVersion) {
     let node = Node::start(version).await;
@@ -33,11 +37,15 @@ async fn an_api_server_that_keeps_crashing_is_debugged_from_its_node_and_mended(
     let agent = node.start_agent().await;
     let broken = between_two_crashes(&agent).await;
 
-    // Everything is as the README has it.
+    // Everything is as the README has it, but for the looks in between.
     let home = node.folder().join("home");
     std::fs::create_dir(&home).unwrap();
     let mut shell = Shell::new(&node, &home);
-    for step in &commands(section(STORY)) {
+    let steps = commands(section(STORY));
+    let (list, others) = steps.split_first().unwrap();
+    shell.run(list).await;
+    certificates_can_be_looked_at_while_nothing_runs(&node, &agent, &broken).await;
+    for step in others {
         shell.run(step).await;
     }
 
@@ -45,6 +53,43 @@ async fn an_api_server_that_keeps_crashing_is_debugged_from_its_node_and_mended(
     let mended = agent.api().pod_until("kube-system", API_SERVER, is_running).await;
     assert_ne!(mended["metadata"]["uid"], broken["metadata"]["uid"]);
     assert_eq!(*ephemeral_status(&mended, "look"), Value::Null);
+}
+
+/// A debug container without a target has what it mounts of the pod, whatever the pod's own containers do.
+async fn certificates_can_be_looked_at_while_nothing_runs(node: &Node, agent: &Agent, pod: &Value) {
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    let certificates = volumes
+        .iter()
+        .find(|volume| volume["hostPath"]["path"] == "/etc/kubernetes/pki")
+        .unwrap_or_else(|| panic!("no volume of the certificates: {volumes:?}"));
+    let mut container = debug_container("certificates", &["ls", "/pki"]);
+    container["volumeMounts"] =
+        json!([{"name": certificates["name"], "mountPath": "/pki", "readOnly": true}]);
+    let answer = agent.api().debug("kube-system", API_SERVER, &[container]).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    agent
+        .api()
+        .pod_until("kube-system", API_SERVER, |pod| {
+            state_of(pod, "certificates") == "terminated:Completed"
+        })
+        .await;
+    let of = ["logs", API_SERVER, "-n", "kube-system", "-c", "certificates"];
+    let listed = node.debuglet(of).await.succeeded();
+    assert_eq!(listed.stdout, "sa.key\ntokens.csv\n");
+
+    // What the API server said last is the first thing to ask for.
+    let described = node
+        .debuglet(["describe", API_SERVER, "-n", "kube-system"])
+        .await
+        .succeeded();
+    let described = described.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in [
+        "Exit Code: 1",
+        "Last Lines of Its Log:",
+        "context deadline exceeded",
+    ] {
+        assert!(described.contains(words), "{words}: {described}");
+    }
 }
 
 /// Waits until the API server has crashed twice, and is to be started again in a while.
