@@ -28,6 +28,7 @@ use crate::runtime::news::News;
 use crate::runtime::pulled_images::PulledImages;
 use crate::source::discovery;
 use crate::source::manifests::{ManifestFolder, Snapshot};
+use crate::source::static_manifests::StaticManifests;
 use crate::store::Store;
 use crate::store::disk::{Disk, DiskError};
 use crate::store::manifests::LogDir;
@@ -230,6 +231,7 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
         Arc::clone(store),
         Arc::clone(&news),
         config.discovery.enabled,
+        StaticManifests::new(config.discovery.static_manifests.clone()),
         shutdown.clone(),
     ));
     let workers = tokio::spawn(Workers::new(context, news).run(events, shutdown.clone()));

@@ -62,7 +62,7 @@ const TOP_KEYS: [&str; 11] = [
 const API_KEYS: [&str; 3] = ["listen", "group", "cluster_users"];
 const MANIFESTS_KEYS: [&str; 1] = ["path"];
 const REGISTRY_KEYS: [&str; 1] = ["auth_file"];
-const DISCOVERY_KEYS: [&str; 1] = ["enabled"];
+const DISCOVERY_KEYS: [&str; 2] = ["enabled", "static_manifests"];
 const KUBERNETES_KEYS: [&str; 3] = ["kubeconfig", "take_over", "kubelet_down_seconds"];
 
 /// How like a known key an unknown one must be to be taken for a slip of it, from 0 to 1 (Jaro-Winkler).
@@ -129,10 +129,12 @@ pub(crate) enum TakeOver {
 }
 
 /// The table `[discovery]`: the pods that somebody else runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Discovery {
     /// Whether they are looked for.
     pub(crate) enabled: bool,
+    /// The folder of the kubelet's static pods; without it, that is looked for. Absolute.
+    pub(crate) static_manifests: Option<PathBuf>,
 }
 
 /// The table `[api]`: where the API is served, and to whom.
@@ -259,6 +261,7 @@ impl Config {
             },
             discovery: Discovery {
                 enabled: draft.discovery_enabled.unwrap_or(true),
+                static_manifests: draft.static_manifests,
             },
             kubernetes: Kubernetes {
                 kubeconfig: draft.kubeconfig.unwrap_or(KubeconfigSetting::Kubelet),
@@ -289,6 +292,7 @@ struct Draft {
     manifests_path: Option<PathBuf>,
     auth_file: Option<PathBuf>,
     discovery_enabled: Option<bool>,
+    static_manifests: Option<PathBuf>,
     kubeconfig: Option<KubeconfigSetting>,
     take_over: Option<TakeOver>,
     kubelet_down_seconds: Option<u64>,
@@ -340,8 +344,16 @@ impl Draft {
                     }
                 }
                 "discovery" => {
-                    for Entry { value, .. } in entries(table(key, value)?, &DISCOVERY_KEYS, "discovery.")? {
-                        self.discovery_enabled = Some(flag("discovery.enabled", value)?);
+                    for Entry { key, value, .. } in
+                        entries(table(key, value)?, &DISCOVERY_KEYS, "discovery.")?
+                    {
+                        match key {
+                            "enabled" => self.discovery_enabled = Some(flag("discovery.enabled", value)?),
+                            _ => {
+                                self.static_manifests =
+                                    Some(checked("discovery.static_manifests", value, absolute_path)?);
+                            }
+                        }
                     }
                 }
                 "kubernetes" => {

@@ -16,6 +16,9 @@ use super::client::{Client, with_query};
 use super::failure::Failure;
 use super::pod_lookup::find_pod;
 use super::{PodArgument, age, print};
+use crate::pod::discovered::enriched::SPEC_FROM_ANNOTATION;
+use crate::pod::discovered::volumes::MADE_UP;
+use crate::pod::status::RUN_BY_SOMEBODY_ELSE;
 use containers::Section;
 use last_lines::LastLines;
 use page::Page;
@@ -128,6 +131,7 @@ fn write_pod(page: &mut Page, pod: &Pod, last_lines: &LastLines, now: Timestamp)
             .map(|owner| format!("{}/{}", owner.kind, owner.name))
             .as_ref(),
     );
+    write_known_from(page, pod);
     containers::write(page, pod, last_lines, Section::Init);
     containers::write(page, pod, last_lines, Section::Ordinary);
     containers::write(page, pod, last_lines, Section::Ephemeral);
@@ -150,6 +154,30 @@ fn write_pod(page: &mut Page, pod: &Pod, last_lines: &LastLines, now: Timestamp)
     let mut tolerations = spec.tolerations.unwrap_or_default();
     tolerations.sort_by(|one, other| one.key.cmp(&other.key));
     page.list(0, "Tolerations", tolerations.iter().map(toleration));
+}
+
+/// Of a pod that somebody else runs, where what is shown comes from.
+fn write_known_from(page: &mut Page, pod: &Pod) {
+    let annotations = pod.metadata.annotations.as_ref();
+    let Some(spec_from) = annotations.and_then(|annotations| annotations.get(SPEC_FROM_ANNOTATION)) else {
+        return;
+    };
+    let status = pod.status.as_ref();
+    let mut conditions = status
+        .and_then(|status| status.conditions.as_ref())
+        .into_iter()
+        .flatten();
+    let is_told = !conditions.any(|condition| condition.reason.as_deref() == Some(RUN_BY_SOMEBODY_ELSE));
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    let mut volumes = volumes.into_iter().flatten();
+    page.line(0, "Known From:");
+    page.field(1, "State", "runtime");
+    page.field(1, "Spec", spec_from);
+    page.field(1, "Readiness", if is_told { "API server" } else { "not known" });
+    if volumes.any(|volume| volume.name.starts_with(MADE_UP)) {
+        let note = format!("runtime; names that begin with {MADE_UP} are made up");
+        page.field(1, "Volumes", &note);
+    }
 }
 
 fn write_labels(page: &mut Page, labels: Option<&BTreeMap<String, String>>) {

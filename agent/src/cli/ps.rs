@@ -194,7 +194,7 @@ impl NodeReport {
                 server => format!(" {server}"),
             };
             notices.push(format!(
-                "The API server{server} does not answer: {}",
+                "Nothing is known from the API server{server}: {}",
                 kubernetes.message
             ));
         }

@@ -52,6 +52,7 @@ path = "/srv/manifests"
 auth_file = "/srv/auth.json"
 [discovery]
 enabled = false
+static_manifests = "/srv/static"
 [kubernetes]
 kubeconfig = "/srv/kubeconfig"
 take_over = "never"
@@ -79,7 +80,10 @@ kubelet_down_seconds = 5
             registry: Registry {
                 auth_file: PathBuf::from("/srv/auth.json")
             },
-            discovery: Discovery { enabled: false },
+            discovery: Discovery {
+                enabled: false,
+                static_manifests: Some(PathBuf::from("/srv/static")),
+            },
             kubernetes: Kubernetes {
                 kubeconfig: KubeconfigSetting::File(PathBuf::from("/srv/kubeconfig")),
                 take_over: TakeOver::Never,

@@ -48,7 +48,7 @@ pub(crate) async fn look() -> KubeletSigns {
 
 /// The ids of the live processes named kubelet that share our PID namespace and run as our user: one in a namespace
 /// below is another node's (kind), and one of another user cannot be this node's.
-fn processes_named_kubelet(proc: &Path) -> Vec<u32> {
+pub(crate) fn processes_named_kubelet(proc: &Path) -> Vec<u32> {
     // A process may end while we look: what cannot be read is not there.
     let entries = fs::read_dir(proc).into_iter().flatten().flatten();
     let user = nix::unistd::geteuid().as_raw();

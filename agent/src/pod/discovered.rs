@@ -3,7 +3,9 @@
 
 pub(crate) mod enriched;
 pub(crate) mod joining;
+pub(crate) mod known_volumes;
 pub(crate) mod resolved;
+pub(crate) mod static_manifest;
 pub(crate) mod union;
 pub(crate) mod volumes;
 
@@ -27,6 +29,7 @@ use super::etc_hosts;
 use super::identity::derived_uid;
 use super::labels;
 use super::observed::{ObservedContainer, ObservedSandbox};
+use static_manifest::StaticManifest;
 use volumes::MountedVolumes;
 
 /// The longest UID that is taken as it is, in bytes; Kubernetes' have 36 or 32.
@@ -111,6 +114,8 @@ pub(crate) struct DiscoveredPod {
     pub(crate) pod: Pod,
     /// Who runs it.
     pub(crate) owner: Owner,
+    /// Of a static pod, the manifest that describes it, where that was found.
+    pub(crate) manifest: Option<StaticManifest>,
     /// Where its volumes lie on the host: those of known and of made-up names.
     pub(crate) volumes: MountedVolumes,
     /// The file on the host that its containers have as `/etc/hosts`; none where they have the runtime's own.
@@ -207,6 +212,7 @@ pub(crate) fn discover(
     DiscoveredPod {
         pod,
         owner: Owner::of(&sandbox.annotations),
+        manifest: None,
         etc_hosts: newest
             .iter()
             .flat_map(|container| &container.mounts)
@@ -277,9 +283,14 @@ fn discover_container(container: &ForeignContainer, volumes: &MountedVolumes) ->
         value_from: None,
     });
     let annotation = |name| container.annotations.get(name).cloned();
+    // As a kubelet was asked for it; the status says what that is to the runtime.
+    let asked_for = config.image.map(|image| image.user_specified_image);
+    let image = asked_for.filter(|image| !image.is_empty());
     Container {
         name: container.observed.name.clone(),
-        image: Some(container.observed.image.clone()).filter(|image| !image.is_empty()),
+        image: image
+            .or_else(|| Some(container.observed.image.clone()))
+            .filter(|image| !image.is_empty()),
         command: some(config.command),
         args: some(config.args),
         working_dir: Some(config.working_dir).filter(|folder| !folder.is_empty()),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::discovered::Owner;
+use super::discovered::enriched::SPEC_FROM_ANNOTATION;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,7 @@ pub(crate) fn strip(metadata: &mut ObjectMeta) {
     if let Some(annotations) = &mut metadata.annotations {
         annotations.remove(SOURCE_ANNOTATION);
         annotations.remove(MANIFEST_ANNOTATION);
+        annotations.remove(SPEC_FROM_ANNOTATION);
     }
     metadata.annotations.take_if(|annotations| annotations.is_empty());
 }

@@ -3,6 +3,7 @@
 mod conditions;
 pub(crate) mod containers;
 mod phase;
+mod told;
 
 use std::collections::BTreeMap;
 
@@ -42,6 +43,10 @@ pub(crate) struct StatusContext<'a> {
     pub(crate) waiting: &'a BTreeMap<String, Waiting>,
     /// By name, the last word on the ephemeral containers that are over.
     pub(crate) ended: &'a BTreeMap<String, ContainerStateTerminated>,
+    /// Of somebody else's pod, the status that the API server shows of it, while that answers.
+    pub(crate) known: Option<&'a PodStatus>,
+    /// By name, what the API server last said of ephemeral containers that are a kubelet's.
+    pub(crate) theirs: &'a BTreeMap<String, ContainerStatus>,
     /// The status before this one.
     pub(crate) previous: Option<&'a PodStatus>,
     /// The node it runs on.
@@ -62,12 +67,11 @@ pub(crate) fn pod_status(context: &StatusContext<'_>) -> PodStatus {
     let mut init_containers = containers::init(context, spec);
     let mut ephemeral_containers = containers::ephemeral(context, spec);
     let phase = phase::phase(spec, &init_containers, &containers);
-    if context.observed.foreign {
-        for status in &mut containers {
-            status.ready = false;
-            status.started = None;
-        }
-    }
+    let told = context
+        .observed
+        .foreign
+        .then(|| told::take_readiness(context.known, spec, &mut init_containers, &mut containers))
+        .flatten();
     // What is over stays over, even once the runtime has forgotten the containers.
     let over = previous.filter(|previous| {
         matches!(previous.phase.as_deref(), Some("Succeeded" | "Failed")) && !phase.is_terminal()
@@ -79,7 +83,7 @@ pub(crate) fn pod_status(context: &StatusContext<'_>) -> PodStatus {
     };
     let unchanged = previous.filter(|previous| previous.phase.as_deref() == Some(phase.name()));
 
-    let conditions = conditions::conditions(context, spec, phase, &init_containers, &containers);
+    let conditions = conditions::conditions(context, spec, phase, told, &init_containers, &containers);
     let of_all_kinds = containers.len() + init_containers.len() + ephemeral_containers.len();
     for statuses in [&mut containers, &mut init_containers, &mut ephemeral_containers] {
         share_messages(statuses, of_all_kinds);

@@ -9,7 +9,8 @@ use debuglet_proto::v1::{Container, PodSandbox, PodSandboxState};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::pod::discovered::{DiscoveredPod, discover};
+use super::static_manifests::StaticManifests;
+use crate::pod::discovered::{DiscoveredPod, Owner, discover};
 use crate::runtime::client::Runtime;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::foreign::uid_of_sandbox;
@@ -42,6 +43,7 @@ struct Discovery {
     broken: bool,
     /// Whether new pods are looked for.
     all: bool,
+    static_manifests: StaticManifests,
 }
 
 /// Keeps the store's discovered pods what the runtime shows, until `shutdown`.
@@ -52,6 +54,7 @@ pub(crate) async fn run(
     store: Arc<Store>,
     news: Arc<News>,
     all: bool,
+    static_manifests: StaticManifests,
     shutdown: CancellationToken,
 ) {
     if !all && !store.has_foreign() {
@@ -65,6 +68,7 @@ pub(crate) async fn run(
         tries: 0,
         broken: false,
         all,
+        static_manifests,
     };
     shutdown
         .run_until_cancelled(async {
@@ -176,7 +180,12 @@ impl Discovery {
             return Ok(None);
         };
         let containers = self.runtime.foreign_containers(sandbox_id).await?;
-        Ok(Some(discover(&sandbox, &containers, self.store.node_name())))
+        let node_name = self.store.node_name();
+        let mut found = discover(&sandbox, &containers, node_name);
+        if found.owner == Owner::StaticPod {
+            found.manifest = self.static_manifests.of(&found.pod, node_name).await;
+        }
+        Ok(Some(found))
     }
 
     /// Strikes out what the lists show by now.

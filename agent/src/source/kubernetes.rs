@@ -96,8 +96,12 @@ async fn follow(api_server: &ApiServer, store: &Store) {
                 continue;
             }
             Ok(_) => {}
-            Err(Some(reason)) => api_server.failed(&reason),
-            Err(None) => {}
+            Err(reason) => {
+                store.follow_kubernetes(false);
+                if let Some(reason) = reason {
+                    api_server.failed(&reason);
+                }
+            }
         }
         tokio::time::sleep(back_off.next(rand::random())).await;
     }
@@ -132,6 +136,7 @@ async fn watch(
         .map_err(|_| Some("it does not begin a watch".to_owned()))?
         .map_err(|error| Some(api_server.saw(&error)))?;
     api_server.answered();
+    store.follow_kubernetes(true);
     pin_mut!(events);
     let mut spoke = false;
     loop {

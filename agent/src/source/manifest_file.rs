@@ -17,6 +17,19 @@ pub(crate) use crate::store::manifests::{ManifestFile, ManifestPod};
 
 /// Reads a file and what is in it.
 pub(crate) fn read(path: &Path) -> ManifestFile {
+    parse(&text(path)?, is_json(path))
+}
+
+/// Reads the documents of a file, whatever they are.
+pub(super) fn documents(path: &Path) -> Result<Vec<Value>, String> {
+    parse_documents(&text(path)?, is_json(path))
+}
+
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
+}
+
+fn text(path: &Path) -> Result<String, String> {
     let cannot_be_read = |error: std::io::Error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(cannot_be_read)?;
@@ -30,7 +43,7 @@ pub(crate) fn read(path: &Path) -> ManifestFile {
             "is too large: it has {size:.1} MiB, and a manifest may have 3 MiB at most"
         ));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = 1 + error
             .as_bytes()
@@ -39,16 +52,12 @@ pub(crate) fn read(path: &Path) -> ManifestFile {
             .filter(|byte| **byte == b'\n')
             .count();
         format!("line {line}: is not UTF-8 text")
-    })?;
-    parse(
-        &text,
-        path.extension().is_some_and(|extension| extension == "json"),
-    )
+    })
 }
 
 /// Reads the documents of a text.
 fn parse(text: &str, is_json: bool) -> ManifestFile {
-    let documents = if is_json { json(text)? } else { yaml(text)? };
+    let documents = parse_documents(text, is_json)?;
     let mut pods = Vec::new();
     for (index, document) in documents.into_iter().enumerate() {
         read_document(document)
@@ -56,6 +65,10 @@ fn parse(text: &str, is_json: bool) -> ManifestFile {
             .map(|found| pods.extend(found))?;
     }
     Ok(pods)
+}
+
+fn parse_documents(text: &str, is_json: bool) -> Result<Vec<Value>, String> {
+    if is_json { json(text) } else { yaml(text) }
 }
 
 fn json(text: &str) -> Result<Vec<Value>, String> {

@@ -8,4 +8,5 @@ pub(crate) mod kubelet;
 pub(crate) mod kubernetes;
 mod manifest_file;
 pub(crate) mod manifests;
+pub(crate) mod static_manifests;
 pub(crate) mod take_over;

@@ -201,6 +201,9 @@ impl Store {
         let uid = {
             let inner = self.lock();
             let entry = inner.by_name(namespace, pod).ok_or(StopError::NoSuchPod)?;
+            if entry.theirs().iter().any(|theirs| theirs.name == container) {
+                return Err(StopError::NotOurs);
+            }
             if !entry.records.iter().any(|record| record.spec.name == container) {
                 return Err(not_ephemeral(&entry.pod, container));
             }

@@ -11,7 +11,7 @@ use super::disk::KeptPod;
 use super::{Entry, Inner, Store, Wanted};
 use crate::pod::deletion::Removal;
 use crate::pod::discovered::DiscoveredPod;
-use crate::pod::discovered::enriched::enriched;
+use crate::pod::discovered::enriched::Known;
 use crate::pod::discovered::resolved::without_resolved;
 use crate::pod::record::Record;
 use crate::pod::source::Source;
@@ -169,26 +169,30 @@ impl Inner {
     /// Shows a pod as it was found; `records` are what is known of its ephemeral containers from before.
     fn show(&mut self, uid: &str, found: DiscoveredPod, records: Vec<Record>) {
         let source = Source::Discovered(found.owner);
-        let known = self.kubernetes.get(uid).cloned();
-        let pod = known
-            .as_ref()
-            .map_or_else(|| found.pod.clone(), |known| enriched(&found.pod, known));
-        let found = Some(Arc::new(found.pod));
+        let kubernetes = self.kubernetes.get(uid).cloned();
+        let known_by = Known {
+            as_of: kubernetes.as_ref().and(self.kubernetes_away),
+            kubernetes,
+            manifest: found.manifest.map(Arc::new),
+            found: Some(Arc::new(found.pod)),
+        };
+        let pod = known_by.pod().unwrap_or_default();
         match self.pods.get_mut(uid) {
             None => {
                 let orphans = self.orphans.remove(uid).unwrap_or_default();
                 let records = if records.is_empty() { orphans } else { records };
                 let mut entry = Entry::new(pod, source, 0, Wanted::Running, records);
-                entry.found = found;
-                entry.kubernetes = known;
+                entry.known_by = known_by;
                 self.insert(entry);
             }
             Some(entry) if entry.is_foreign() => {
-                let same = *entry.pod == pod && entry.source == source && entry.wanted == Wanted::Running;
+                let same = *entry.pod == pod
+                    && entry.source == source
+                    && entry.wanted == Wanted::Running
+                    && entry.known_by.spec_from() == known_by.spec_from();
                 // Another value even where it says the same: by that the worker knows that it is to look.
                 entry.pod = Arc::new(pod);
-                entry.found = found;
-                entry.kubernetes = known;
+                entry.known_by = known_by;
                 entry.source = source;
                 entry.wanted = Wanted::Running;
                 entry.wake.notify_one();

@@ -29,6 +29,7 @@ fn found(uid: &str, image: &str) -> DiscoveredPod {
     DiscoveredPod {
         pod: serde_json::from_value(pod).unwrap(),
         owner: Owner::Cri,
+        manifest: None,
         volumes: MountedVolumes::default(),
         etc_hosts: None,
     }

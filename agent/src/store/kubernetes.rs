@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
+use k8s_openapi::jiff::Timestamp;
 
 use super::changes::ChangeKind;
 use super::{Entry, Inner, Store};
-use crate::pod::discovered::enriched::{enriched, uid_in_runtime};
+use crate::pod::discovered::enriched::uid_in_runtime;
 use crate::pod::discovered::union::is_older;
 use crate::pod::launch::Launch;
 
@@ -26,6 +27,26 @@ pub(crate) enum KubernetesChange {
 }
 
 impl Store {
+    /// Takes note that the pods of the API server are followed, or that they are not: then what was last heard of them
+    /// stays, but for whether they are ready.
+    pub(crate) fn follow_kubernetes(&self, followed: bool) {
+        let mut inner = self.lock();
+        if followed != inner.kubernetes_away.is_some() {
+            return;
+        }
+        let before = inner.history.version();
+        inner.kubernetes_away = (!followed).then(Timestamp::now);
+        let uids: Vec<String> = inner.kubernetes.keys().cloned().collect();
+        for uid in uids {
+            inner.compose(&uid);
+        }
+        let version = inner.history.version();
+        drop(inner);
+        if version != before {
+            self.announce(version);
+        }
+    }
+
     /// Takes news from the API server.
     pub(crate) fn apply_kubernetes(&self, change: KubernetesChange) {
         let mut inner = self.lock();
@@ -80,22 +101,25 @@ impl Store {
 }
 
 impl Inner {
-    /// Makes a discovered pod what the runtime and the API server say of it together.
+    /// Makes a discovered pod what all say of it together.
     fn compose(&mut self, uid: &str) {
-        let known = self.kubernetes.get(uid).cloned();
+        let kubernetes = self.kubernetes.get(uid).cloned();
+        let as_of = kubernetes.as_ref().and(self.kubernetes_away);
         let Some(entry) = self.pods.get_mut(uid).filter(|entry| entry.is_foreign()) else {
             return;
         };
-        if entry.kubernetes == known {
+        if entry.known_by.kubernetes == kubernetes && entry.known_by.as_of == as_of {
             return;
         }
-        entry.kubernetes = known;
-        let composed = match (&entry.found, &entry.kubernetes) {
-            (Some(found), Some(known)) => Arc::new(enriched(found, known)),
-            (Some(found), None) => Arc::clone(found),
-            (None, _) => return,
-        };
-        entry.pod = composed;
+        let shown = |entry: &Entry| (entry.theirs(), entry.known_by.spec_from());
+        let before = shown(entry);
+        entry.known_by.kubernetes = kubernetes;
+        entry.known_by.as_of = as_of;
+        let mut changed = shown(entry) != before;
+        if let Some(pod) = entry.known_by.pod().filter(|pod| *pod != *entry.pod) {
+            entry.pod = Arc::new(pod);
+            changed = true;
+        }
         for container in entry.theirs() {
             let accepted = || Launch::accepted(&container.name);
             entry
@@ -103,15 +127,19 @@ impl Inner {
                 .entry(container.name.clone())
                 .or_insert_with(accepted);
         }
+        // What the API server says of its status is for the worker to weigh.
         entry.wake.notify_one();
-        self.publish(uid, ChangeKind::Modified);
+        if changed {
+            self.publish(uid, ChangeKind::Modified);
+        }
     }
 }
 
 impl Entry {
     /// The ephemeral containers that the API server asks for and of which nothing was written down here: the kubelet's.
     pub(super) fn theirs(&self) -> Vec<EphemeralContainer> {
-        let spec = self.kubernetes.as_ref().and_then(|pod| pod.spec.as_ref());
+        let kubernetes = self.known_by.kubernetes.as_ref();
+        let spec = kubernetes.and_then(|pod| pod.spec.as_ref());
         let asked_for = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
         let is_new = |container: &&EphemeralContainer| {
             !self
@@ -122,3 +150,7 @@ impl Entry {
         asked_for.into_iter().flatten().filter(is_new).cloned().collect()
     }
 }
+
+#[cfg(test)]
+#[path = "kubernetes_tests.rs"]
+mod tests;

@@ -37,6 +37,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::pod::deletion::Removal;
 use crate::pod::discovered::Owner;
+use crate::pod::discovered::enriched::{Known, SPEC_FROM_ANNOTATION};
 use crate::pod::discovered::resolved::without_resolved;
 use crate::pod::identity::PodKey;
 use crate::pod::launch::Launch;
@@ -86,6 +87,8 @@ pub(crate) struct Inner {
     orphans: BTreeMap<String, Vec<Record>>,
     /// The pods of this node as the API server knows them, by the UID that they have in the runtime.
     kubernetes: BTreeMap<String, Arc<Pod>>,
+    /// Since when the API server has not been heard of; none while it is.
+    kubernetes_away: Option<Timestamp>,
     history: History,
     events: Events,
     launch_clock: LaunchClock,
@@ -111,10 +114,8 @@ struct Entry {
     key: PodKey,
     /// As accepted, with defaults, without ephemeral containers.
     pod: Arc<Pod>,
-    /// Of a discovered pod, what the runtime alone shows of it.
-    found: Option<Arc<Pod>>,
-    /// What the API server says of a discovered pod.
-    kubernetes: Option<Arc<Pod>>,
+    /// What is known of a discovered pod, and by whom.
+    known_by: Known,
     source: Source,
     /// See [`disk::KeptPod::incarnation`].
     incarnation: u64,
@@ -159,8 +160,7 @@ impl Entry {
         Entry {
             key,
             pod: Arc::new(pod),
-            found: None,
-            kubernetes: None,
+            known_by: Known::default(),
             source,
             incarnation,
             wanted,
@@ -184,6 +184,10 @@ impl Entry {
         if self.shows_resolved_values() {
             source::annotate_as_of_runtime(metadata);
         }
+        if self.is_foreign() {
+            let annotations = metadata.annotations.get_or_insert_default();
+            annotations.insert(SPEC_FROM_ANNOTATION.to_owned(), self.known_by.spec_from());
+        }
         if let Wanted::Removed(removal) = &self.wanted {
             metadata.deletion_timestamp = Some(Time(removal.deadline()));
             metadata.deletion_grace_period_seconds = Some(removal.grace_seconds);
@@ -200,7 +204,7 @@ impl Entry {
     /// Whether its spec has values that a kubelet took from Secrets: a pod of an API server of which only the runtime
     /// tells. A static pod can refer to none.
     fn shows_resolved_values(&self) -> bool {
-        self.source == Source::Discovered(Owner::Kubelet) && self.kubernetes.is_none()
+        self.source == Source::Discovered(Owner::Kubelet) && self.known_by.kubernetes.is_none()
     }
 
     /// Whether somebody else runs it.
@@ -253,6 +257,7 @@ impl Store {
             tombstones: BTreeMap::new(),
             orphans: BTreeMap::new(),
             kubernetes: BTreeMap::new(),
+            kubernetes_away: None,
             namespaces: Namespaces::new(node_name, Time(now), &mut history),
             history,
             events: Events::default(),

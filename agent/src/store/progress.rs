@@ -51,6 +51,8 @@ pub(crate) struct View {
     pub(crate) theirs: Vec<EphemeralContainer>,
     /// The pod as the API server knows it.
     pub(crate) kubernetes: Option<Arc<Pod>>,
+    /// Whether that is how the API server knows it now: it answers.
+    pub(crate) is_current: bool,
     /// Whether it is to go.
     pub(crate) removal: Option<Removal>,
     /// The status as last reported.
@@ -106,7 +108,8 @@ impl Store {
             pod: Arc::clone(&entry.pod),
             records: entry.records.clone(),
             theirs: entry.theirs(),
-            kubernetes: entry.kubernetes.clone(),
+            kubernetes: entry.known_by.kubernetes.clone(),
+            is_current: entry.known_by.as_of.is_none(),
             removal: entry.removal(),
             status: entry.status.clone(),
             foreign: entry.is_foreign(),

@@ -34,14 +34,14 @@ impl Store {
         let is_known = |event: &Arc<Event>| {
             let uid = event.involved_object.uid.as_ref();
             uid.and_then(|uid| inner.pods.get(uid))
-                .is_some_and(|entry| entry.kubernetes.is_some())
+                .is_some_and(|entry| entry.known_by.kubernetes.is_some())
         };
         inner.events.all().into_iter().filter(is_known).collect()
     }
 }
 
 fn own_statuses(entry: &Entry) -> Option<OwnStatuses> {
-    let known = entry.kubernetes.as_ref()?;
+    let known = entry.known_by.kubernetes.as_ref()?;
     if !take_over::may_be_debugged(known) {
         return None;
     }

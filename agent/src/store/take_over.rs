@@ -45,6 +45,7 @@ impl Store {
         let inner = self.lock();
         let of = |(uid, entry): (&String, &Entry)| {
             let known = entry
+                .known_by
                 .kubernetes
                 .as_ref()
                 .filter(|_| entry.wanted == Wanted::Running)?;

@@ -62,7 +62,9 @@ impl Store {
         let inner = self.lock();
         let mut found = Vec::new();
         for entry in inner.pods.values().filter(|entry| entry.is_shared()) {
-            let Some(known) = &entry.kubernetes else { continue };
+            let Some(known) = &entry.known_by.kubernetes else {
+                continue;
+            };
             for record in entry.records.iter().filter(|record| record.origin == Origin::Api) {
                 let differs = match place(record, known) {
                     Place::Both => continue,
@@ -90,7 +92,7 @@ impl Store {
 impl Entry {
     /// Whether it is a pod of the API server, under the same UID, to which ephemeral containers can be added there.
     fn is_shared(&self) -> bool {
-        let known = self.kubernetes.as_ref();
+        let known = self.known_by.kubernetes.as_ref();
         known
             .is_some_and(|known| takes_additions(known) && known.metadata.uid.as_ref() == Some(&self.key.uid))
     }

@@ -22,6 +22,7 @@ async fn store(folder: &Path) -> Arc<Store> {
     let found = DiscoveredPod {
         pod: serde_json::from_value(pod).unwrap(),
         owner: Owner::Kubelet,
+        manifest: None,
         volumes: MountedVolumes::default(),
         etc_hosts: None,
     };

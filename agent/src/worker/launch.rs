@@ -17,6 +17,7 @@ use super::objects;
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
 use crate::pod::container_config::{ContainerContext, Image, container_config};
 use crate::pod::discovered::joining::{Hosts, fit, sandbox_of_request};
+use crate::pod::discovered::known_volumes::known_volumes;
 use crate::pod::discovered::{DiscoveredPod, ForeignSandbox, discover};
 use crate::pod::etc_hosts::etc_hosts;
 use crate::pod::objects::Objects;
@@ -71,6 +72,8 @@ struct Made {
 struct Joined {
     sandbox: ForeignSandbox,
     pod: DiscoveredPod,
+    /// Where its volumes lie on the host, under the names of its spec where that is known.
+    volumes: BTreeMap<String, PathBuf>,
 }
 
 /// Whether a pull is under way for a container, for its pod's worker to show.
@@ -237,7 +240,7 @@ impl Launch {
         let sandbox_config = self.sandbox_config(joined.as_ref())?;
         let log_folder = PathBuf::from(&sandbox_config.log_directory);
         let files = self.prepare_files(&log_folder).await?;
-        let theirs = joined.as_ref().map(|joined| joined.pod.volumes.paths());
+        let theirs = joined.as_ref().map(|joined| &joined.volumes);
         let objects = self.objects(joined.as_ref()).await?;
         let image_of_config = Image {
             id: image.id.clone(),
@@ -255,7 +258,7 @@ impl Launch {
             node: &context.node,
             target: self.target_id.as_deref(),
             objects: &objects,
-            volumes: theirs.as_ref().unwrap_or(&self.volumes),
+            volumes: theirs.unwrap_or(&self.volumes),
             etc_hosts: &files.etc_hosts,
             termination_log: &files.termination_log,
         })
@@ -343,7 +346,15 @@ impl Launch {
         };
         let containers = runtime.foreign_containers(id).await.map_err(failed)?;
         let pod = discover(&sandbox, &containers, node_name);
-        Ok(Some(Joined { sandbox, pod }))
+        let mut volumes = pod.volumes.paths();
+        if let Some(spec) = &self.pod.spec {
+            volumes.extend(known_volumes(spec, self.uid(), &containers));
+        }
+        Ok(Some(Joined {
+            sandbox,
+            pod,
+            volumes,
+        }))
     }
 
     async fn prepare_files(&self, log_folder: &Path) -> Result<ContainerFiles, Outcome> {

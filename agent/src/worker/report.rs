@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use k8s_openapi::jiff::Timestamp;
 
 use super::target::Targets;
@@ -57,11 +57,14 @@ pub(super) fn report(facts: &Facts<'_>) -> Report {
         .as_ref()
         .map_or(now, |time| time.0);
     let settled = settled(facts);
+    let known = facts.view.kubernetes.as_ref().and_then(|pod| pod.status.as_ref());
     let status = status::pod_status(&StatusContext {
         pod: facts.pod,
         observed: &settled,
         waiting: &facts.plan.waiting,
         ended: &ended,
+        known: known.filter(|_| facts.view.is_current),
+        theirs: &known.map_or_else(BTreeMap::new, |known| theirs(facts, known)),
         previous: Some(&facts.view.status),
         node: facts.node,
         start_time: created,
@@ -85,6 +88,15 @@ pub(super) fn report(facts: &Facts<'_>) -> Report {
         launches,
         foreign,
     }
+}
+
+/// What the API server said of the kubelet's ephemeral containers.
+fn theirs(facts: &Facts<'_>, known: &PodStatus) -> BTreeMap<String, ContainerStatus> {
+    let is_theirs = |status: &&ContainerStatus| facts.view.theirs.iter().any(|one| one.name == status.name);
+    let told = known.ephemeral_container_statuses.iter().flatten();
+    told.filter(is_theirs)
+        .map(|status| (status.name.clone(), status.clone()))
+        .collect()
 }
 
 /// What the runtime shows, but for ephemeral containers whose end is seen and not written down yet: how they ended is

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use integration::kubernetes::{ControlPlane, Kubectl, KubectlVersion, Kubelet};
 use integration::{
-    Agent, AgentOptions, BUSYBOX, ContainerdVersion, Node, eventually_within, is_running, settles,
+    Agent, AgentOptions, BUSYBOX, ContainerdVersion, DISTROLESS, Node, debug_container, eventually_within,
+    is_running, settles, state_of,
 };
 use serde_json::{Value, json};
 
@@ -72,6 +73,200 @@ async fn create(kubectl: &Kubectl<'_>, object: &Value) {
 
 fn settings() -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"colour": "green"}})
+}
+
+fn readiness(pod: &Value) -> &Value {
+    let conditions = pod["status"]["conditions"].as_array().unwrap();
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
+    &ready.unwrap()["status"]
+}
+
+fn spec_from(pod: &Value) -> &str {
+    pod["metadata"]["annotations"]["debuglet.io/spec-from"]
+        .as_str()
+        .unwrap_or_default()
+}
+
+/// The pods of this name that the agent shows.
+async fn of_name(agent: &Agent, name: &str) -> usize {
+    let pods = agent.api().pods().await;
+    pods.iter().filter(|pod| pod["metadata"]["name"] == name).count()
+}
+
+/// A static pod with a volume whose name the runtime does not tell.
+fn etcd() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "etcd", "namespace": "kube-system", "labels": {"tier": "control-plane"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "volumes": [{"name": "data", "hostPath": {"path": "/usr/share"}}],
+            "containers": [{
+                "name": "etcd", "image": DISTROLESS,
+                "ports": [{"name": "peer", "containerPort": 2380}],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            }],
+        },
+    })
+}
+
+fn write_static_pod(node: &Node, pod: &Value) {
+    let folder = node.folder().join("kubelet/static-pods");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("etcd.json"), pod.to_string()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_api_server_knows_of_a_pod_is_shown_with_its_sandbox_and_says_how_old_it_is() {
+    let node = Node::start(ContainerdVersion::V2_4).await;
+    let plane = ControlPlane::start(&node).await;
+    let kubectl = Kubectl::new(&node, KubectlVersion::V1_36, &plane.kubeconfig());
+    write_static_pod(&node, &etcd());
+    let _kubelet = Kubelet::start(&node, &plane).await;
+    create(&kubectl, &settings()).await;
+    create(&kubectl, &cart()).await;
+    let agent = watching(&node, &plane.node_kubeconfig()).await;
+
+    // The API's pod.
+    let is_ready = |pod: &Value| is_running(pod) && readiness(pod) == "True";
+    let pod = agent.api().pod_until("default", "cart", is_ready).await;
+    assert_eq!(spec_from(&pod), "API server");
+    assert_eq!(pod["metadata"]["labels"], json!({"app": "cart"}));
+    let spec = &pod["spec"];
+    assert_eq!(spec["containers"].as_array().unwrap().len(), 1);
+    assert_eq!(spec["initContainers"][0]["name"], "setup");
+    assert_eq!(spec["containers"][0]["ports"][0]["name"], "http");
+    let of_pod = &spec["containers"][0]["env"][0]["valueFrom"]["fieldRef"];
+    assert_eq!(of_pod["fieldPath"], "status.podIP");
+    let status = &pod["status"];
+    assert_eq!(
+        status["initContainerStatuses"][0]["state"]["terminated"]["exitCode"],
+        0
+    );
+    assert_eq!(status["containerStatuses"][0]["ready"], true);
+    let uid = kubectl
+        .run(["get", "pod", "cart", "-o", "jsonpath={.metadata.uid}"])
+        .await;
+    assert_eq!(
+        pod["metadata"]["uid"].as_str(),
+        Some(uid.succeeded().stdout.as_str())
+    );
+    assert_eq!(of_name(&agent, "cart").await, 1);
+
+    // The mirror pod is the static pod, under the UID that it has in the runtime.
+    let mirror = agent.api().pod_until("kube-system", "etcd-node1", is_ready).await;
+    let annotations = &mirror["metadata"]["annotations"];
+    assert_eq!(
+        mirror["metadata"]["uid"],
+        annotations["kubernetes.io/config.mirror"]
+    );
+    assert_eq!(annotations["debuglet.io/source"], "static-pod");
+    assert_eq!(mirror["spec"]["volumes"][0]["name"], "data");
+    assert_eq!(of_name(&agent, "etcd-node1").await, 1);
+
+    // Volumes go by the names of the spec, mounted in a container or not.
+    let look = "cat /settings/colour; touch /scratch/seen; ls /tools | wc -l";
+    let mut debugger = debug_container("debugger", &["sh", "-c", look]);
+    debugger["volumeMounts"] = json!([
+        {"name": "settings", "mountPath": "/settings"},
+        {"name": "scratch", "mountPath": "/scratch"},
+        {"name": "tools", "mountPath": "/tools"},
+    ]);
+    let answer = agent.api().debug("default", "cart", &[debugger]).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let has_ended = |pod: &Value| state_of(pod, "debugger").starts_with("terminated");
+    agent.api().pod_until("default", "cart", has_ended).await;
+    let said = node
+        .debuglet(["logs", "cart", "-c", "debugger"])
+        .await
+        .succeeded();
+    assert!(said.stdout.starts_with("green"), "{said:?}");
+    let seen = node
+        .debuglet(["exec", "cart", "-c", "main", "--", "ls", "/scratch"])
+        .await;
+    assert_eq!(seen.succeeded().stdout, "seen\n");
+
+    // An ephemeral container of the kubelet's is shown, and is not ours to stop.
+    let image = format!("--image={BUSYBOX}");
+    let debug = ["debug", "cart", &image, "-c", "theirs", "--", "sleep", "3600"];
+    kubectl.run(debug).await.succeeded();
+    let runs = |pod: &Value| state_of(pod, "theirs") == "running:";
+    agent.api().pod_until("default", "cart", runs).await;
+    let inside = node
+        .debuglet(["exec", "cart", "-c", "theirs", "--", "echo", "inside"])
+        .await;
+    assert_eq!(inside.succeeded().stdout, "inside\n");
+    let stopped = node.debuglet(["stop", "cart", "theirs"]).await;
+    assert_ne!(stopped.code, 0, "{stopped:?}");
+    let described = node.debuglet(["describe", "cart"]).await.succeeded().stdout;
+    assert!(described.contains("Spec:       API server\n"), "{described}");
+
+    // Away: what was known stays, and says since when; nobody knows whether it is ready.
+    plane.kill_api_server().await;
+    let is_old = |pod: &Value| spec_from(pod).starts_with("API server as of ") && readiness(pod) == "Unknown";
+    let old = agent.api().pod_until("default", "cart", is_old).await;
+    assert_eq!(old["spec"]["initContainers"], spec["initContainers"]);
+    let listed = node.debuglet(["ps"]).await.succeeded();
+    assert!(listed.stdout.contains("?/1"), "{listed:?}");
+    assert!(
+        listed.stderr.contains("Nothing is known from the API server"),
+        "{listed:?}"
+    );
+    let described = node.debuglet(["describe", "cart"]).await.succeeded().stdout;
+    assert!(described.contains("Readiness:  not known"), "{described}");
+    plane.start_api_server(&node).await;
+    let is_new = |pod: &Value| spec_from(pod) == "API server" && readiness(pod) == "True";
+    let back = eventually_within(BACK_WITHIN, "it is heard of again", async || {
+        let pod = agent.api().pod("default", "cart").await.body;
+        if is_new(&pod) { Ok(pod) } else { Err(pod) }
+    });
+    assert_eq!(state_of(&back.await, "theirs"), "running:");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_api_server_the_kubelets_manifest_tells_what_a_static_pod_is() {
+    let node = Node::start(ContainerdVersion::V2_4).await;
+    let plane = ControlPlane::start(&node).await;
+    let agent = node.start_agent().await;
+    write_static_pod(&node, &etcd());
+    let kubelet = Kubelet::start(&node, &plane).await;
+    let file = node.folder().join("kubelet/static-pods/etcd.json");
+    let from_file = format!("manifest {}", file.display());
+    let is_described = |pod: &Value| is_running(pod) && spec_from(pod) == from_file;
+    let pod = agent
+        .api()
+        .pod_until("kube-system", "etcd-node1", is_described)
+        .await;
+    assert_eq!(pod["spec"]["volumes"][0]["name"], "data");
+    assert_eq!(pod["spec"]["containers"][0]["ports"][0]["name"], "peer");
+    assert_eq!(pod["metadata"]["labels"], json!({"tier": "control-plane"}));
+    assert_eq!(readiness(&pod), "Unknown", "a manifest does not tell");
+
+    // A volume of the node has a name now.
+    let mut debugger = debug_container("debugger", &["sh", "-c", "ls /data | wc -l"]);
+    debugger["volumeMounts"] = json!([{"name": "data", "mountPath": "/data", "readOnly": true}]);
+    let answer = agent.api().debug("kube-system", "etcd-node1", &[debugger]).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let has_ended = |pod: &Value| state_of(pod, "debugger") == "terminated:Completed";
+    agent
+        .api()
+        .pod_until("kube-system", "etcd-node1", has_ended)
+        .await;
+
+    // A manifest that asks for something else describes the pod that comes of it, and not this one.
+    drop(kubelet);
+    let mut newer = etcd();
+    newer["spec"]["containers"][0]["env"] = json!([{"name": "VERSION", "value": "2"}]);
+    write_static_pod(&node, &newer);
+    agent.kill().await;
+    let agent = node.start_agent().await;
+    let is_found = |pod: &Value| is_running(pod) && spec_from(pod) == "runtime";
+    let pod = agent.api().pod_until("kube-system", "etcd-node1", is_found).await;
+    assert_eq!(pod["spec"]["volumes"][0]["name"], "unnamed-0");
+    let described = node
+        .debuglet(["describe", "etcd-node1", "-n", "kube-system"])
+        .await;
+    assert!(described.stdout.contains("made up"), "{described:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -38,7 +38,7 @@ pub(super) fn recorded_sandbox() -> ForeignSandbox {
     }
 }
 
-fn recorded_containers() -> Vec<ForeignContainer> {
+pub(crate) fn recorded_containers() -> Vec<ForeignContainer> {
     let recorded = recorded();
     let containers = recorded["containers"].as_array().expect("containers");
     let container = |(index, container): (usize, &Value)| {

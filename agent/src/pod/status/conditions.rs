@@ -1,6 +1,6 @@
 //! The conditions of a pod: the five that a kubelet writes, in its order.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodSpec};
+use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodSpec, PodStatus};
 
 use super::containers::is_sidecar;
 use super::phase::Phase;
@@ -37,11 +37,13 @@ impl Finding {
     }
 }
 
-/// The pod's conditions. The time of a condition that holds as before stays.
+/// The pod's conditions. The time of a condition that holds as before stays. Of somebody else's pod those that follow from
+/// readiness are what `told`, the API server's status of the pod as it is now, says of them.
 pub(super) fn conditions(
     context: &StatusContext<'_>,
     spec: &PodSpec,
     phase: Phase,
+    told: Option<&PodStatus>,
     init_containers: &[ContainerStatus],
     containers: &[ContainerStatus],
 ) -> Vec<PodCondition> {
@@ -51,8 +53,12 @@ pub(super) fn conditions(
         .is_some_and(|sandbox| spec.host_network == Some(true) || !sandbox.ips.is_empty());
     let scheduled = Finding::holds();
     let foreign = context.observed.foreign;
-    let told = |finding: Finding| if foreign { Finding::not_told() } else { finding };
-    let [ready, containers_ready] = [(); 2].map(|()| told(ready(spec, phase, init_containers, containers)));
+    let told = |name: &str| {
+        let mut conditions = told?.conditions.as_ref()?.iter();
+        conditions.find(|condition| condition.type_ == name).cloned()
+    };
+    let ours = |finding: Finding| if foreign { Finding::not_told() } else { finding };
+    let [ready, containers_ready] = [(); 2].map(|()| ours(ready(spec, phase, init_containers, containers)));
     [
         (
             "PodReadyToStartContainers",
@@ -60,13 +66,16 @@ pub(super) fn conditions(
         ),
         (
             "Initialized",
-            told(initialized(context, spec, phase, init_containers, containers)),
+            ours(initialized(context, spec, phase, init_containers, containers)),
         ),
         ("Ready", ready),
         ("ContainersReady", containers_ready),
         ("PodScheduled", scheduled),
     ]
-    .map(|(name, finding)| condition(context, name, finding))
+    .map(|(name, finding)| match told(name) {
+        Some(told) if finding.reason == RUN_BY_SOMEBODY_ELSE => told,
+        _ => condition(context, name, finding),
+    })
     .into()
 }
 

@@ -110,9 +110,10 @@ fn ephemeral_status(
     current: Option<&ObservedContainer>,
     previous: Option<&ContainerStatus>,
 ) -> ContainerStatus {
-    let mut status = match current {
-        Some(current) => of_observed(container, current),
-        None => of_spec(container),
+    let mut status = match (current, context.theirs.get(&container.name)) {
+        (Some(current), _) => of_observed(container, current),
+        (None, Some(told)) => return of_kubelet(told),
+        (None, None) => of_spec(container),
     };
     let state = match (context.ended.get(&container.name), current) {
         (Some(ended), _) => {
@@ -133,6 +134,20 @@ fn ephemeral_status(
         (None, None) => waiting(context, spec, container),
     };
     status.state = Some(state);
+    status
+}
+
+/// What the API server says of a kubelet's ephemeral container that the runtime does not list: a kubelet removes what has
+/// ended. One that ran is no more.
+fn of_kubelet(told: &ContainerStatus) -> ContainerStatus {
+    let mut status = told.clone();
+    if state_of(Some(told)).is_some_and(|state| state.running.is_some()) {
+        let lost = ContainerStateTerminated {
+            container_id: told.container_id.clone(),
+            ..lost(None)
+        };
+        status.state = Some(of_terminated(lost));
+    }
     status
 }
 

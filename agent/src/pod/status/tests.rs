@@ -110,6 +110,8 @@ impl Case {
             observed: &self.observed,
             waiting: &self.waiting,
             ended: &self.ended,
+            known: None,
+            theirs: &BTreeMap::new(),
             previous: self.previous.as_ref(),
             node: &self.node,
             start_time: at(5),
