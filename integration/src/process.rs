@@ -3,10 +3,14 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::watch;
+
+/// What `/proc/PID/stat` counts processor time in, on every Linux (USER_HZ is 100).
+const MILLISECONDS_PER_TICK: u64 = 10;
 
 /// What a process that has ended wrote, and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +113,19 @@ impl Process {
         self.memory("VmHWM:")
     }
 
+    /// How much processor time all its threads have used.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name, in brackets, may hold anything; after it the 12th and 13th field are user and system time (proc(5)).
+        let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+        let ticks: u64 = fields
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().unwrap())
+            .sum();
+        Duration::from_millis(ticks * MILLISECONDS_PER_TICK)
+    }
+
     fn memory(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
@@ -135,7 +152,7 @@ impl Process {
 
     /// Waits for its end, for two minutes at most, and gives back its exit code.
     pub async fn ended(&self) -> i32 {
-        let patience = std::time::Duration::from_secs(120);
+        let patience = Duration::from_secs(120);
         let mut exit = self.exit.clone();
         let status = match tokio::time::timeout(patience, exit.wait_for(Option::is_some)).await {
             Ok(status) => status.unwrap().unwrap(),

@@ -23,8 +23,10 @@ use crate::store::discovered::Discovered;
 const RE_LIST: Duration = Duration::from_secs(300);
 /// How long after an event that the lists do not show yet they are looked at again; doubles.
 const SETTLE_FIRST: Duration = Duration::from_millis(5);
-/// How often: what is not in the lists then was not CRI's, or is gone again.
-const SETTLE_TRIES: u32 = 9;
+/// The longest of these waits: a busy runtime may take seconds from the start of a sandbox's process to its being ready.
+const SETTLE_LONGEST: Duration = Duration::from_secs(5);
+/// How often, which is for about a minute: what is not in the lists then was not CRI's, or is gone again.
+const SETTLE_TRIES: u32 = 20;
 /// How long a runtime that does not answer is left alone.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -109,7 +111,7 @@ impl Discovery {
             return RE_LIST;
         }
         self.tries += 1;
-        SETTLE_FIRST * 2_u32.pow(self.tries - 1)
+        (SETTLE_FIRST * 2_u32.pow(self.tries - 1)).min(SETTLE_LONGEST)
     }
 
     async fn look(&mut self) -> Result<(), RuntimeError> {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use integration::kubernetes::{ControlPlane, Kubectl, KubectlVersion, Kubelet};
 use integration::{
-    Agent, AgentOptions, BUSYBOX, ContainerdVersion, DISTROLESS, Node, debug_container, ephemeral_status,
-    eventually, is_running, state_of,
+    Agent, BUSYBOX, ContainerdVersion, DISTROLESS, Node, debug_container, ephemeral_status, eventually,
+    is_running, state_of,
 };
 use serde_json::{Value, json};
 
@@ -33,15 +33,6 @@ async fn run(node: &Node, sandbox: &Value, container: &Value) -> (String, String
     let container_id = said.stdout.trim().to_owned();
     node.crictl(["start", &container_id]).await.succeeded();
     (sandbox_id, container_id)
-}
-
-/// An agent that looks for other people's pods.
-async fn discovering(node: &Node) -> Agent {
-    node.start_agent_with(AgentOptions {
-        configuration: "discovery.enabled = true\n".to_owned(),
-        ..AgentOptions::default()
-    })
-    .await
 }
 
 async fn add(agent: &Agent, namespace: &str, pod: &str, containers: &[Value]) {
@@ -72,7 +63,7 @@ fn container(command: &[&str]) -> Value {
 
 async fn a_pod_of_crictl_is_found_debugged_and_goes_with_its_sandbox(version: ContainerdVersion) {
     let node = Node::start(version).await;
-    let agent = discovering(&node).await;
+    let agent = node.start_agent().await;
     let logs = node.folder().join("till-logs");
     let began = Instant::now();
     let (sandbox_id, container_id) = run(
@@ -143,7 +134,7 @@ async fn a_pod_of_crictl_is_found_debugged_and_goes_with_its_sandbox(version: Co
 
 async fn a_sandbox_without_labels_uid_or_log_folder_can_be_debugged(version: ContainerdVersion) {
     let node = Node::start(version).await;
-    let agent = discovering(&node).await;
+    let agent = node.start_agent().await;
     let bare = json!({"metadata": {"name": "bare", "namespace": "default", "attempt": 1}, "linux": {}});
     let command = json!({"metadata": {"name": "greeter"}, "image": {"image": DISTROLESS}, "linux": {}});
     run(&node, &bare, &command).await;
@@ -169,7 +160,7 @@ async fn a_sandbox_without_labels_uid_or_log_folder_can_be_debugged(version: Con
 
 async fn what_was_debugged_outlives_the_agent_and_a_sandbox_that_is_made_anew(version: ContainerdVersion) {
     let node = Node::start(version).await;
-    let agent = discovering(&node).await;
+    let agent = node.start_agent().await;
     let logs = node.folder().join("till-logs");
     let first = sandbox("till", "u-till", logs.to_str().unwrap(), 0);
     let (sandbox_id, _) = run(&node, &first, &container(&["sleep", "3600"])).await;
@@ -183,7 +174,7 @@ async fn what_was_debugged_outlives_the_agent_and_a_sandbox_that_is_made_anew(ve
     let id = ephemeral_status(&running, "debugger")["containerID"].clone();
 
     agent.kill().await;
-    let agent = discovering(&node).await;
+    let agent = node.start_agent().await;
     let again = agent
         .api()
         .pod_until("shop", "till", |pod| state_of(pod, "debugger") == "running:")
@@ -236,7 +227,7 @@ async fn a_static_pod_is_debugged_beside_its_kubelet_which_leaves_the_container_
     });
     let file = node.folder().join("kubelet/static-pods/etcd.json");
     std::fs::write(file, manifest.to_string()).unwrap();
-    let agent = discovering(&node).await;
+    let agent = node.start_agent().await;
     let pod = agent
         .api()
         .pod_until("kube-system", "etcd-node1", is_running)

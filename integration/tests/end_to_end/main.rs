@@ -37,6 +37,8 @@ mod cluster_users;
 mod command_line;
 mod cri;
 mod discovery;
+mod foreign_pods;
+mod idle;
 mod kubectl;
 mod kubelet;
 mod kubelet_life;

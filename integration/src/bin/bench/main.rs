@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod discovery;
 mod figures;
 mod first_byte;
 mod launches;
@@ -31,6 +32,9 @@ async fn main() {
     }
     if chosen("writes") {
         Box::pin(writes::measure(version)).await;
+    }
+    if chosen("discovery") {
+        Box::pin(discovery::measure(version)).await;
     }
     if chosen("watchers") {
         Box::pin(watchers::measure(version)).await;
