@@ -59,9 +59,13 @@ pub(super) async fn look(
 }
 
 /// Looks for a kubelet's pods beside its `signs`, and reports both in the store; answers why nothing of our own may be
-/// started.
+/// started. The runtime is asked only where nobody keeps its pods in the store.
 pub(super) async fn report(runtime: &Runtime, store: &Store, signs: KubeletSigns) -> Option<String> {
-    let evidence = kubelet::look(runtime, signs).await;
+    let sandboxes = match store.kubelet_pods() {
+        Some(pods) => pods,
+        None => kubelet::sandboxes(runtime).await,
+    };
+    let evidence = kubelet::evidence(signs, sandboxes);
     let report = KubeletReport {
         looked: true,
         running: evidence.is_here(),

@@ -169,6 +169,7 @@ impl Discovery {
                 changed,
                 ready,
                 listed,
+                complete: self.all,
             })
             .await;
         for uid in refused {

@@ -53,16 +53,13 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// Looks for the pods of a kubelet beside its `signs` of life. A runtime that does not answer shows no pods of one.
-pub(crate) async fn look(runtime: &Runtime, signs: KubeletSigns) -> Evidence {
-    Evidence {
-        signs,
-        sandboxes: kubelet_sandboxes(runtime).await,
-    }
+/// What `signs` of life and so many `sandboxes` of a kubelet come to.
+pub(crate) fn evidence(signs: KubeletSigns, sandboxes: usize) -> Evidence {
+    Evidence { signs, sandboxes }
 }
 
-/// How many ready sandboxes a kubelet made.
-async fn kubelet_sandboxes(runtime: &Runtime) -> usize {
+/// How many ready sandboxes a kubelet made. A runtime that does not answer shows none.
+pub(crate) async fn sandboxes(runtime: &Runtime) -> usize {
     let ready = PodSandboxFilter {
         state: Some(PodSandboxStateValue {
             state: PodSandboxState::SandboxReady.into(),

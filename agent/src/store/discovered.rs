@@ -10,9 +10,9 @@ use super::changes::ChangeKind;
 use super::disk::KeptPod;
 use super::{Entry, Inner, Store, Wanted};
 use crate::pod::deletion::Removal;
-use crate::pod::discovered::DiscoveredPod;
 use crate::pod::discovered::enriched::Known;
 use crate::pod::discovered::resolved::without_resolved;
+use crate::pod::discovered::{DiscoveredPod, Owner};
 use crate::pod::record::Record;
 use crate::pod::source::Source;
 
@@ -25,6 +25,8 @@ pub(crate) struct Discovered {
     pub(crate) ready: BTreeSet<String>,
     /// The UIDs of all with any sandbox.
     pub(crate) listed: BTreeSet<String>,
+    /// Whether new ones were looked for, so that the store has all of them afterwards.
+    pub(crate) complete: bool,
 }
 
 impl Store {
@@ -56,6 +58,18 @@ impl Store {
         self.lock().pods.values().any(Entry::is_foreign)
     }
 
+    /// How many pods of a kubelet are here; `None` where nobody looks for them, or not yet.
+    pub(crate) fn kubelet_pods(&self) -> Option<usize> {
+        let inner = self.lock();
+        let of_kubelet = |entry: &&Entry| match entry.source {
+            Source::Discovered(owner) => owner != Owner::Cri && entry.removal().is_none(),
+            _ => false,
+        };
+        inner
+            .discovered
+            .then(|| inner.pods.values().filter(of_kubelet).count())
+    }
+
     /// Whether nothing of the pod with this UID need be looked at but what the discovery sees: somebody else runs it, and
     /// it has no ephemeral containers.
     pub(crate) fn is_only_shown(&self, uid: &str) -> bool {
@@ -70,6 +84,7 @@ impl Store {
             changed,
             ready,
             listed,
+            complete,
         } = discovered;
         let before = self.lock().history.version();
         for found in changed {
@@ -114,7 +129,11 @@ impl Store {
         for (uid, writing) in gone {
             self.hide(&uid, &writing, listed.contains(&uid));
         }
-        let version = self.lock().history.version();
+        let version = {
+            let mut inner = self.lock();
+            inner.discovered = complete;
+            inner.history.version()
+        };
         // Most looks see nothing new: nobody is woken for them.
         if version != before {
             self.announce(version);

@@ -5,7 +5,6 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
-use crate::pod::discovered::Owner;
 use crate::pod::discovered::volumes::MountedVolumes;
 use crate::pod::record::Phase;
 use crate::store::DryRun;
@@ -42,6 +41,7 @@ async fn look(store: &Arc<Store>, changed: Vec<DiscoveredPod>, ready: &[&str], l
             changed,
             ready: all(ready),
             listed: all(listed),
+            complete: true,
         })
         .await;
     assert!(refused.is_empty());
@@ -114,6 +114,27 @@ async fn a_pod_with_debug_containers_stays_until_the_runtime_has_forgotten_it() 
     assert!(is_leaving(&store));
     look(&store, vec![found("u1", "two")], &["u1"], &["u1"]).await;
     assert!(!is_leaving(&store), "it is back");
+}
+
+#[tokio::test]
+async fn the_pods_of_a_kubelet_are_counted_once_all_were_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    assert_eq!(store.kubelet_pods(), None, "nobody has looked");
+    let of = |uid: &str, owner: Owner| DiscoveredPod {
+        owner,
+        ..found(uid, "one")
+    };
+    let found = vec![
+        of("u1", Owner::Cri),
+        of("u2", Owner::StaticPod),
+        of("u3", Owner::Kubelet),
+    ];
+    let all = ["u1", "u2", "u3"];
+    look(&store, found, &all, &all).await;
+    assert_eq!(store.kubelet_pods(), Some(2));
+    look(&store, vec![], &["u1"], &["u1"]).await;
+    assert_eq!(store.kubelet_pods(), Some(0));
 }
 
 #[tokio::test]

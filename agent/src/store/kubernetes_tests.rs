@@ -38,6 +38,7 @@ async fn find(store: &Arc<Store>, uid: &str) {
             }],
             ready: uids(),
             listed: uids(),
+            complete: true,
         })
         .await;
     assert!(refused.is_empty());

@@ -85,6 +85,8 @@ pub(crate) struct Inner {
     tombstones: BTreeMap<String, Timestamp>,
     /// Records whose pod could not be read at start, until a source names the pod again.
     orphans: BTreeMap<String, Vec<Record>>,
+    /// Whether the pods that somebody else runs are all here.
+    discovered: bool,
     /// The pods of this node as the API server knows them, by the UID that they have in the runtime.
     kubernetes: BTreeMap<String, Arc<Pod>>,
     /// Since when the API server has not been heard of; none while it is.
@@ -256,6 +258,7 @@ impl Store {
             claims: BTreeSet::new(),
             tombstones: BTreeMap::new(),
             orphans: BTreeMap::new(),
+            discovered: false,
             kubernetes: BTreeMap::new(),
             kubernetes_away: None,
             namespaces: Namespaces::new(node_name, Time(now), &mut history),

@@ -31,6 +31,7 @@ async fn store(folder: &Path) -> Arc<Store> {
         changed: vec![found],
         ready: uids.clone(),
         listed: uids,
+        complete: true,
     };
     assert!(store.apply_discovered(discovered).await.is_empty());
     store

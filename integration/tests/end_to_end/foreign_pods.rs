@@ -99,7 +99,7 @@ async fn what_crictl_does_to_a_debug_container_is_noticed(version: ContainerdVer
     assert_eq!(last["terminated"]["exitCode"], 137);
     all_seen(&agent, "after-the-stop").await;
     let made = node.cri().containers("debugger").await;
-    let states: Vec<ContainerState> = made.iter().map(|one| one.state()).collect();
+    let states: Vec<ContainerState> = made.iter().map(debuglet_proto::v1::Container::state).collect();
     assert_eq!(
         states,
         [ContainerState::ContainerExited],

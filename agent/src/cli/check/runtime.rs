@@ -149,7 +149,8 @@ async fn events(runtime: &Runtime, name: &str) -> Finding {
 
 async fn kubelet(config: &Config, runtime: &Runtime) -> Finding {
     let folder = config.manifests.path.display();
-    let evidence = kubelet::look(runtime, kubelet_signs::look().await).await;
+    let sandboxes = kubelet::sandboxes(runtime).await;
+    let evidence = kubelet::evidence(kubelet_signs::look().await, sandboxes);
     if evidence.is_here() {
         Finding::warn(
             "kubelet",
