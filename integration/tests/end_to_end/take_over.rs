@@ -22,12 +22,12 @@ const KUBELET_WORKS_WITHIN: Duration = Duration::from_secs(120);
 const ORIGIN: &str = "io.debuglet.origin";
 
 /// An agent that follows the API server with the kubelet's credential.
-async fn following(node: &Node, plane: &ControlPlane, more: &str) -> Agent {
+async fn following(node: &Node, plane: &ControlPlane, down_seconds: u64, more: &str) -> Agent {
     let kubeconfig = plane.node_kubeconfig();
     node.start_agent_with(AgentOptions {
         configuration: format!(
             "discovery.enabled = true\nkubernetes.kubeconfig = {:?}\n\
-             kubernetes.kubelet_down_seconds = {DOWN_SECONDS}\n{more}\n",
+             kubernetes.kubelet_down_seconds = {down_seconds}\n{more}\n",
             kubeconfig.display().to_string()
         ),
         ..AgentOptions::default()
@@ -101,7 +101,7 @@ async fn what_is_asked_of_a_kubelet_that_is_down_is_started_here_once_and_left_t
     let kubelet = Kubelet::start(&node, &plane).await;
     let kubectl = Kubectl::new(&node, KubectlVersion::V1_36, &plane.kubeconfig());
     run_pod(&kubectl, "web").await;
-    let agent = following(&node, &plane, "").await;
+    let agent = following(&node, &plane, DOWN_SECONDS, "").await;
     agent.api().pod_until("default", "web", is_running).await;
 
     kubelet.process().kill().await;
@@ -157,7 +157,7 @@ async fn beside_a_living_kubelet_and_in_mirror_pods_events_say_who_debugged_what
     let file = node.folder().join("kubelet/static-pods/etcd.json");
     std::fs::write(file, manifest.to_string()).unwrap();
     run_pod(&kubectl, "web").await;
-    let agent = following(&node, &plane, "kubernetes.take_over = \"never\"").await;
+    let agent = following(&node, &plane, DOWN_SECONDS, "kubernetes.take_over = \"never\"").await;
     for (namespace, pod) in [("kube-system", "etcd-node1"), ("default", "web")] {
         agent.api().pod_until(namespace, pod, is_running).await;
         let container = debug_container("debugger", &["sleep", "3600"]);
@@ -201,7 +201,7 @@ async fn however_often_the_kubelet_comes_and_goes_debuglet_starts_nothing_twice(
         .join("kubelet/root/pods")
         .join(uid)
         .join("volumes/kubernetes.io~empty-dir/scratch");
-    let agent = following(&node, &plane, "").await;
+    let agent = following(&node, &plane, 1, "").await;
     agent.api().pod_until("default", "web", is_running).await;
     let pods = Api::<Pod>::default_namespaced(client(&node, &plane.kubeconfig()).await);
 
@@ -211,24 +211,24 @@ async fn however_often_the_kubelet_comes_and_goes_debuglet_starts_nothing_twice(
     for (round, name) in (0..rounds).zip(&names) {
         // Times that meet every moment of a kubelet's start and of a launch here, in the course of the rounds.
         let pause = |step: u64, most: u64| Duration::from_millis(round * step % most);
-        tokio::time::sleep(pause(1700, 6000)).await;
-        let kubelet = Kubelet::launch(&node, &static_pods, Some(&plane.node_kubeconfig()));
-        tokio::time::sleep(pause(700, 4000)).await;
         let container = json!({
             "name": name, "image": BUSYBOX,
             "command": ["sh", "-c", format!("echo started >> /scratch/{name}; sleep 3600")],
             "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
         });
-        let patch = json!({"spec": {"ephemeralContainers": [container]}});
-        pods.patch_ephemeral_containers("web", &PatchParams::default(), &Patch::Strategic(patch))
+        let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [container]}}));
+        let parameters = PatchParams::default();
+        pods.patch_ephemeral_containers("web", &parameters, &patch)
             .await
             .unwrap();
-        tokio::time::sleep(pause(1100, 5000)).await;
+        tokio::time::sleep(pause(370, 3000)).await;
+        let kubelet = Kubelet::launch(&node, &static_pods, Some(&plane.node_kubeconfig()));
+        tokio::time::sleep(pause(710, 4000)).await;
         kubelet.process().kill().await;
     }
     // Each is in the runtime in the end, and its process has started once at the most: a kubelet that was killed between
     // the create and the start of a container leaves it like that.
-    let mut by_kubelet = 0;
+    let (mut by_kubelet, mut by_debuglet) = (0, 0);
     for name in &names {
         let (ours, others) =
             eventually_within(
@@ -242,6 +242,7 @@ async fn however_often_the_kubelet_comes_and_goes_debuglet_starts_nothing_twice(
             .await;
         assert!(ours <= 1, "{name}: debuglet made {ours}");
         by_kubelet += others;
+        by_debuglet += ours;
         let started = eventually("the process has come as far as its first line", async || {
             let running = node.cri().containers(name).await;
             let is_made = |one: &&debuglet_proto::v1::Container| {
@@ -271,5 +272,5 @@ async fn however_often_the_kubelet_comes_and_goes_debuglet_starts_nothing_twice(
             assert!(ours == 0 || events.iter().any(told), "{name}: {events:#?}");
         }
     }
-    println!("{rounds} rounds: {by_kubelet} containers by the kubelet");
+    println!("{rounds} rounds: {by_kubelet} containers by the kubelet, {by_debuglet} by debuglet");
 }
