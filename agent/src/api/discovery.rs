@@ -160,7 +160,7 @@ pub(crate) const RESOURCES: &[Resource] = &[
         verbs: &["get"],
         ..CORE
     },
-    launches("pods/launches", &["get", "watch"]),
+    launches("pods/launches", &["create", "get", "watch"]),
     launches("pods/launches/flushlog", &["create"]),
     launches("pods/launches/stop", &["create"]),
 ];

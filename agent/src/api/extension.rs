@@ -20,7 +20,6 @@ use super::request::{Parameters, flag};
 use super::status::Failure;
 use super::watch::{line, lines};
 use crate::pod::launch::{Launch, PullProgress, Stage};
-use crate::runtime::images::{ImageRequest, PullPolicy};
 
 /// The group's name.
 pub(crate) const GROUP: &str = "debuglet.io";
@@ -35,7 +34,7 @@ const PULL_ANSWER: Duration = Duration::from_secs(1);
 /// An object of the group.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Object<T> {
+pub(crate) struct Object<T> {
     kind: &'static str,
     api_version: String,
     #[serde(flatten)]
@@ -43,7 +42,7 @@ struct Object<T> {
 }
 
 impl<T: Serialize> Object<T> {
-    fn new(kind: &'static str, content: T) -> Object<T> {
+    pub(crate) fn new(kind: &'static str, content: T) -> Object<T> {
         Object {
             kind,
             api_version: format!("{GROUP}/{VERSION}"),
@@ -211,13 +210,7 @@ impl LaunchWatch {
 
 /// How much of the image has arrived, where that can be told.
 async fn pull_progress(context: &Context, image: &str) -> Option<PullProgress> {
-    let request = ImageRequest {
-        image: image.to_owned(),
-        policy: PullPolicy::IfNotPresent,
-        runtime_handler: String::new(),
-        secrets: None,
-    };
-    timeout(PULL_ANSWER, context.images.progress(&request))
+    timeout(PULL_ANSWER, context.images.progress(image))
         .await
         .ok()
         .flatten()

@@ -15,7 +15,8 @@
 //! | the same of `events` | get, list, watch | [`resource`], [`events`] |
 //! | `/api/v1/namespaces`, `/api/v1/nodes`, one of them | get, list, watch | [`resource`], [`namespaces`], [`nodes`] |
 //! | `/apis/debuglet.io/v1alpha1/node` | get | [`extension`] |
-//! | `.../namespaces/NS/pods/NAME/launches/CONTAINER` | get, watch; stop and flushlog | [`extension`] |
+//! | `.../namespaces/NS/pods/NAME/launches/CONTAINER` | create | [`ephemeral_containers::launch_request`] |
+//! | the same | get, watch; stop and flushlog | [`extension`] |
 //! | `/apis/authentication.k8s.io/v1/selfsubjectreviews` | create | [`reviews`] |
 //! | `/apis/authorization.k8s.io/v1/selfsubject{access,rules}reviews` | create | [`reviews`] |
 //! | `/metrics` | get | [`metrics`] |
@@ -246,7 +247,10 @@ fn router(context: Arc<Context>) -> Router {
             post(reviews::rules),
         )
         .route("/apis/debuglet.io/v1alpha1/node", get(extension::node))
-        .route(launch, get(extension::launch))
+        .route(
+            launch,
+            get(extension::launch).post(ephemeral_containers::launch_request::post),
+        )
         .route(&format!("{launch}/stop"), post(extension::stop))
         .route(&format!("{launch}/flushlog"), post(extension::flush_log));
     let discovery = Router::new()

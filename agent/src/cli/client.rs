@@ -58,6 +58,17 @@ impl Client {
         self.read(path, response).await
     }
 
+    /// Creates what `object` describes at `path`.
+    pub(crate) async fn create<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        object: &Value,
+    ) -> Result<T, ClientError> {
+        let body = Bytes::from(object.to_string());
+        let response = self.send(Method::POST, path, "application/json", body).await?;
+        self.read(path, response).await
+    }
+
     /// Merges `patch` into the object at `path`, lists by their keys; answers what the agent warns of, too.
     pub(crate) async fn patch<T: DeserializeOwned>(
         &self,

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 use serde_json::{Value, json};
 
 use super::client::{Client, launch_path, pod_path};
+use super::client_error::ClientError;
 use super::failure::Failure;
 use super::follow::Follower;
 use super::interrupts::Interrupts;
@@ -19,6 +20,7 @@ use super::pod_lookup::{
 use super::pump::send_stdin;
 use super::terminal_session::{History, TerminalSession};
 use super::{print, tell};
+use crate::pod::copied_mounts::CopyMounts;
 use crate::pod::launch::{Launch, Stage};
 use crate::pod::profile::{DebugRequest, Profile, debug_container, generated_name, powerless};
 pub(super) use arguments::Arguments;
@@ -35,6 +37,7 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<u8, Fai
     let mut interrupts = Interrupts::catch()?;
     let pod = find_pod(client, namespace, name).await?;
     check_target(&pod, arguments.target.as_deref())?;
+    let copy_mounts = copy_mounts(&pod, &arguments)?;
     let attach = arguments.attach.unwrap_or(arguments.stdin);
     let terminal = arguments.tty && std::io::stdin().is_terminal();
     if attach && arguments.tty && !terminal && !arguments.quiet {
@@ -63,7 +66,7 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<u8, Fai
         container: &request.name,
         arguments: &arguments,
     };
-    run.accept(&container).await?;
+    run.accept(&container, copy_mounts.as_ref()).await?;
     let launch = run.wait_for_start(&mut interrupts).await?;
     if !attach {
         print(&format!("{}\n", request.name))?;
@@ -90,6 +93,29 @@ fn check_target(pod: &Pod, target: Option<&str>) -> Result<(), Failure> {
         full_name(pod),
         names.join(", ")
     )))
+}
+
+/// Whose mounts are to be copied: the target's, or the only container's.
+fn copy_mounts(pod: &Pod, arguments: &Arguments) -> Result<Option<CopyMounts>, Failure> {
+    let Some(include) = arguments.include() else {
+        return Ok(None);
+    };
+    let names = container_names(pod);
+    let from = match (&arguments.target, names.as_slice()) {
+        (Some(target), _) => target.clone(),
+        (None, [only]) => only.clone(),
+        (None, several) => {
+            let message = format!(
+                "{} has several containers, and --copy-mounts is told none; it has: {}",
+                full_name(pod),
+                several.join(", ")
+            );
+            return Err(
+                Failure::new(message).hint("Name the one whose mounts are to be copied with --target.")
+            );
+        }
+    };
+    Ok(Some(CopyMounts { from, include }))
 }
 
 /// The container's name: the one asked for, or one that the pod does not have yet.
@@ -138,11 +164,17 @@ struct DebugRun<'a> {
 
 impl DebugRun<'_> {
     /// Has the agent accept the container, durably.
-    async fn accept(&self, container: &EphemeralContainer) -> Result<(), Failure> {
-        let patch = json!({"spec": {"ephemeralContainers": [container]}});
-        let path = pod_path(self.namespace, self.pod, "ephemeralcontainers");
-        match self.client.patch::<Value>(&path, &patch).await {
-            Ok((_, warnings)) => {
+    async fn accept(
+        &self,
+        container: &EphemeralContainer,
+        copy_mounts: Option<&CopyMounts>,
+    ) -> Result<(), Failure> {
+        let accepted = match copy_mounts {
+            None => self.add(container).await,
+            Some(copy_mounts) => self.request_launch(container, copy_mounts).await,
+        };
+        match accepted {
+            Ok(warnings) => {
                 for warning in warnings.iter().filter(|_| !self.arguments.quiet) {
                     tell(warning);
                 }
@@ -150,6 +182,31 @@ impl DebugRun<'_> {
             }
             Err(error) => Err(explain_missing(self.client, self.namespace, self.pod, error).await),
         }
+    }
+
+    /// As kubectl does; answers what the agent warns of.
+    async fn add(&self, container: &EphemeralContainer) -> Result<Vec<String>, ClientError> {
+        let patch = json!({"spec": {"ephemeralContainers": [container]}});
+        let path = pod_path(self.namespace, self.pod, "ephemeralcontainers");
+        let (_, warnings) = self.client.patch::<Value>(&path, &patch).await?;
+        Ok(warnings)
+    }
+
+    /// With what Kubernetes has no form for.
+    async fn request_launch(
+        &self,
+        container: &EphemeralContainer,
+        copy_mounts: &CopyMounts,
+    ) -> Result<Vec<String>, ClientError> {
+        let request = json!({
+            "apiVersion": "debuglet.io/v1alpha1",
+            "kind": "LaunchRequest",
+            "container": container,
+            "copyMounts": copy_mounts,
+        });
+        let path = launch_path(self.namespace, self.pod, self.container, "");
+        self.client.create::<Launch>(&path, &request).await?;
+        Ok(Vec::new())
     }
 
     /// Shows the launch until the process runs or has run. What cannot start, and what is interrupted before it

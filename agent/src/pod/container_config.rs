@@ -7,7 +7,6 @@ use debuglet_proto::v1::{
     ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount, MountPropagation,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
-use sha2::{Digest, Sha256};
 
 use super::environment::{EnvironmentError, environment, expand};
 use super::etc_hosts;
@@ -211,15 +210,20 @@ fn annotations(pod: &Pod, container: &Container, attempt: u32) -> HashMap<String
     annotations
 }
 
-/// A number that changes with the container's spec, in hexadecimal digits; a kubelet's is another one.
+/// A number that changes with what a container cannot be given anew while it runs, its name and its image: the very
+/// number of a kubelet, which compares it when it finds a container. That hashes (FNV-1a, 32 bits) not the JSON but how
+/// Go prints its bytes.
 fn hash(container: &Container) -> String {
-    // A container consists of texts, numbers and maps with text keys: nothing that JSON could refuse.
-    let spec = serde_json::to_vec(container).unwrap_or_default();
-    Sha256::digest(spec)
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    const OFFSET_BASIS: u32 = 0x811c_9dc5;
+    const PRIME: u32 = 0x0100_0193;
+    let image = container.image.as_deref().unwrap_or_default();
+    let json = serde_json::json!({"image": image, "name": container.name}).to_string();
+    let bytes: Vec<String> = json.bytes().map(|byte| byte.to_string()).collect();
+    let printed = format!("([]uint8)[{}]", bytes.join(" "));
+    let hash = printed.bytes().fold(OFFSET_BASIS, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(PRIME)
+    });
+    format!("{hash:x}")
 }
 
 /// The volumes in the order of the spec, then `/etc/hosts` (only where the pod has addresses to put in it, and

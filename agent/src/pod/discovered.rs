@@ -10,15 +10,16 @@ pub(crate) mod union;
 pub(crate) mod volumes;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use debuglet_proto::v1::security_profile::ProfileType;
 use debuglet_proto::v1::{
     ContainerConfig, LinuxContainerSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata,
+    PodSandboxMetadata, SecurityProfile, SupplementalGroupsPolicy,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EnvVar, Pod, PodSecurityContext, PodSpec, SELinuxOptions, SeccompProfile,
-    SecurityContext, VolumeMount,
+    AppArmorProfile, Capabilities, Container, EnvVar, Pod, PodSecurityContext, PodSpec, SELinuxOptions,
+    SeccompProfile, SecurityContext, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -30,7 +31,7 @@ use super::identity::derived_uid;
 use super::labels;
 use super::observed::{ObservedContainer, ObservedSandbox};
 use static_manifest::StaticManifest;
-use volumes::MountedVolumes;
+use volumes::{MountedVolumes, kubelet_root};
 
 /// The longest UID that is taken as it is, in bytes; Kubernetes' have 36 or 32.
 const MAX_UID_LENGTH: usize = 128;
@@ -120,6 +121,8 @@ pub(crate) struct DiscoveredPod {
     pub(crate) volumes: MountedVolumes,
     /// The file on the host that its containers have as `/etc/hosts`; none where they have the runtime's own.
     pub(crate) etc_hosts: Option<String>,
+    /// The root folder of the kubelet that runs it; none where no kubelet does.
+    pub(crate) kubelet_root: Option<PathBuf>,
 }
 
 /// The pod of a sandbox and the containers in it, of which the newest of each name counts.
@@ -148,7 +151,9 @@ pub(crate) fn discover(
     };
     newest.sort_by_key(|container| first_made(&container.observed.name));
 
-    let volumes = MountedVolumes::of(&uid, newest.iter().flat_map(|container| &container.mounts));
+    let mounts = || newest.iter().flat_map(|container| &container.mounts);
+    let volumes = MountedVolumes::of(&uid, mounts());
+    let kubelet_root = kubelet_root(&uid, mounts());
     let grace = newest.iter().find_map(|container| {
         container
             .annotations
@@ -177,7 +182,7 @@ pub(crate) fn discover(
         metadata: ObjectMeta {
             name: Some(name),
             namespace: Some(namespace),
-            uid: Some(uid),
+            uid: Some(uid.clone()),
             creation_timestamp: Timestamp::from_nanosecond(sandbox.observed.created_at.into())
                 .ok()
                 .map(Time),
@@ -200,10 +205,12 @@ pub(crate) fn discover(
             termination_grace_period_seconds: grace,
             containers: newest
                 .iter()
-                .map(|container| discover_container(container, &volumes))
+                .map(|container| discover_container(container, &uid, &volumes))
                 .collect(),
             // Every pod of an API server has one, and kubectl counts on it.
-            security_context: Some(pod_security_context(&config, &newest).unwrap_or_default()),
+            security_context: Some(
+                pod_security_context(&config, &newest, kubelet_root.as_deref()).unwrap_or_default(),
+            ),
             volumes: Some(volumes.in_spec()).filter(|volumes| !volumes.is_empty()),
             ..PodSpec::default()
         }),
@@ -213,9 +220,8 @@ pub(crate) fn discover(
         pod,
         owner: Owner::of(&sandbox.annotations),
         manifest: None,
-        etc_hosts: newest
-            .iter()
-            .flat_map(|container| &container.mounts)
+        kubelet_root,
+        etc_hosts: mounts()
             .find(|mount| mount.container_path == etc_hosts::PATH)
             .map(|mount| mount.host_path.clone()),
         volumes,
@@ -226,6 +232,7 @@ pub(crate) fn discover(
 fn pod_security_context(
     sandbox: &PodSandboxConfig,
     containers: &[&ForeignContainer],
+    kubelet_root: Option<&Path>,
 ) -> Option<PodSecurityContext> {
     let of_sandbox = sandbox
         .linux
@@ -233,6 +240,7 @@ fn pod_security_context(
         .security_context
         .clone()
         .unwrap_or_default();
+    let strict = of_sandbox.supplemental_groups_policy() == SupplementalGroupsPolicy::Strict;
     let selinux = of_sandbox.selinux_options.map(|options| {
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         SELinuxOptions {
@@ -243,32 +251,70 @@ fn pod_security_context(
         }
     });
     // A kubelet gives every sandbox the runtime's own filter, whatever the pod says; its containers tell.
-    let filtered = |container: &&ForeignContainer| {
-        let linux = container.config.as_ref().and_then(|config| config.linux.as_ref());
-        linux
-            .and_then(|linux| linux.security_context.as_ref()?.seccomp.as_ref())
-            .is_some_and(|seccomp| seccomp.profile_type() == ProfileType::RuntimeDefault)
-    };
-    let all_filtered = !containers.is_empty() && containers.iter().all(filtered);
+    let seccomp = in_common(containers, |context| context.seccomp.clone());
+    let apparmor = in_common(containers, |context| context.apparmor.clone());
     let known = PodSecurityContext {
         run_as_user: of_sandbox.run_as_user.map(|user| user.value),
         run_as_group: of_sandbox.run_as_group.map(|group| group.value),
         supplemental_groups: Some(of_sandbox.supplemental_groups).filter(|groups| !groups.is_empty()),
         se_linux_options: selinux,
-        seccomp_profile: all_filtered.then(|| SeccompProfile {
-            type_: "RuntimeDefault".to_owned(),
-            localhost_profile: None,
-        }),
+        supplemental_groups_policy: strict.then(|| "Strict".to_owned()),
+        seccomp_profile: seccomp.and_then(|profile| seccomp_profile(&profile, kubelet_root)),
+        app_armor_profile: apparmor.and_then(|profile| app_armor_profile(&profile)),
         ..PodSecurityContext::default()
     };
     (known != PodSecurityContext::default()).then_some(known)
 }
 
-fn discover_container(container: &ForeignContainer, volumes: &MountedVolumes) -> Container {
+/// What every container of the pod was asked to have: then it is the pod's, or as good as.
+fn in_common(
+    containers: &[&ForeignContainer],
+    of: impl Fn(&LinuxContainerSecurityContext) -> Option<SecurityProfile>,
+) -> Option<SecurityProfile> {
+    let profile = |container: &&ForeignContainer| {
+        let linux = container.config.as_ref()?.linux.as_ref()?;
+        of(linux.security_context.as_ref()?)
+    };
+    let (first, others) = containers.split_first()?;
+    let first = profile(first);
+    if others.iter().all(|container| profile(container) == first) {
+        first
+    } else {
+        None
+    }
+}
+
+/// In Kubernetes' words; none without a filter, which is what none means there, too.
+fn seccomp_profile(profile: &SecurityProfile, kubelet_root: Option<&Path>) -> Option<SeccompProfile> {
+    let localhost_profile = match profile.profile_type() {
+        ProfileType::Unconfined => return None,
+        ProfileType::RuntimeDefault => None,
+        ProfileType::Localhost => {
+            let folder = joining::seccomp_folder(kubelet_root?);
+            let name = Path::new(&profile.localhost_ref).strip_prefix(folder).ok()?;
+            Some(name.to_string_lossy().into_owned())
+        }
+    };
+    Some(SeccompProfile {
+        type_: profile.profile_type().as_str_name().to_owned(),
+        localhost_profile,
+    })
+}
+
+/// In Kubernetes' words.
+fn app_armor_profile(profile: &SecurityProfile) -> Option<AppArmorProfile> {
+    let localhost = profile.profile_type() == ProfileType::Localhost;
+    Some(AppArmorProfile {
+        type_: profile.profile_type().as_str_name().to_owned(),
+        localhost_profile: localhost.then(|| profile.localhost_ref.clone()),
+    })
+}
+
+fn discover_container(container: &ForeignContainer, uid: &str, volumes: &MountedVolumes) -> Container {
     let config = container.config.clone().unwrap_or_default();
     let some = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
     let mounts = container.mounts.iter().filter_map(|mount| {
-        let (name, sub_path) = volumes.name_of(mount)?;
+        let (name, sub_path) = volumes.name_of(uid, mount)?;
         Some(VolumeMount {
             name: name.to_owned(),
             mount_path: mount.container_path.clone(),

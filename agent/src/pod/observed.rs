@@ -78,6 +78,8 @@ pub(crate) struct ObservedSandbox {
     pub(crate) created_at: Nanoseconds,
     /// Its addresses, the primary one first; none on the host's network.
     pub(crate) ips: Vec<String>,
+    /// The CRI runtime handler that runs it (the pod's runtime class); empty for the default.
+    pub(crate) runtime_handler: String,
 }
 
 /// The state of a container (CRI `ContainerState`).
@@ -179,6 +181,7 @@ mod tests {
             let records = [Record {
                 spec,
                 origin: Origin::KubeApiserver,
+                copy_mounts: None,
                 phase,
             }];
             let observed = ObservedPod {

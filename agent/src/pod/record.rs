@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, EphemeralContainer};
 use serde::{Deserialize, Serialize};
 
+use super::copied_mounts::CopyMounts;
+
 /// Where an ephemeral container was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -64,6 +66,9 @@ pub(crate) struct Record {
     pub(crate) spec: EphemeralContainer,
     /// Who asked for it first.
     pub(crate) origin: Origin,
+    /// Whose mounts it is to have beside its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) copy_mounts: Option<CopyMounts>,
     /// How far it has come.
     #[serde(flatten)]
     pub(crate) phase: Phase,

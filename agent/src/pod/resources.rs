@@ -209,20 +209,30 @@ fn cpu_quota(milli: i64) -> i64 {
 /// How much more readily the kernel kills the container's processes when memory runs out. Inside the burstable
 /// class, who requested much of the node's memory is spared the longest.
 fn oom_score_adjustment(spec: &PodSpec, class: QosClass, memory_request: i64, node_memory: i64) -> i64 {
-    const GUARANTEED: i64 = -997;
-    const BEST_EFFORT: i64 = 1000;
     if spec.priority_class_name.as_deref() == Some("system-node-critical") {
-        return GUARANTEED;
+        return SPARED;
     }
     match class {
-        QosClass::Guaranteed => GUARANTEED,
-        QosClass::BestEffort => BEST_EFFORT,
+        QosClass::Guaranteed | QosClass::BestEffort => oom_score_of(class),
         QosClass::Burstable => {
             let share = i128::from(memory_request) * 1000 / i128::from(node_memory.max(1));
             let score = 1000 - i64::try_from(share).unwrap_or(1000);
             // Between the two other classes, whatever was requested.
-            score.clamp(1000 + GUARANTEED, BEST_EFFORT - 1)
+            score.clamp(1000 + SPARED, FIRST_TO_GO - 1)
         }
+    }
+}
+
+/// The OOM score of what is ended last when memory runs out, and first.
+const SPARED: i64 = -997;
+const FIRST_TO_GO: i64 = 1000;
+
+/// The OOM score of a container that requests no memory, in a pod of this class.
+pub(crate) fn oom_score_of(class: QosClass) -> i64 {
+    match class {
+        QosClass::Guaranteed => SPARED,
+        QosClass::Burstable => FIRST_TO_GO - 1,
+        QosClass::BestEffort => FIRST_TO_GO,
     }
 }
 

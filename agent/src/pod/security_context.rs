@@ -14,7 +14,7 @@ use super::node::Node;
 
 /// Where profiles named by `seccompProfile.localhostProfile` are: a kubelet's folder, where they already are on
 /// a node that has them.
-const SECCOMP_PROFILES: &str = "/var/lib/kubelet/seccomp";
+pub(crate) const SECCOMP_PROFILES: &str = "/var/lib/kubelet/seccomp";
 
 /// How AppArmor profiles were given per container before there was a field for them.
 const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";

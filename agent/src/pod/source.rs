@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::copied_mounts;
 use super::discovered::Owner;
 use super::discovered::enriched::SPEC_FROM_ANNOTATION;
 use k8s_openapi::api::core::v1::Pod;
@@ -71,12 +72,13 @@ pub(crate) fn may_show_secrets(served: &Pod) -> bool {
     annotations.is_some_and(|annotations| annotations.contains_key(SPEC_ANNOTATION))
 }
 
-/// Takes out of `metadata` what [`Source::annotate`] wrote: it is not the client's to say.
+/// Takes out of `metadata` the annotations that are written when a pod is served: they are not the client's to say.
 pub(crate) fn strip(metadata: &mut ObjectMeta) {
     if let Some(annotations) = &mut metadata.annotations {
         annotations.remove(SOURCE_ANNOTATION);
         annotations.remove(MANIFEST_ANNOTATION);
         annotations.remove(SPEC_FROM_ANNOTATION);
+        annotations.remove(copied_mounts::ANNOTATION);
     }
     metadata.annotations.take_if(|annotations| annotations.is_empty());
 }

@@ -188,7 +188,12 @@ mod tests {
         ];
         for (case, origin, phase, found, kubelet_down, expected) in table {
             let spec = serde_json::from_value(json!({"name": "debugger"})).expect("a container");
-            let record = Record { spec, origin, phase };
+            let record = Record {
+                spec,
+                origin,
+                copy_mounts: None,
+                phase,
+            };
             let found = found.map(container);
             assert_eq!(
                 goes_back(&record, found.as_ref(), kubelet_down),

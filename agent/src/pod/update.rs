@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value};
 
+use super::copied_mounts;
 use super::field_error::{Cause, FieldError};
 use super::source::{self, MANIFEST_ANNOTATION, SOURCE_ANNOTATION};
 use super::{defaults, validation};
@@ -96,10 +97,10 @@ fn changed_metadata(old: &Pod, new: &Pod) -> Vec<FieldError> {
         old.owner_references.clone().unwrap_or_default() != new.owner_references.clone().unwrap_or_default(),
         only,
     );
-    for key in [SOURCE_ANNOTATION, MANIFEST_ANNOTATION] {
+    for key in [SOURCE_ANNOTATION, MANIFEST_ANNOTATION, copied_mounts::ANNOTATION] {
         let of = |annotations: &Option<BTreeMap<String, String>>| annotations.as_ref()?.get(key).cloned();
         let changed = of(&new.annotations).is_some_and(|value| of(&old.annotations) != Some(value));
-        let message = "says where the pod came from, and is not the client's to change";
+        let message = "is debuglet's own, and not the client's to change";
         forbidden(format!("metadata.annotations[{key}]"), changed, message);
     }
     errors

@@ -136,11 +136,6 @@ impl PullKey {
             secrets: request.secrets.as_ref().map(|secrets| secrets.digest()),
         }
     }
-
-    /// Whether it is the same image for the same handler, whoever pays.
-    fn is_of(&self, other: &PullKey) -> bool {
-        (&self.image, &self.runtime_handler) == (&other.image, &other.runtime_handler)
-    }
 }
 
 /// How a pull ended: the image's id and how long it took, or why not.
@@ -272,14 +267,15 @@ impl Images {
         &self.metrics
     }
 
-    /// How far the pull of an image has come; `None` if there is none under way.
-    pub(crate) async fn progress(&self, request: &ImageRequest) -> Option<PullProgress> {
-        let reference = ImageReference::parse(&request.image).ok()?;
-        let wanted = PullKey::of(&reference, request);
-        let (key, since) = self.lock().iter().find_map(|(key, state)| match state {
-            PullState::Pulling { since, .. } if key.is_of(&wanted) => Some((key.clone(), *since)),
+    /// How far the pull of an image has come, whichever runtime handler it is for; `None` if there is none under way.
+    pub(crate) async fn progress(&self, image: &str) -> Option<PullProgress> {
+        let reference = ImageReference::parse(image).ok()?;
+        let image = reference.to_string();
+        let under_way = self.lock().iter().find_map(|(key, state)| match state {
+            PullState::Pulling { since, .. } if key.image == image => Some((key.clone(), *since)),
             _ => None,
-        })?;
+        });
+        let (key, since) = under_way?;
         let mut progress = pull_progress::progress(&self.runtime, &reference, since).await;
         if let Some(PullState::Pulling { layers, .. }) = self.lock().get_mut(&key) {
             // Between an ingest's end and its blob's beginning a layer is neither.

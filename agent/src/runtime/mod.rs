@@ -10,6 +10,7 @@ pub(crate) mod images;
 pub(crate) mod instance;
 pub(crate) mod log_links;
 pub(crate) mod logs;
+mod mounts;
 pub(crate) mod news;
 pub(crate) mod node_facts;
 pub(crate) mod observe;

@@ -166,6 +166,7 @@ fn listed_sandbox(sandbox: &PodSandbox) -> ObservedSandbox {
         ready: sandbox.state() == PodSandboxState::SandboxReady,
         created_at: sandbox.created_at,
         ips: Vec::new(),
+        runtime_handler: sandbox.runtime_handler.clone(),
     }
 }
 
@@ -186,6 +187,7 @@ pub(super) fn observed_sandbox(status: PodSandboxStatus) -> ObservedSandbox {
         ready,
         created_at: status.created_at,
         ips: addresses.filter(|ip| !ip.is_empty()).collect(),
+        runtime_handler: status.runtime_handler,
     }
 }
 

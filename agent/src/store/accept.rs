@@ -1,5 +1,6 @@
 //! What the API writes: new ephemeral containers, and stops. Nothing is answered before it is on disk.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
@@ -7,7 +8,8 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 use super::changes::ChangeKind;
 use super::disk::DiskError;
 use super::{DryRun, Entry, Inner, Store, Wanted, first_launch};
-use crate::pod::field_error::FieldError;
+use crate::pod::copied_mounts::{self, CopyMounts};
+use crate::pod::field_error::{Cause, FieldError};
 use crate::pod::launch::Launch;
 use crate::pod::record::{Origin, Phase, Record};
 use crate::pod::size::{self, TooLarge};
@@ -22,6 +24,8 @@ pub(crate) struct WantedList {
     pub(crate) resource_version: Option<String>,
     /// The whole list.
     pub(crate) containers: Vec<EphemeralContainer>,
+    /// Whose mounts new ones of it are to have, by name.
+    pub(crate) copy_mounts: BTreeMap<String, CopyMounts>,
 }
 
 /// A list that can be accepted.
@@ -149,7 +153,7 @@ impl Store {
             if !is_meant(entry, &wanted) {
                 return Err(AcceptError::Conflict);
             }
-            let new = new_records(entry, &wanted.containers)?;
+            let new = new_records(entry, &wanted)?;
             (new, entry.clone(), inner.history.version())
         };
         with_new
@@ -271,8 +275,13 @@ fn is_meant(entry: &Entry, wanted: &WantedList) -> bool {
         && (wanted.resource_version.is_none() || wanted.resource_version == *version)
 }
 
-/// The records that `wanted` adds to the pod's, with their places in the list.
-fn new_records(entry: &Entry, wanted: &[EphemeralContainer]) -> Result<Vec<(usize, Record)>, AcceptError> {
+/// The records that `list` adds to the pod's, with their places in the list.
+fn new_records(entry: &Entry, list: &WantedList) -> Result<Vec<(usize, Record)>, AcceptError> {
+    let WantedList {
+        containers: wanted,
+        copy_mounts,
+        ..
+    } = list;
     match &entry.wanted {
         Wanted::Running => {}
         Wanted::Removed(_) => return Err(AcceptError::Terminating),
@@ -288,6 +297,13 @@ fn new_records(entry: &Entry, wanted: &[EphemeralContainer]) -> Result<Vec<(usiz
     let own = entry.records.iter().map(|record| record.spec.clone());
     let accepted: Vec<EphemeralContainer> = own.chain(theirs).collect();
     errors.extend(validation::ephemeral_change(&accepted, wanted));
+    for (name, copy) in copy_mounts {
+        errors.extend(copied_mounts::check(&entry.pod, copy));
+        if accepted.iter().any(|accepted| accepted.name == *name) {
+            let message = format!("{name:?} was accepted before and cannot be changed");
+            errors.push(FieldError::new("copyMounts", Cause::Forbidden, message));
+        }
+    }
     if !errors.is_empty() {
         return Err(AcceptError::Invalid(errors));
     }
@@ -300,6 +316,7 @@ fn new_records(entry: &Entry, wanted: &[EphemeralContainer]) -> Result<Vec<(usiz
             let record = Record {
                 spec: spec.clone(),
                 origin: Origin::Api,
+                copy_mounts: copy_mounts.get(&spec.name).cloned(),
                 phase: Phase::Accepted,
             };
             (entry.records.len() + index, record)

@@ -31,6 +31,7 @@ fn found(uid: &str, image: &str) -> DiscoveredPod {
         manifest: None,
         volumes: MountedVolumes::default(),
         etc_hosts: None,
+        kubelet_root: None,
     }
 }
 
@@ -58,9 +59,8 @@ fn wanted() -> WantedList {
         ..EphemeralContainer::default()
     };
     WantedList {
-        uid: None,
-        resource_version: None,
         containers: vec![container],
+        ..WantedList::default()
     }
 }
 

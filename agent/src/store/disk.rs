@@ -310,6 +310,7 @@ fn fail_closed(name: &str) -> KeptRecord {
         record: Record {
             spec,
             origin: Origin::Api,
+            copy_mounts: None,
             phase: Phase::Created(created),
         },
     }
@@ -388,6 +389,7 @@ mod tests {
         Record {
             spec,
             origin: Origin::Api,
+            copy_mounts: None,
             phase: Phase::Accepted,
         }
     }

@@ -35,6 +35,7 @@ async fn find(store: &Arc<Store>, uid: &str) {
                 manifest: None,
                 volumes: MountedVolumes::default(),
                 etc_hosts: None,
+                kubelet_root: None,
             }],
             ready: uids(),
             listed: uids(),

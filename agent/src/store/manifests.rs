@@ -374,6 +374,7 @@ impl<'a> Application<'a> {
                     Record {
                         spec,
                         origin: Origin::Manifest,
+                        copy_mounts: None,
                         phase,
                     },
                 ));

@@ -35,6 +35,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
+use crate::pod::copied_mounts;
 use crate::pod::deletion::Removal;
 use crate::pod::discovered::Owner;
 use crate::pod::discovered::enriched::{Known, SPEC_FROM_ANNOTATION};
@@ -190,6 +191,7 @@ impl Entry {
             let annotations = metadata.annotations.get_or_insert_default();
             annotations.insert(SPEC_FROM_ANNOTATION.to_owned(), self.known_by.spec_from());
         }
+        copied_mounts::annotate(metadata, &self.records);
         if let Wanted::Removed(removal) = &self.wanted {
             metadata.deletion_timestamp = Some(Time(removal.deadline()));
             metadata.deletion_grace_period_seconds = Some(removal.grace_seconds);

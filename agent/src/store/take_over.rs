@@ -97,6 +97,7 @@ impl Store {
         let record = Record {
             spec,
             origin: Origin::KubeApiserver,
+            copy_mounts: None,
             phase: Phase::Accepted,
         };
         self.keep_foreign(uid)?;

@@ -25,6 +25,7 @@ async fn store(folder: &Path) -> Arc<Store> {
         manifest: None,
         volumes: MountedVolumes::default(),
         etc_hosts: None,
+        kubelet_root: None,
     };
     let uids = BTreeSet::from(["u1".to_owned()]);
     let discovered = Discovered {

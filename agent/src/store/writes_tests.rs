@@ -296,6 +296,7 @@ async fn a_list_is_accepted_for_the_pod_and_the_version_that_the_client_means_an
                 uid: uid.clone(),
                 resource_version: version.clone(),
                 containers: vec![serde_json::from_value(debug).unwrap()],
+                ..WantedList::default()
             };
             match store.accept("default", "web", wanted, dry_run).await {
                 Ok(_) => assert!(is_meant, "{uid:?} {version:?}"),

@@ -3,6 +3,8 @@
 //! For an ephemeral container the disk goes along, step by step: *accepted* before anything is done,
 //! *created* between create and start. CreateContainer and StartContainer are never cut short.
 
+mod mounts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,9 +18,10 @@ use super::files::{self, ContainerFiles};
 use super::objects;
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
 use crate::pod::container_config::{ContainerContext, Image, container_config};
-use crate::pod::discovered::joining::{Hosts, fit, sandbox_of_request};
+use crate::pod::copied_mounts::CopyMounts;
+use crate::pod::discovered::joining::{Host, fit, sandbox_of_request};
 use crate::pod::discovered::known_volumes::known_volumes;
-use crate::pod::discovered::{DiscoveredPod, ForeignSandbox, discover};
+use crate::pod::discovered::{DiscoveredPod, ForeignContainer, ForeignSandbox, discover};
 use crate::pod::etc_hosts::etc_hosts;
 use crate::pod::objects::Objects;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
@@ -46,6 +49,8 @@ pub(crate) struct Launch {
     pub(crate) container: Container,
     /// Who asked for it, where it is an ephemeral one.
     pub(crate) ephemeral: Option<Origin>,
+    /// Whose mounts it is to have beside its own.
+    pub(crate) copy_mounts: Option<CopyMounts>,
     /// `metadata.attempt`.
     pub(crate) attempt: u32,
     /// The pod's ready sandbox.
@@ -71,6 +76,7 @@ struct Made {
 /// A sandbox that somebody else runs, and the pod as it shows there.
 struct Joined {
     sandbox: ForeignSandbox,
+    containers: Vec<ForeignContainer>,
     pod: DiscoveredPod,
     /// Where its volumes lie on the host, under the names of its spec where that is known.
     volumes: BTreeMap<String, PathBuf>,
@@ -169,7 +175,7 @@ impl Launch {
         let mut request = ImageRequest {
             image: self.container.image.clone().unwrap_or_default(),
             policy: PullPolicy::parse(self.container.image_pull_policy.as_deref().unwrap_or_default()),
-            runtime_handler: String::new(),
+            runtime_handler: self.sandbox.runtime_handler.clone(),
             secrets: None,
         };
         // Only the pods of an API server have secrets, and only a pull needs them.
@@ -240,7 +246,10 @@ impl Launch {
         let sandbox_config = self.sandbox_config(joined.as_ref())?;
         let log_folder = PathBuf::from(&sandbox_config.log_directory);
         let files = self.prepare_files(&log_folder).await?;
-        let theirs = joined.as_ref().map(|joined| &joined.volumes);
+        let theirs = match &joined {
+            Some(joined) => Some(self.their_volumes(joined).await?),
+            None => None,
+        };
         let objects = self.objects(joined.as_ref()).await?;
         let image_of_config = Image {
             id: image.id.clone(),
@@ -258,7 +267,7 @@ impl Launch {
             node: &context.node,
             target: self.target_id.as_deref(),
             objects: &objects,
-            volumes: theirs.unwrap_or(&self.volumes),
+            volumes: theirs.as_ref().unwrap_or(&self.volumes),
             etc_hosts: &files.etc_hosts,
             termination_log: &files.termination_log,
         })
@@ -271,12 +280,15 @@ impl Launch {
             }
         })?;
         if let Some(joined) = &joined {
-            let hosts = Hosts {
-                ours: &files.etc_hosts,
-                theirs: joined.pod.etc_hosts.as_deref(),
+            let host = Host {
+                sandbox: &joined.sandbox,
+                containers: &joined.containers,
+                pod: &joined.pod,
+                our_hosts: &files.etc_hosts,
             };
-            fit(&mut config, &joined.sandbox, hosts);
+            fit(&mut config, &host);
         }
+        self.copy_mounts(&mut config).await?;
         let log_path = log_folder.join(&config.log_path);
         let request = CreateContainerRequest {
             pod_sandbox_id: self.sandbox.id.clone(),
@@ -352,6 +364,7 @@ impl Launch {
         }
         Ok(Some(Joined {
             sandbox,
+            containers,
             pod,
             volumes,
         }))

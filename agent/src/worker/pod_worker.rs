@@ -24,7 +24,7 @@ use crate::pod::defaults;
 use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
 use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation};
-use crate::pod::record::{Origin, Phase, Record};
+use crate::pod::record::{Phase, Record};
 use crate::runtime::error::RuntimeError;
 use crate::runtime::instance::instance;
 use crate::store::events::Severity;
@@ -424,7 +424,7 @@ impl PodWorker {
             self.launch(
                 view,
                 defaults::as_container(&record.spec),
-                Some(record.origin),
+                Some(record),
                 0,
                 target_id,
                 only_pull,
@@ -432,11 +432,12 @@ impl PodWorker {
         }
     }
 
+    /// Begins the launch of a container; an ephemeral one has a `record`.
     fn launch(
         &mut self,
         view: &View,
         container: Container,
-        ephemeral: Option<Origin>,
+        record: Option<&Record>,
         attempt: u32,
         target_id: Option<String>,
         only_pull: bool,
@@ -451,6 +452,8 @@ impl PodWorker {
         let pod = full_pod(view);
         let flag = Arc::clone(&pulling);
         let tries = self.failures.get(&name).copied().unwrap_or_default();
+        let ephemeral = record.map(|record| record.origin);
+        let copy_mounts = record.and_then(|record| record.copy_mounts.clone());
         self.spawn(&name, async move {
             // Where somebody else runs the pod its volumes are there, and where they are is read when they are needed.
             let volumes = if sandbox.ours {
@@ -466,6 +469,7 @@ impl PodWorker {
                 pod,
                 container,
                 ephemeral,
+                copy_mounts,
                 attempt,
                 sandbox,
                 target_id,

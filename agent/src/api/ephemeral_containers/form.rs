@@ -1,6 +1,8 @@
 //! The two forms of `pods/ephemeralcontainers`: the Pod, as since v1.22, and the kind `EphemeralContainers` of
 //! v1.16 to v1.21. Both stand for the same list; which one a client speaks is decided here.
 
+use std::collections::BTreeMap;
+
 use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
@@ -9,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::writes::decode_pod;
+use crate::pod::copied_mounts::CopyMounts;
 use crate::pod::decode::{DecodeError, decode};
 
 /// How the list is read and written.
@@ -26,6 +29,8 @@ pub(super) struct Wish {
     pub(super) metadata: ObjectMeta,
     /// The whole list.
     pub(super) list: Vec<EphemeralContainer>,
+    /// Whose mounts new ones of it are to have, by name: neither form has a place for that.
+    pub(super) copy_mounts: BTreeMap<String, CopyMounts>,
     /// The fields that the kind does not have.
     pub(super) unknown: Vec<String>,
 }
@@ -139,12 +144,14 @@ impl Form {
                     .spec
                     .and_then(|spec| spec.ephemeral_containers)
                     .unwrap_or_default(),
+                copy_mounts: BTreeMap::new(),
                 unknown,
             }),
             Form::EphemeralContainers => {
                 decode::<EphemeralContainers>(object).map(|(object, unknown)| Wish {
                     metadata: object.metadata,
                     list: object.ephemeral_containers.unwrap_or_default(),
+                    copy_mounts: BTreeMap::new(),
                     unknown,
                 })
             }

@@ -2,6 +2,7 @@
 //! and makes durable before the answer. It is read and written in two forms: see [`form`].
 
 mod form;
+pub(super) mod launch_request;
 mod write_through;
 
 use std::sync::Arc;
@@ -220,6 +221,7 @@ impl Write {
             uid: base.metadata.uid.clone(),
             resource_version: version,
             containers: wish.list,
+            copy_mounts: wish.copy_mounts,
         };
         let (namespace, name, dry_run) = (&self.namespace, &self.name, self.parameters.dry_run);
         let through = write_through(&self.context, namespace, name, &wanted, dry_run).await;

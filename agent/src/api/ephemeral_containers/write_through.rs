@@ -50,6 +50,10 @@ pub(super) async fn write_through(
     let Some(api_server) = &context.api_server else {
         return Ok(Through::Local(None));
     };
+    // The API server has no form for that, and a kubelet would make another container of it.
+    if !wanted.copy_mounts.is_empty() {
+        return Ok(Through::Local(None));
+    }
     let new = context.store.new_containers(namespace, name, wanted.clone());
     let Some(new) = new.await.map_err(Refusal::Judged)? else {
         return Ok(Through::Local(None));

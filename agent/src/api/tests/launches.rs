@@ -44,3 +44,44 @@ async fn an_ordinary_container_has_no_launch_and_is_not_stopped() {
         .await;
     assert_eq!(outcome(&answer), (409, "Conflict", vec![]));
 }
+
+#[tokio::test]
+async fn a_launch_is_created_with_the_mounts_of_another_container() {
+    let node = Node::start().await;
+    let launch = "/apis/debuglet.io/v1alpha1/namespaces/default/pods/web/launches/dbg";
+    let request = |container: Value, from: &str| {
+        json!({
+            "apiVersion": "debuglet.io/v1alpha1", "kind": "LaunchRequest",
+            "container": container, "copyMounts": {"from": from},
+        })
+    };
+    let post = async |path: &str, body: &Value| node.request("POST", path, "application/json", body).await;
+    let refused = post(launch, &request(debugger("dbg"), "mian")).await;
+    let expected = vec![("FieldValueNotFound", "copyMounts.from")];
+    assert_eq!(outcome(&refused), (422, "Invalid", expected));
+    for wrong in [
+        request(debugger("other"), "main"),
+        json!({"kind": "Pod", "container": debugger("dbg")}),
+        json!({"container": debugger("dbg"), "copyMounts": {"from": "main", "only": "data"}}),
+    ] {
+        assert_eq!(post(launch, &wrong).await.0, 400, "{wrong}");
+    }
+    let tried = post(&format!("{launch}?dryRun=All"), &request(debugger("dbg"), "main")).await;
+    assert_eq!((tried.0, &tried.1["stage"]), (201, &json!("Accepted")));
+    assert_eq!(node.get(launch).await.0, 404, "it was only tried");
+
+    let (code, created) = post(launch, &request(debugger("dbg"), "main")).await;
+    assert_eq!(
+        (code, &created["kind"], &created["container"]),
+        (201, &json!("Launch"), &json!("dbg"))
+    );
+    let (_, pod) = node.get("/api/v1/namespaces/default/pods/web").await;
+    assert_eq!(pod["spec"]["ephemeralContainers"][0]["name"], "dbg");
+    assert_eq!(
+        pod["metadata"]["annotations"]["debuglet.io/copied-mounts"],
+        r#"{"dbg":{"from":"main","include":"Volumes"}}"#
+    );
+    let again = post(launch, &request(debugger("dbg"), "main")).await;
+    let expected = vec![("FieldValueDuplicate", "container.name")];
+    assert_eq!(outcome(&again), (422, "Invalid", expected));
+}

@@ -6,12 +6,14 @@ use clap::Args;
 
 use crate::cli::PodArgument;
 use crate::cli::failure::Failure;
+use crate::pod::copied_mounts::Include;
 use crate::pod::profile::{CustomError, CustomProfile, Profile};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     debuglet debug -it etcd-node1 -n kube-system --image=busybox --target=etcd\n  \
     debuglet debug cart --image=busybox -c probe -- sh -c 'ls -l /proc/1/root'\n  \
+    debuglet debug -it cart --image=busybox --target=web --copy-mounts\n  \
     tar c tools | debuglet debug -i cart --image=busybox -- tar x -C /tmp\n\n\
     Attached, the exit code is the container's. A container that cannot start, or whose command is interrupted\n\
     before it has, is stopped: nothing starts unattended later, unless --keep says so.")]
@@ -33,6 +35,11 @@ pub(crate) struct Arguments {
     /// The debug container's name, instead of debugger-xxxxx
     #[arg(short, long, value_name = "NAME")]
     pub(super) container: Option<String>,
+    /// Mount what the target has mounted, or the only container without --target, parts of volumes (subPath) included:
+    /// volumes, the default, or all, which adds service account tokens, the hosts file and the termination log
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "volumes",
+          value_parser = ["volumes", "all"])]
+    pub(super) copy_mounts: Option<String>,
     /// When to pull the image
     #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
     pub(super) image_pull_policy: Option<String>,
@@ -92,6 +99,16 @@ impl Arguments {
     /// The debug container's image, as the user wrote it.
     pub(super) fn image(&self) -> &str {
         self.image.as_deref().unwrap_or_default().trim()
+    }
+
+    /// Which mounts of the target are copied, if any.
+    pub(super) fn include(&self) -> Option<Include> {
+        let what = self.copy_mounts.as_deref()?;
+        Some(if what == "all" {
+            Include::All
+        } else {
+            Include::Volumes
+        })
     }
 
     /// The custom profile, where there is one.
@@ -200,6 +217,20 @@ mod tests {
         assert!(refusal(&["--image=b", "-t"]).starts_with("-t needs -i"));
         assert!(refusal(&["--image="]).contains("no image"));
         assert!(parse(&["--image=b", "-it"]).check().is_ok());
+    }
+
+    #[test]
+    fn of_the_targets_mounts_volumes_are_copied_unless_all_are_asked_for() {
+        assert_eq!(parse(&["--image=b"]).include(), None);
+        assert_eq!(
+            parse(&["--image=b", "--copy-mounts"]).include(),
+            Some(Include::Volumes)
+        );
+        assert_eq!(
+            parse(&["--image=b", "--copy-mounts=all"]).include(),
+            Some(Include::All)
+        );
+        assert!(Line::try_parse_from(["debug", "pod", "--image=b", "--copy-mounts=some"]).is_err());
     }
 
     #[test]

@@ -47,6 +47,30 @@ fn an_unknown_target_is_answered_with_what_the_pod_has() {
 }
 
 #[test]
+fn mounts_are_copied_from_the_target_or_the_only_container() {
+    let copied = |pod: &Pod, flags: &[&str]| {
+        let line = [&["debug", "cart-x2lqp", "--image=b"], flags].concat();
+        copy_mounts(pod, &Line::try_parse_from(line).unwrap().arguments)
+    };
+    let from = |name: &str| {
+        let copy: CopyMounts = serde_json::from_value(json!({"from": name})).unwrap();
+        Ok(Some(copy))
+    };
+    assert_eq!(copied(&pod(), &[]), Ok(None));
+    assert_eq!(
+        copied(&pod(), &["--copy-mounts", "--target=envoy"]),
+        from("envoy")
+    );
+    assert_eq!(
+        copied(&pod(), &["--copy-mounts"]).unwrap_err().message,
+        "shop/cart-x2lqp has several containers, and --copy-mounts is told none; it has: cart, envoy"
+    );
+    let mut single = pod();
+    single.spec.as_mut().unwrap().containers.truncate(1);
+    assert_eq!(copied(&single, &["--copy-mounts"]), from("cart"));
+}
+
+#[test]
 fn a_name_that_the_pod_has_already_is_refused() {
     assert!(container_name(&pod(), None).unwrap().starts_with("debugger-"));
     assert_eq!(container_name(&pod(), Some("new")), Ok("new".into()));

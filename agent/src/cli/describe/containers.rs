@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
 use super::last_lines::LastLines;
 use super::moment;
 use super::page::Page;
+use crate::pod::copied_mounts::{CopyMounts, Include, annotated};
 use crate::pod::defaults::as_container;
 
 /// One of the three lists of containers in a pod.
@@ -40,6 +41,7 @@ pub(super) fn write(page: &mut Page, pod: &Pod, last_lines: &LastLines, section:
     }
     page.line(0, title);
     let statuses = statuses.unwrap_or_default();
+    let copying = annotated(pod);
     for container in &containers {
         let status = statuses.iter().find(|status| status.name == container.name);
         let target = ephemeral
@@ -54,7 +56,19 @@ pub(super) fn write(page: &mut Page, pod: &Pod, last_lines: &LastLines, section:
             target,
             last_lines.of(&container.name),
         );
+        let copying = copying
+            .get(&container.name)
+            .filter(|_| section == Section::Ephemeral);
+        page.optional(2, "Copied Mounts", copying.map(words).as_ref());
     }
+}
+
+fn words(copying: &CopyMounts) -> String {
+    let what = match copying.include {
+        Include::Volumes => "volumes",
+        Include::All => "all",
+    };
+    format!("of {} ({what})", copying.from)
 }
 
 fn write_container(

@@ -218,3 +218,16 @@ fn the_last_lines_of_a_failed_container_stand_below_its_state() {
     let shown = "    Last Lines of Its Log:\n      no space left\n      on    device\n    Ready:";
     assert!(text.contains(shown), "{text}");
 }
+
+#[test]
+fn a_container_with_mounts_of_another_says_whose() {
+    let mut pod = etcd();
+    let annotations = &mut pod["metadata"]["annotations"];
+    annotations["debuglet.io/copied-mounts"] =
+        json!(r#"{"debugger-8f2lq":{"from":"etcd","include":"Volumes"}}"#);
+    let text = describe(pod, json!([]));
+    assert!(
+        text.contains("    Mounts:         <none>\n    Copied Mounts:  of etcd (volumes)\n"),
+        "{text}"
+    );
+}

@@ -26,6 +26,7 @@ pub(super) fn recorded_sandbox() -> ForeignSandbox {
             ready: true,
             created_at: 1_700_000_000_000_000_000,
             ips: vec!["10.99.0.3".to_owned()],
+            runtime_handler: String::new(),
         },
         metadata: config.metadata.clone().expect("metadata"),
         labels: strings(&status["labels"]),
@@ -170,12 +171,12 @@ fn what_lies_below_a_volume_is_its_sub_path() {
         mount("/var/lib/kubelet/pods/u1/etc-hosts"),
     ];
     let volumes = MountedVolumes::of("u1", mounts.iter());
-    assert_eq!(volumes.paths()["settings"], std::path::PathBuf::from(root));
+    assert_eq!(volumes.paths()["settings"], PathBuf::from(root));
     assert_eq!(
-        volumes.name_of(&mounts[0]),
+        volumes.name_of("u1", &mounts[0]),
         Some(("settings", Some("a/b".to_owned())))
     );
-    assert_eq!(volumes.name_of(&mounts[1]), None);
+    assert_eq!(volumes.name_of("u1", &mounts[1]), None);
 }
 
 #[test]
@@ -225,4 +226,104 @@ fn namespaces_of_the_node_and_shared_ones_are_shown_in_the_spec() {
         ),
         (Some(true), None, Some(true), Some(true))
     );
+}
+
+#[test]
+fn a_volume_of_which_only_a_part_is_mounted_has_its_name_and_no_place() {
+    let mount = |host: &str| Mount {
+        host_path: format!("/k/pods/u1/{host}"),
+        ..Mount::default()
+    };
+    let part = mount("volume-subpaths/settings/main/0");
+    let volumes = MountedVolumes::of("u1", [&part].into_iter());
+    assert_eq!(volumes.paths(), BTreeMap::new());
+    assert_eq!(
+        volumes.name_of("u1", &part),
+        Some(("settings", Some("?".to_owned())))
+    );
+    assert_eq!(
+        serde_json::to_value(volumes.in_spec()).expect("JSON"),
+        json!([{"name": "settings"}])
+    );
+    // Mounted as a whole elsewhere, it is known where it lies, in whatever order.
+    let whole = mount("volumes/kubernetes.io~configmap/settings");
+    for mounts in [[&part, &whole], [&whole, &part]] {
+        let volumes = MountedVolumes::of("u1", mounts.into_iter());
+        assert_eq!(volumes.paths()["settings"], PathBuf::from(&whole.host_path));
+    }
+}
+
+#[test]
+fn the_kubelets_root_is_above_what_it_mounts() {
+    let found = recorded_pod();
+    assert_eq!(found.kubelet_root, Some(PathBuf::from("/var/lib/kubelet")));
+    let none = discover(&recorded_sandbox(), &[], "node1");
+    assert_eq!(none.kubelet_root, None);
+}
+
+#[test]
+fn a_profile_that_all_containers_have_is_the_pods() {
+    let profile = |of_type: ProfileType, name: &str| SecurityProfile {
+        profile_type: of_type.into(),
+        localhost_ref: name.to_owned(),
+    };
+    let pod = |change: &dyn Fn(usize, &mut LinuxContainerSecurityContext)| {
+        let mut containers = recorded_containers();
+        for (index, container) in containers.iter_mut().enumerate() {
+            let linux = container.config.as_mut().and_then(|config| config.linux.as_mut());
+            change(
+                index,
+                linux
+                    .and_then(|linux| linux.security_context.as_mut())
+                    .expect("a context"),
+            );
+        }
+        let spec = discover(&recorded_sandbox(), &containers, "node1").pod.spec;
+        serde_json::to_value(spec.and_then(|spec| spec.security_context)).expect("JSON")
+    };
+    let of_localhost = pod(&|_, context| {
+        context.seccomp = Some(profile(
+            ProfileType::Localhost,
+            "/var/lib/kubelet/seccomp/team/web.json",
+        ));
+        context.apparmor = Some(profile(ProfileType::Localhost, "web"));
+    });
+    let expected = json!({"type": "Localhost", "localhostProfile": "team/web.json"});
+    assert_eq!(of_localhost["seccompProfile"], expected);
+    let expected = json!({"type": "Localhost", "localhostProfile": "web"});
+    assert_eq!(of_localhost["appArmorProfile"], expected);
+
+    let of_runtime = pod(&|_, context| {
+        context.seccomp = Some(profile(ProfileType::RuntimeDefault, ""));
+        context.apparmor = Some(profile(ProfileType::Unconfined, ""));
+    });
+    assert_eq!(of_runtime["seccompProfile"], json!({"type": "RuntimeDefault"}));
+    assert_eq!(of_runtime["appArmorProfile"], json!({"type": "Unconfined"}));
+
+    let of_one = pod(&|index, context| {
+        let of_type = if index == 0 {
+            ProfileType::RuntimeDefault
+        } else {
+            ProfileType::Unconfined
+        };
+        context.seccomp = Some(profile(of_type, ""));
+        context.apparmor = (index == 0).then(|| profile(ProfileType::Localhost, "web"));
+    });
+    assert_eq!(
+        (&of_one["seccompProfile"], &of_one["appArmorProfile"]),
+        (&Value::Null, &Value::Null)
+    );
+}
+
+#[test]
+fn a_strict_policy_for_groups_is_the_sandboxs() {
+    let mut sandbox = recorded_sandbox();
+    let linux = sandbox.config.as_mut().and_then(|config| config.linux.as_mut());
+    let context = linux.expect("linux").security_context.get_or_insert_default();
+    context.supplemental_groups = vec![55, 77];
+    context.supplemental_groups_policy = SupplementalGroupsPolicy::Strict.into();
+    let spec = discover(&sandbox, &[], "node1").pod.spec.expect("a spec");
+    let context = spec.security_context.expect("a context");
+    assert_eq!(context.supplemental_groups, Some(vec![55, 77]));
+    assert_eq!(context.supplemental_groups_policy.as_deref(), Some("Strict"));
 }

@@ -94,6 +94,7 @@ mod tests {
         Record {
             spec,
             origin: Origin::Api,
+            copy_mounts: None,
             phase: Phase::Accepted,
         }
     }

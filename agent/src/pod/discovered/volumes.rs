@@ -9,6 +9,15 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Vol
 
 /// What the names begin with that are made up: of a path on the host whose volume's name is not known.
 pub(crate) const MADE_UP: &str = "unnamed-";
+/// The folders of the plugins whose volumes a kubelet fills itself.
+const FILLED_BY_KUBELET: [&str; 4] = [
+    "kubernetes.io~configmap",
+    "kubernetes.io~downward-api",
+    "kubernetes.io~projected",
+    "kubernetes.io~secret",
+];
+/// Which part of a volume is mounted (`subPath`), where only the kubelet knows.
+const UNKNOWN_PART: &str = "?";
 
 /// The volumes by name, each with where it lies on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,18 +25,27 @@ pub(crate) struct MountedVolumes(BTreeMap<String, MountedVolume>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct MountedVolume {
+    /// Empty where only parts of it are mounted.
     path: PathBuf,
-    /// The folder's name of the kubelet's plugin: `kubernetes.io~empty-dir`.
+    /// The folder's name of the kubelet's plugin: `kubernetes.io~empty-dir`; empty where only parts of it are mounted.
     plugin: Option<String>,
 }
 
 /// What a path on the host is to the pod.
-enum Place<'a> {
+pub(crate) enum Place<'a> {
     /// A volume, and what below it.
     Volume {
+        /// The folder's name of the kubelet's plugin.
         plugin: &'a str,
+        /// The volume's name, or that of the persistent volume behind it.
         name: &'a str,
+        /// The path in the volume.
         below: Option<String>,
+    },
+    /// A part of a volume (`subPath`), which the kubelet mounts once more, elsewhere.
+    Part {
+        /// The volume's name.
+        name: &'a str,
     },
     /// One of the files that every container gets.
     OwnFile,
@@ -50,6 +68,13 @@ impl MountedVolumes {
                     let plugin = Some(plugin.to_owned());
                     volumes.insert(name.to_owned(), MountedVolume { path, plugin });
                 }
+                Place::Part { name } => {
+                    let unlocated = MountedVolume {
+                        path: PathBuf::new(),
+                        plugin: Some(String::new()),
+                    };
+                    volumes.entry(name.to_owned()).or_insert(unlocated);
+                }
                 Place::OwnFile => {}
                 Place::Host => {
                     let path = PathBuf::from(&mount.host_path);
@@ -66,20 +91,29 @@ impl MountedVolumes {
         MountedVolumes(volumes)
     }
 
-    /// Where each lies on the host.
+    /// Where each lies on the host, as far as it is known.
     pub(crate) fn paths(&self) -> BTreeMap<String, PathBuf> {
-        self.0
-            .iter()
+        self.located()
             .map(|(name, volume)| (name.clone(), volume.path.clone()))
             .collect()
     }
 
-    /// The volume of a mount, and what below it is mounted; none for the files that every container gets.
-    pub(crate) fn name_of(&self, mount: &Mount) -> Option<(&str, Option<String>)> {
+    fn located(&self) -> impl Iterator<Item = (&String, &MountedVolume)> {
+        self.0
+            .iter()
+            .filter(|(_, volume)| !volume.path.as_os_str().is_empty())
+    }
+
+    /// The volume of a mount, and what below it is mounted; none for the files that every container gets. `uid` is the
+    /// pod's.
+    pub(crate) fn name_of(&self, uid: &str, mount: &Mount) -> Option<(&str, Option<String>)> {
+        if let Place::Part { name } = place(uid, &mount.host_path) {
+            let (name, _) = self.0.get_key_value(name)?;
+            return Some((name, Some(UNKNOWN_PART.to_owned())));
+        }
         let path = Path::new(&mount.host_path);
         let (name, volume) = self
-            .0
-            .iter()
+            .located()
             .filter(|(_, volume)| path.starts_with(&volume.path))
             .max_by_key(|(_, volume)| volume.path.components().count())?;
         let below = path
@@ -109,8 +143,23 @@ impl MountedVolumes {
     }
 }
 
-/// Where a kubelet keeps what it gives to the containers of a pod: `ROOT/pods/UID/...`, whatever its root folder.
-fn place<'a>(uid: &str, path: &'a str) -> Place<'a> {
+/// Whether a kubelet has filled this path itself, from what the API server or the pod says: no container may write there,
+/// whatever its mount says.
+pub(crate) fn is_filled_by_kubelet(uid: &str, path: &str) -> bool {
+    matches!(place(uid, path), Place::Volume { plugin, .. } if FILLED_BY_KUBELET.contains(&plugin))
+}
+
+/// The root folder of the kubelet that runs the pod with this UID, from what it mounts for a container.
+pub(crate) fn kubelet_root<'a>(uid: &str, mounts: impl Iterator<Item = &'a Mount>) -> Option<PathBuf> {
+    let of_kubelet = |mount: &&Mount| !matches!(place(uid, &mount.host_path), Place::Host);
+    let mut mounts = mounts.filter(of_kubelet);
+    let (root, _) = mounts.next()?.host_path.split_once(&format!("/pods/{uid}/"))?;
+    Some(PathBuf::from(root))
+}
+
+/// Where a kubelet keeps what it gives to the containers of a pod: `ROOT/pods/UID/...`, whatever its root folder, and
+/// debuglet for pods of its own.
+pub(crate) fn place<'a>(uid: &str, path: &'a str) -> Place<'a> {
     let folder = format!("/pods/{uid}/");
     let Some((_, below)) = path.split_once(&folder) else {
         return Place::Host;
@@ -122,6 +171,7 @@ fn place<'a>(uid: &str, path: &'a str) -> Place<'a> {
             name,
             below: Some(rest.join("/")).filter(|rest| !rest.is_empty()),
         },
+        ["volume-subpaths", name, ..] => Place::Part { name },
         ["etc-hosts"] | ["containers", ..] => Place::OwnFile,
         _ => Place::Host,
     }

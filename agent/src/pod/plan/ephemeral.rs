@@ -235,6 +235,7 @@ mod tests {
         Record {
             spec,
             origin: Origin::Api,
+            copy_mounts: None,
             phase,
         }
     }

@@ -316,6 +316,21 @@ fn plan_launch(situation: &Situation<'_>, record: &Record, ready: Option<&str>, 
         }
         return;
     }
+    let was_made = |name: &str| {
+        let mut made = situation.observed.containers.iter();
+        made.any(|container| container.name == name && Some(container.sandbox_id.as_str()) == ready)
+    };
+    if let Some(copy) = record.copy_mounts.as_ref().filter(|copy| !was_made(&copy.from)) {
+        let message = format!(
+            "container {:?}, whose mounts are to be copied, has not been made yet",
+            copy.from
+        );
+        plan.wait(name, TARGET_NOT_RUNNING, message);
+        if !situation.pulled.contains(name) {
+            plan.actions.push(Action::PullEphemeral { name: name.clone() });
+        }
+        return;
+    }
     let wanted = record
         .spec
         .target_container_name

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::ContainerStateTerminated;
 use serde_json::json;
 
 use super::*;
+use crate::pod::copied_mounts::{CopyMounts, Include};
 use crate::pod::observed::ObservedSandbox;
 use crate::pod::record::{CreatedContainer, Origin};
 
@@ -47,6 +48,7 @@ impl Scene {
             ready,
             created_at: NOW,
             ips: Vec::new(),
+            runtime_handler: String::new(),
         };
         self.observed.sandboxes.push(sandbox);
         self
@@ -90,6 +92,7 @@ impl Scene {
         self.records.push(Record {
             spec,
             origin: Origin::Api,
+            copy_mounts: None,
             phase,
         });
         self
@@ -615,4 +618,35 @@ fn what_was_taken_over_and_not_made_yet_goes_back_when_the_kubelet_returns() {
         target_id: None,
     };
     assert!(!plan.actions.contains(&launch));
+}
+
+#[test]
+fn mounts_are_copied_from_a_container_that_was_made_in_this_sandbox_whether_it_runs_or_not() {
+    let scene = |container: Option<(&str, ContainerState)>| {
+        let mut scene =
+            Scene::of(&one_container())
+                .sandbox("s1", 1, true)
+                .ephemeral("dbg", None, Phase::Accepted);
+        scene.observed.foreign = true;
+        scene.records[0].copy_mounts = Some(CopyMounts {
+            from: "main".to_owned(),
+            include: Include::Volumes,
+        });
+        match container {
+            Some((sandbox, state)) => scene.container("main", 0, sandbox, state, 1),
+            None => scene,
+        }
+    };
+    for state in [Created, Running, Exited] {
+        assert_eq!(scene(Some(("s1", state))).actions(), ["launch dbg"], "{state:?}");
+    }
+    for made in [None, Some(("s0", Exited))] {
+        let scene = scene(made);
+        assert_eq!(scene.actions(), ["pull for dbg"], "{made:?}");
+        let waiting = scene.plan().waiting["dbg"].message.clone();
+        assert!(
+            waiting.contains("\"main\", whose mounts are to be copied"),
+            "{waiting}"
+        );
+    }
 }

@@ -80,6 +80,7 @@ impl Case {
                     ready: true,
                     created_at: SECOND,
                     ips: vec!["10.0.0.2".into(), "fd00::2".into()],
+                    runtime_handler: String::new(),
                 }],
                 containers: containers.into_iter().collect(),
             },

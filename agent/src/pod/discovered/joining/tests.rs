@@ -1,10 +1,11 @@
 use debuglet_proto::v1::{
-    LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
-    NamespaceMode, NamespaceOption, UserNamespace,
+    LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, SecurityProfile, UserNamespace,
 };
 
 use super::*;
-use crate::pod::discovered::tests::recorded_sandbox;
+use crate::pod::discovered::discover;
+use crate::pod::discovered::tests::{recorded_containers, recorded_sandbox};
 
 const OURS: &str = "/var/lib/debuglet/pods/u1/etc-hosts";
 const THEIRS: &str = "/var/lib/kubelet/pods/u1/etc-hosts";
@@ -27,10 +28,26 @@ fn config() -> ContainerConfig {
 }
 
 fn fitted(sandbox: &ForeignSandbox, theirs: Option<&str>) -> ContainerConfig {
+    let mut pod = discover(sandbox, &[], "node1");
+    pod.etc_hosts = theirs.map(str::to_owned);
     let mut config = config();
-    let ours = Path::new(OURS);
-    fit(&mut config, sandbox, Hosts { ours, theirs });
+    fit_into(&mut config, sandbox, &[], &pod);
     config
+}
+
+fn fit_into(
+    config: &mut ContainerConfig,
+    sandbox: &ForeignSandbox,
+    containers: &[ForeignContainer],
+    pod: &DiscoveredPod,
+) {
+    let host = Host {
+        sandbox,
+        containers,
+        pod,
+        our_hosts: Path::new(OURS),
+    };
+    fit(config, &host);
 }
 
 fn hosts_file(config: &ContainerConfig) -> Option<&str> {
@@ -99,8 +116,7 @@ fn where_the_sandbox_says_nothing_of_a_user_namespace_neither_does_the_container
         userns_options: Some(UserNamespace::default()),
         ..NamespaceOption::default()
     });
-    let ours = Path::new(OURS);
-    fit(&mut config, &sandbox, Hosts { ours, theirs: None });
+    fit_into(&mut config, &sandbox, &[], &discover(&sandbox, &[], "node1"));
     let security = config
         .linux
         .and_then(|linux| linux.security_context)
@@ -128,4 +144,103 @@ fn a_sandbox_without_a_log_folder_gets_one() {
     let request = sandbox_of_request(&sandbox, Path::new("/var/log/pods/n_p_u"), false);
     assert_eq!(request.log_directory, "/var/log/pods/n_p_u");
     assert_eq!(request.metadata, Some(sandbox.metadata));
+}
+
+#[test]
+fn a_filter_of_the_node_is_read_where_the_pods_own_kubelet_has_it() {
+    let filter = |name: &str| SecurityProfile {
+        profile_type: ProfileType::Localhost.into(),
+        localhost_ref: name.to_owned(),
+    };
+    let sandbox = recorded_sandbox();
+    let mut pod = discover(&sandbox, &[], "node1");
+    for (root, asked, expected) in [
+        (
+            None,
+            "/var/lib/kubelet/seccomp/a/b.json",
+            "/var/lib/kubelet/seccomp/a/b.json",
+        ),
+        (
+            Some("/data/kubelet"),
+            "/var/lib/kubelet/seccomp/a/b.json",
+            "/data/kubelet/seccomp/a/b.json",
+        ),
+    ] {
+        pod.kubelet_root = root.map(PathBuf::from);
+        let mut config = config();
+        let linux = config.linux.as_mut().expect("linux");
+        linux.security_context.as_mut().expect("a context").seccomp = Some(filter(asked));
+        fit_into(&mut config, &sandbox, &[], &pod);
+        let security = config
+            .linux
+            .and_then(|linux| linux.security_context)
+            .expect("a context");
+        assert_eq!(security.seccomp, Some(filter(expected)), "{root:?}");
+    }
+}
+
+#[test]
+fn the_oom_score_is_that_of_the_pods_class_or_of_a_critical_pod() {
+    const OF_OURS: i64 = 1000;
+    for (cgroup_parent, of_containers, expected) in [
+        ("/kubepods/besteffort/podu1", 1000, 1000),
+        ("/kubepods/burstable/podu1", 980, 999),
+        ("/kubepods/podu1", -997, -997),
+        ("/kubepods/burstable/podu1", -997, -997),
+        ("kubepods-besteffort-podu1.slice", 1000, 1000),
+        (
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podu1.slice",
+            980,
+            999,
+        ),
+        ("kubelet-kubepods-podu1.slice", -997, -997),
+        ("/crictl", -997, OF_OURS),
+        ("", -997, OF_OURS),
+    ] {
+        let mut sandbox = recorded_sandbox();
+        let linux = sandbox.config.as_mut().and_then(|config| config.linux.as_mut());
+        cgroup_parent.clone_into(&mut linux.expect("linux").cgroup_parent);
+        let mut containers = recorded_containers();
+        for container in &mut containers {
+            let linux = container.config.as_mut().and_then(|config| config.linux.as_mut());
+            linux
+                .expect("linux")
+                .resources
+                .get_or_insert_default()
+                .oom_score_adj = of_containers;
+        }
+        let mut config = config();
+        config.linux.as_mut().expect("linux").resources = Some(LinuxContainerResources {
+            oom_score_adj: OF_OURS,
+            ..LinuxContainerResources::default()
+        });
+        fit_into(
+            &mut config,
+            &sandbox,
+            &containers,
+            &discover(&sandbox, &[], "node1"),
+        );
+        let resources = config.linux.and_then(|linux| linux.resources).expect("resources");
+        assert_eq!(resources.oom_score_adj, expected, "{cgroup_parent}");
+    }
+}
+
+#[test]
+fn what_a_kubelet_fills_itself_is_only_read() {
+    let sandbox = recorded_sandbox();
+    let pod = discover(&sandbox, &[], "node1");
+    let uid = pod.pod.metadata.uid.clone().expect("a UID");
+    for (plugin, expected) in [
+        ("configmap", true),
+        ("downward-api", true),
+        ("projected", true),
+        ("secret", true),
+        ("empty-dir", false),
+        ("csi", false),
+    ] {
+        let mut config = config();
+        config.mounts[0].host_path = format!("/k/pods/{uid}/volumes/kubernetes.io~{plugin}/data");
+        fit_into(&mut config, &sandbox, &[], &pod);
+        assert_eq!(config.mounts[0].readonly, expected, "{plugin}");
+    }
 }
