@@ -69,7 +69,7 @@ pub(super) fn wanted(asked: &Asked<'_>, parameter: impl Fn(&str) -> Option<Strin
 
 /// Everything that is needed for it: what Kubernetes asks for, and for a write that Kubernetes' admission control would
 /// have judged, the same in our own group. There is no admission control here: whoever is to do without it is given that
-/// right by name.
+/// right by name. More than one where one request does what several would.
 pub(super) fn needed(wanted: Wanted) -> Vec<Wanted> {
     let Wanted::Resource(mut attributes) = wanted else {
         return vec![wanted];
@@ -90,8 +90,22 @@ pub(super) fn needed(wanted: Wanted) -> Vec<Wanted> {
             ..(*attributes).clone()
         }))
     });
+    // To create a launch is to patch the pod's ephemeral containers, and to say more of one than a patch can.
+    let launches = is(&attributes.group, &[OURS])
+        && is(&attributes.subresource, &["launches"])
+        && is(&attributes.verb, &["create"]);
+    let as_patch = launches.then(|| {
+        needed(Wanted::Resource(Box::new(ResourceAttributes {
+            group: Some(String::new()),
+            version: Some("v1".to_owned()),
+            subresource: Some("ephemeralcontainers".to_owned()),
+            verb: Some("patch".to_owned()),
+            ..(*attributes).clone()
+        })))
+    });
     let mut needed = vec![Wanted::Resource(attributes)];
     needed.extend(ours);
+    needed.extend(as_patch.into_iter().flatten());
     needed
 }
 
@@ -253,14 +267,15 @@ mod tests {
 
     #[test]
     fn a_stream_needs_create_and_a_write_without_admission_control_the_right_to_that_too() {
-        for (verb, resource, subresource, expected) in [
-            ("get", "pods", "", vec!["get,,pods,,n,p"]),
-            ("get", "pods", "exec", vec!["create,,pods,exec,n,p"]),
-            ("create", "pods", "attach", vec!["create,,pods,attach,n,p"]),
-            ("get", "pods", "log", vec!["get,,pods,log,n,p"]),
-            ("delete", "pods", "", vec!["delete,,pods,,n,p"]),
+        for (verb, group, resource, subresource, expected) in [
+            ("get", "", "pods", "", vec!["get,,pods,,n,p"]),
+            ("get", "", "pods", "exec", vec!["create,,pods,exec,n,p"]),
+            ("create", "", "pods", "attach", vec!["create,,pods,attach,n,p"]),
+            ("get", "", "pods", "log", vec!["get,,pods,log,n,p"]),
+            ("delete", "", "pods", "", vec!["delete,,pods,,n,p"]),
             (
                 "patch",
+                "",
                 "pods",
                 "ephemeralcontainers",
                 vec![
@@ -270,15 +285,34 @@ mod tests {
             ),
             (
                 "create",
+                "",
                 "pods",
                 "",
                 vec!["create,,pods,,n,p", "create,debuglet.io,pods,,n,p"],
             ),
-            ("get", "nodes", "", vec!["get,,nodes,,n,p"]),
+            ("get", "", "nodes", "", vec!["get,,nodes,,n,p"]),
+            (
+                "create",
+                OURS,
+                "pods",
+                "launches",
+                vec![
+                    "create,debuglet.io,pods,launches,n,p",
+                    "patch,,pods,ephemeralcontainers,n,p",
+                    "patch,debuglet.io,pods,ephemeralcontainers,n,p",
+                ],
+            ),
+            (
+                "watch",
+                OURS,
+                "pods",
+                "launches",
+                vec!["watch,debuglet.io,pods,launches,n,p"],
+            ),
         ] {
             let some = |text: &str| Some(text.to_owned());
             let attributes = ResourceAttributes {
-                group: some(""),
+                group: some(group),
                 verb: some(verb),
                 resource: some(resource),
                 subresource: some(subresource),
@@ -290,7 +324,7 @@ mod tests {
                 .iter()
                 .map(shown)
                 .collect();
-            assert_eq!(needed, expected, "{verb} {resource}/{subresource}");
+            assert_eq!(needed, expected, "{verb} {group} {resource}/{subresource}");
         }
     }
 }

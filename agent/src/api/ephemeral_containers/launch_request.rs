@@ -1,6 +1,6 @@
 //! Asking for an ephemeral container with more than Kubernetes has a form for: `create` of a launch in the group
 //! `debuglet.io`. What it comes to is the list of `pods/ephemeralcontainers` and one more, judged and kept like any
-//! other, so whoever may write that may do this.
+//! other: who may not write that may not do this (`api/attributes.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
