@@ -233,7 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_does_not_answer_or_cannot_be_run_is_named() {
-        let slow = run(&plugin("sleep 600"), Duration::from_millis(50)).await;
+        let slow = run(&plugin("exec sleep 600"), Duration::from_millis(50)).await;
         assert!(
             matches!(&slow, Err(ExecPluginError::TooSlow { command }) if command == "sh"),
             "{:?}",

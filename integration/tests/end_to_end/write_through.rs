@@ -292,10 +292,15 @@ async fn the_roles_give_the_rights_that_are_used_and_no_other() {
         ("shop", "patch", "events", ""),
         ("kube-node-lease", "get", "leases.coordination.k8s.io", ""),
     ] {
-        assert!(
-            can(namespace, verb, resource, subresource).await,
-            "{verb} {resource} {subresource}"
-        );
+        // The API server does not know of a new role at once.
+        eventually(
+            &format!("{verb} {resource} {subresource} is allowed"),
+            async || match can(namespace, verb, resource, subresource).await {
+                true => Ok(()),
+                false => Err("no"),
+            },
+        )
+        .await;
     }
     for (namespace, verb, resource, subresource) in [
         ("shop", "create", "pods", ""),
