@@ -91,8 +91,7 @@ impl Discovery {
         if news.any {
             self.tries = 0;
         }
-        self.awaited.ended.extend(news.ended);
-        self.awaited.started.extend(news.started);
+        self.awaited.extend(news);
         match self.look().await {
             Ok(()) => {}
             Err(error) => {
@@ -103,7 +102,7 @@ impl Discovery {
         if self.broken {
             return RETRY;
         }
-        if self.awaited.started.is_empty() && self.awaited.ended.is_empty() {
+        if self.awaited.is_settled() {
             return RE_LIST;
         }
         if self.tries == SETTLE_TRIES {
@@ -193,16 +192,14 @@ impl Discovery {
 
     /// Strikes out what the lists show by now.
     fn settle(&mut self, sandboxes: &[PodSandbox], containers: &[Container]) {
-        let ready: BTreeSet<&str> = sandboxes
+        let (ready, others): (Vec<&PodSandbox>, Vec<&PodSandbox>) = sandboxes
             .iter()
-            .filter(|sandbox| sandbox.state() == PodSandboxState::SandboxReady)
-            .map(|sandbox| sandbox.id.as_str())
-            .collect();
-        let known: BTreeSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
-        self.awaited
-            .started
-            .retain(|id| !ready.contains(id.as_str()) && !known.contains(id.as_str()));
-        self.awaited.ended.retain(|id| ready.contains(id.as_str()));
+            .partition(|sandbox| sandbox.state() == PodSandboxState::SandboxReady);
+        self.awaited.settle(
+            &ready.iter().map(|sandbox| sandbox.id.as_str()).collect(),
+            &others.iter().map(|sandbox| sandbox.id.as_str()).collect(),
+            &containers.iter().map(|container| container.id.as_str()).collect(),
+        );
     }
 }
 

@@ -152,6 +152,7 @@ impl Workers {
             match kind {
                 ContainerEventKind::Started => self.news.started(id),
                 ContainerEventKind::Exited => self.news.ended(id),
+                ContainerEventKind::Deleted => self.news.removed(id),
                 _ => self.news.anything(),
             }
         }

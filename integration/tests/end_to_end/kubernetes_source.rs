@@ -5,8 +5,8 @@ use std::path::Path;
 
 use integration::kubernetes::{ControlPlane, Kubectl, KubectlVersion, Kubelet};
 use integration::{
-    Agent, AgentOptions, BUSYBOX, ContainerdVersion, DISTROLESS, Node, debug_container, eventually_within,
-    is_running, settles, state_of,
+    Agent, AgentOptions, BUSYBOX, ContainerdVersion, DISTROLESS, Node, debug_container, eventually,
+    eventually_within, is_running, settles, state_of,
 };
 use serde_json::{Value, json};
 
@@ -343,8 +343,16 @@ async fn credentials_are_read_again_when_their_files_change() {
     plane.kubeconfig_with("kubelet.conf", &user);
     let report = report_until(&agent, answers).await;
     assert_eq!(report["server"], "https://127.0.0.1:6443/");
-    let checked = node.debuglet(["check"]).await;
-    assert!(checked.stdout.contains("Kubernetes v1.36"), "{checked:?}");
+    // Anybody may ask for the version once the API server has made the roles that it comes with.
+    eventually("the version is told", async || {
+        let checked = node.debuglet(["check"]).await;
+        if checked.stdout.contains("Kubernetes v1.36") {
+            Ok(())
+        } else {
+            Err(checked)
+        }
+    })
+    .await;
 
     // The cluster trusts another authority now: the certificate is worth nothing until the kubelet has a new one.
     plane.make_authority(&node).await;

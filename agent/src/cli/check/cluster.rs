@@ -26,10 +26,13 @@ pub(super) async fn look(config: &Config) -> Finding {
                 api_server.described()
             ),
         ),
-        Err(error) => Finding::warn(
-            "cluster",
-            format!("{address} does not answer: {}", api_server.saw(&error)),
-        ),
+        Err(error) => {
+            let what = match error {
+                kube::Error::Api(_) => "answers, and refuses",
+                _ => "does not answer",
+            };
+            Finding::warn("cluster", format!("{address} {what}: {}", api_server.saw(&error)))
+        }
     }
 }
 
