@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, pin_mut};
+use futures_util::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, WatchEvent, WatchParams};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::api_server::{ANSWER_TIMEOUT, ApiServer, Reach};
@@ -24,8 +24,10 @@ const PAGE: u32 = 100;
 /// How long the server is asked to keep a watch, in seconds; it is ended somewhere between, so that not all nodes begin
 /// theirs together.
 const WATCH_SECONDS: std::ops::Range<u32> = 240..290;
-/// After this long without a word (a server sends a bookmark each minute) it is asked whether it is still there.
+/// After this long without a word (a server sends a bookmark each minute) a watch is given up.
 const SILENCE: Duration = Duration::from_secs(90);
+/// How long after the time that it was asked to keep a watch for the server may take to end it.
+const LATE: Duration = Duration::from_secs(30);
 /// A watch that has lasted as long was one: the failures before it are forgotten.
 const LASTED: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,8 @@ enum End {
     At(String),
     /// So that all must be listed anew.
     Lost,
+    /// Nothing was heard for too long: what has changed meanwhile may be lost, too.
+    Silent,
 }
 
 /// Keeps what the store knows from the API server what that says, and the node report what becomes of asking it, until
@@ -123,7 +127,7 @@ async fn watch(
         .await
         .map_err(|error| Some(error.to_string()))?;
     let of_node = format!("spec.nodeName={}", store.node_name());
-    let mut version = match version {
+    let version = match version {
         Some(version) => version,
         None => list(api_server, store, &Api::all(asking.clone()), &of_node).await?,
     };
@@ -137,19 +141,38 @@ async fn watch(
         .map_err(|error| Some(api_server.saw(&error)))?;
     api_server.answered();
     store.follow_kubernetes(true);
+    let events = events.map(|event| event.map_err(|error| api_server.saw(&error)));
+    let longest = Duration::from_secs(seconds.into()) + LATE;
+    let end = read_all(events, version, longest, |change| store.apply_kubernetes(change)).await?;
+    if matches!(end, End::Silent) {
+        // It is asked over another connection: if it answers, only this one is dead.
+        let alive = asking.apiserver_version().await;
+        alive.map_err(|error| Some(api_server.saw(&error)))?;
+        api_server.answered();
+    }
+    Ok(end)
+}
+
+/// Reads a watch that is at this version, and says what changes, until it ends or has lasted for `longest`.
+async fn read_all(
+    events: impl Stream<Item = Result<WatchEvent<Pod>, String>>,
+    mut version: String,
+    longest: Duration,
+    apply: impl Fn(KubernetesChange),
+) -> Result<End, Option<String>> {
     pin_mut!(events);
+    let last = tokio::time::Instant::now() + longest;
     let mut spoke = false;
     loop {
-        let Ok(event) = timeout(SILENCE, events.next()).await else {
-            let alive = asking.apiserver_version().await;
-            alive.map_err(|error| Some(api_server.saw(&error)))?;
-            continue;
+        let until = last.min(tokio::time::Instant::now() + SILENCE);
+        let Ok(event) = timeout_at(until, events.next()).await else {
+            return Ok(if until == last { End::Lost } else { End::Silent });
         };
         let Some(event) = event else {
             // One that never said a word may be of a server that has not come to our version yet.
             return Ok(if spoke { End::At(version) } else { End::Lost });
         };
-        let event = event.map_err(|error| Some(api_server.saw(&error)))?;
+        let event = event.map_err(Some)?;
         let Some((reached, change)) = read(event)? else {
             return Ok(End::Lost);
         };
@@ -160,7 +183,7 @@ async fn watch(
         version = reached;
         spoke = true;
         if let Some(change) = change {
-            store.apply_kubernetes(change);
+            apply(change);
         }
     }
 }
@@ -220,9 +243,48 @@ fn goes_back(before: &str, now: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
     use serde_json::json;
 
     use super::*;
+
+    fn bookmark(version: &str) -> WatchEvent<Pod> {
+        let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"resourceVersion": version}});
+        serde_json::from_value(json!({"type": "BOOKMARK", "object": object})).expect("an event")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_says_nothing_is_given_up() {
+        let longest = Duration::from_secs(300);
+        let began = tokio::time::Instant::now();
+        let dead = stream::iter([Ok(bookmark("7"))]).chain(stream::pending());
+        let end = read_all(dead, "6".to_owned(), longest, |_| {}).await;
+        assert!(matches!(end, Ok(End::Silent)), "{end:?}");
+        assert_eq!(began.elapsed().as_secs(), SILENCE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_the_server_does_not_end_is_given_up() {
+        let longest = Duration::from_secs(300);
+        let began = tokio::time::Instant::now();
+        let endless = stream::unfold((), |()| async {
+            tokio::time::sleep(SILENCE / 2).await;
+            Some((Ok(bookmark("7")), ()))
+        });
+        let end = read_all(endless, "7".to_owned(), longest, |_| {}).await;
+        assert!(matches!(end, Ok(End::Lost)), "{end:?}");
+        assert_eq!(began.elapsed().as_secs(), longest.as_secs());
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_ends_in_good_order_goes_on_where_it_was() {
+        let longest = Duration::from_secs(300);
+        let ended = stream::iter([Ok(bookmark("7")), Ok(bookmark("9"))]);
+        let end = read_all(ended, "6".to_owned(), longest, |_| {}).await;
+        assert!(matches!(end, Ok(End::At(version)) if version == "9"));
+        let mute = read_all(stream::empty(), "6".to_owned(), longest, |_| {}).await;
+        assert!(matches!(mute, Ok(End::Lost)), "{mute:?}");
+    }
 
     #[test]
     fn a_history_whose_versions_go_back_is_another() {
