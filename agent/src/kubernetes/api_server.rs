@@ -2,8 +2,8 @@
 //! whether it answers.
 
 use std::fmt;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
@@ -22,6 +22,9 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const RENEW_BEFORE: SignedDuration = SignedDuration::from_secs(60);
 /// How long they are used at least: a program that gives expired ones is not run for every request.
 const USE_AT_LEAST: SignedDuration = SignedDuration::from_secs(10);
+
+/// For how long a program that gave no credentials is not run again, whoever asks.
+const NOT_RUN_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,10 @@ impl ApiServerError {
     pub(crate) fn is_not_there(&self) -> bool {
         matches!(self, Self::Credentials(CredentialsError::NotThere { .. }))
     }
+
+    fn is_of_exec_plugin(&self) -> bool {
+        matches!(self, Self::Credentials(CredentialsError::ExecPlugin { .. }))
+    }
 }
 
 /// Whether the API server answers.
@@ -62,6 +69,9 @@ pub(crate) enum Reach {
 pub(crate) struct ApiServer {
     kubeconfig: KubeconfigSetting,
     made: Mutex<Option<Made>>,
+    /// Held by the one who makes clients, while the others wait for what comes of it: a program for credentials, which may
+    /// ask a person, is run once for all. In it is how it failed last.
+    making: tokio::sync::Mutex<Option<(Instant, Arc<ApiServerError>)>>,
     address: Mutex<String>,
     reach: watch::Sender<Reach>,
 }
@@ -97,6 +107,7 @@ impl ApiServer {
         Some(ApiServer {
             kubeconfig: setting.clone(),
             made: Mutex::new(None),
+            making: tokio::sync::Mutex::new(None),
             address: Mutex::default(),
             reach: watch::Sender::new(Reach::Unknown),
         })
@@ -104,12 +115,12 @@ impl ApiServer {
 
     /// A client for requests, which fail when they are not answered in time. To be asked for anew each time: one is made
     /// from what the files say now.
-    pub(crate) async fn client(&self) -> Result<Client, ApiServerError> {
+    pub(crate) async fn client(&self) -> Result<Client, Arc<ApiServerError>> {
         Ok(self.made().await?.asking)
     }
 
     /// A client for watches, which may be silent as long as they like.
-    pub(crate) async fn watching_client(&self) -> Result<Client, ApiServerError> {
+    pub(crate) async fn watching_client(&self) -> Result<Client, Arc<ApiServerError>> {
         Ok(self.made().await?.watching)
     }
 
@@ -144,6 +155,20 @@ impl ApiServer {
         self.set(Reach::Away(reason.to_owned()));
     }
 
+    /// Takes in how a request to it ended; with an error, also says why in one line.
+    pub(crate) fn heard<T>(&self, answer: Result<T, kube::Error>) -> Result<T, (kube::Error, String)> {
+        match answer {
+            Ok(answer) => {
+                self.answered();
+                Ok(answer)
+            }
+            Err(error) => {
+                let reason = self.saw(&error);
+                Err((error, reason))
+            }
+        }
+    }
+
     /// Takes in how a request to it failed, and says why in one line. A refusal is an answer, too; one because of the
     /// credentials has them read anew.
     pub(crate) fn saw(&self, error: &kube::Error) -> String {
@@ -167,11 +192,33 @@ impl ApiServer {
         });
     }
 
-    async fn made(&self) -> Result<Made, ApiServerError> {
-        let kept = lock(&self.made).clone();
-        if let Some(kept) = kept.filter(Made::is_fresh) {
+    async fn made(&self) -> Result<Made, Arc<ApiServerError>> {
+        if let Some(kept) = self.kept() {
             return Ok(kept);
         }
+        let mut failure = self.making.lock().await;
+        if let Some(kept) = self.kept() {
+            return Ok(kept);
+        }
+        if let Some((at, error)) = &*failure
+            && at.elapsed() < NOT_RUN_AGAIN
+        {
+            return Err(Arc::clone(error));
+        }
+        let made = self.make().await.map_err(Arc::new);
+        *failure = match &made {
+            Err(error) if error.is_of_exec_plugin() => Some((Instant::now(), Arc::clone(error))),
+            _ => None,
+        };
+        made
+    }
+
+    fn kept(&self) -> Option<Made> {
+        let kept = lock(&self.made).clone();
+        kept.filter(Made::is_fresh)
+    }
+
+    async fn make(&self) -> Result<Made, ApiServerError> {
         let credentials = credentials::read(&self.kubeconfig).await?;
         *lock(&self.address) = credentials.config.cluster_url.to_string();
         let made = Made::from(credentials).map_err(|source| ApiServerError::Client {
@@ -240,6 +287,51 @@ mod tests {
         server.watching_client().await.expect("a client");
         assert_eq!(server.address(), "https://10.0.0.20:6443/");
         assert!(!format!("{server:?}").contains("SECRET"));
+    }
+
+    #[tokio::test]
+    async fn a_program_for_credentials_is_run_once_for_all_who_wait_for_it() {
+        let good = r#"{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "t"}}"#;
+        for (answer, is_good) in [(format!("echo '{good}'"), true), ("exit 3".to_owned(), false)] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let (file, runs) = (folder.path().join("kubeconfig"), folder.path().join("runs"));
+            let script = format!("echo >> {}; {answer}", runs.display());
+            let kubeconfig = serde_json::json!({
+                "apiVersion": "v1", "kind": "Config", "current-context": "c",
+                "clusters": [{"name": "c", "cluster": {"server": "https://10.0.0.1:6443"}}],
+                "users": [{"name": "u", "user": {"exec": {
+                    "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script],
+                    "interactiveMode": "Never",
+                }}}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            });
+            std::fs::write(&file, kubeconfig.to_string()).expect("written");
+            let server = ApiServer::configured(&KubeconfigSetting::File(file)).expect("a server");
+            let (one, other, third) =
+                tokio::join!(server.client(), server.watching_client(), server.client());
+            assert_eq!(
+                [
+                    one.is_ok(),
+                    other.is_ok(),
+                    third.is_ok(),
+                    server.client().await.is_ok()
+                ],
+                [is_good; 4]
+            );
+            assert_eq!(
+                std::fs::read_to_string(&runs).expect("it was run"),
+                "\n",
+                "{answer}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_answers_anybody_is_not_away() {
+        let server = ApiServer::configured(&KubeconfigSetting::Kubelet).expect("a server");
+        server.failed("a lost connection");
+        assert!(server.heard(Ok(())).is_ok());
+        assert_eq!(*server.reach().borrow(), Reach::Answers);
     }
 
     #[tokio::test]

@@ -192,12 +192,13 @@ impl ClusterUsers {
             let _place = self.places.acquire().await.map_err(|error| no_answer(&error))?;
             let client = self.api_server.client().await;
             let client = client.map_err(|error| no_answer(&error))?;
-            client.request_text(request).await.map_err(|error| match error {
+            let answer = self.api_server.heard(client.request_text(request).await);
+            answer.map_err(|(error, reason)| match error {
                 kube::Error::Api(status) if status.code == 403 => no_answer(&format_args!(
                     "debuglet's credential lacks the right to create {}",
                     R::plural(&())
                 )),
-                error => no_answer(&self.api_server.saw(&error)),
+                _ => no_answer(&reason),
             })
         };
         let text = timeout(REVIEW_TIMEOUT, asked)

@@ -9,6 +9,7 @@ use kube::core::Status;
 use serde_json::json;
 
 use super::api_server::{ApiServer, Reach};
+use super::failure::is_missing_right;
 
 /// How long the API server may take, when it answered when it was last asked. A client waits for this.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -16,10 +17,6 @@ const ANSWER: Duration = Duration::from_secs(5);
 const ANSWER_OF_ONE_AWAY: Duration = Duration::from_secs(1);
 /// How often it is asked where a connection breaks: one that was kept from before may be dead.
 const TRIES: usize = 2;
-
-/// What an authorizer says of a right that is missing. An admission plugin, which refuses what it was shown, and not
-/// who shows it, answers with the same code and reason, and other words.
-const MISSING_RIGHT: &str = "cannot patch resource \"pods/ephemeralcontainers\"";
 
 /// Ephemeral containers for a pod of the API server.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,16 +71,12 @@ impl ApiServer {
                 }
             }
         };
-        let answer = tokio::time::timeout(within, asked).await.unwrap_or_else(|_| {
+        tokio::time::timeout(within, asked).await.unwrap_or_else(|_| {
             let seconds = within.as_secs();
             Err(AdditionError::NoAnswer(format!(
                 "nothing came within {seconds} s"
             )))
-        });
-        if answer.is_ok() {
-            self.answered();
-        }
-        answer
+        })
     }
 
     async fn patch(&self, addition: &Addition, dry_run: bool) -> Result<Pod, AdditionError> {
@@ -101,12 +94,10 @@ impl ApiServer {
             field_manager: Some("debuglet".to_owned()),
             ..PatchParams::default()
         };
-        pods.patch_ephemeral_containers(&addition.name, &parameters, &Patch::Strategic(patch))
-            .await
-            .map_err(|error| {
-                let words = self.saw(&error);
-                meaning(error, words)
-            })
+        let patch = Patch::Strategic(patch);
+        let patched = pods.patch_ephemeral_containers(&addition.name, &parameters, &patch);
+        self.heard(patched.await)
+            .map_err(|(error, words)| meaning(error, words))
     }
 }
 
@@ -117,7 +108,7 @@ fn meaning(error: kube::Error, words: String) -> AdditionError {
     };
     match status.code {
         401 => AdditionError::NotAllowed(words),
-        403 if words.contains(MISSING_RIGHT) => AdditionError::NotAllowed(words),
+        403 if is_missing_right(&words) => AdditionError::NotAllowed(words),
         404 => AdditionError::NoSuchPod,
         // Too many requests: it has judged nothing.
         429 => AdditionError::NoAnswer(words),

@@ -34,6 +34,15 @@ pub(super) fn words(error: &kube::Error) -> String {
     }
 }
 
+/// Whether a 403 with this message is an authorizer's, who lacks a right (`User "..." cannot get resource "..."`, or
+/// `cannot get path "..."`). An admission plugin, which refuses what it was shown, and not who shows it, answers with the
+/// same code and reason, and other words.
+pub(crate) fn is_missing_right(message: &str) -> bool {
+    let after = message.split_once("\" cannot ").map_or("", |(_, after)| after);
+    let what = after.split_once(' ').map_or("", |(_, what)| what);
+    what.starts_with("resource \"") || what.starts_with("path \"")
+}
+
 /// The error and what caused it, outermost first.
 fn causes<'a>(error: &'a kube::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let outermost: &'a (dyn Error + 'static) = error;
@@ -69,6 +78,33 @@ mod tests {
             ..Status::default()
         };
         kube::Error::Api(Box::new(status))
+    }
+
+    #[test]
+    fn a_missing_right_is_told_from_an_admission_plugins_refusal() {
+        for (message, expected) in [
+            (
+                "pods \"web\" is forbidden: User \"system:node:node1\" cannot patch resource \"pods/status\" in API group \
+                 \"\" in the namespace \"shop\"",
+                true,
+            ),
+            ("forbidden: User \"x\" cannot get path \"/version\"", true),
+            (
+                "pods \"web\" is forbidden: violates PodSecurity \"restricted:latest\"",
+                false,
+            ),
+            (
+                "pods \"web\" is forbidden: node \"node1\" can only update pod status",
+                false,
+            ),
+            (
+                "admission webhook \"policy.example\" denied the request: you cannot do this",
+                false,
+            ),
+            ("", false),
+        ] {
+            assert_eq!(is_missing_right(message), expected, "{message}");
+        }
     }
 
     #[test]

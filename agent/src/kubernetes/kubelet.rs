@@ -57,14 +57,7 @@ impl Kubelet {
             here: signs.any(),
             renewed: if signs.any() { None } else { self.renewed().await },
         };
-        let life = self.seen.lock().unwrap_or_else(PoisonError::into_inner).see(
-            &seen,
-            Instant::now(),
-            Timestamp::now(),
-        );
-        let changed = self
-            .life
-            .send_if_modified(|before| std::mem::replace(before, life) != life);
+        let (life, changed) = self.judge(&seen);
         // Where there is no cluster, that there is no kubelet says nothing.
         let in_cluster = |api_server: &Arc<ApiServer>| !api_server.address().is_empty();
         if changed && self.api_server.as_ref().is_some_and(in_cluster) {
@@ -75,6 +68,17 @@ impl Kubelet {
             }
         }
         (signs, life)
+    }
+
+    /// How it stands after this look, and whether that is news. It is published before another look is judged, so that
+    /// what is published is what was judged last.
+    fn judge(&self, signs: &Signs) -> (Life, bool) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let life = seen.see(signs, Instant::now(), Timestamp::now());
+        let changed = self
+            .life
+            .send_if_modified(|before| std::mem::replace(before, life) != life);
+        (life, changed)
     }
 
     /// How it stands, as of the last look.

@@ -8,7 +8,7 @@ mod credential_files;
 mod credentials;
 pub(crate) mod ephemeral_containers;
 mod exec_plugin;
-mod failure;
+pub(crate) mod failure;
 pub(crate) mod kubelet;
 pub(crate) mod kubelet_signs;
 pub(crate) mod objects;

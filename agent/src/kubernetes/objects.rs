@@ -97,15 +97,15 @@ impl ApiServer {
             .map_err(|error| no_answer(&error))?;
         let answer = async {
             let client = self.client().await.map_err(|error| no_answer(&error))?;
-            match client.request_text(request).await {
+            match self.heard(client.request_text(request).await) {
                 Ok(text) => Ok(Some(text)),
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-                Err(kube::Error::Api(status)) if status.code == 403 => Err(ReadError::Forbidden {
+                Err((kube::Error::Api(status), _)) if status.code == 404 => Ok(None),
+                Err((kube::Error::Api(status), _)) if status.code == 403 => Err(ReadError::Forbidden {
                     kind,
                     namespace: namespace.to_owned(),
                     name: name.to_owned(),
                 }),
-                Err(error) => Err(no_answer(&self.saw(&error))),
+                Err((_, reason)) => Err(no_answer(&reason)),
             }
         };
         let text = timeout(READ_TIMEOUT, answer)

@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::trouble::{Trouble, Waits};
 use crate::kubernetes::api_server::{ApiServer, Reach};
 use crate::kubernetes::back_off::BackOff;
 use crate::kubernetes::ephemeral_containers::{Addition, AdditionError};
@@ -21,9 +21,6 @@ use crate::store::Store;
 use crate::store::events::{Happening, Severity};
 use crate::store::kubernetes::KubernetesChange;
 use crate::store::union::LocalEntry;
-
-/// How long after it has refused us the right it is asked again: somebody may have granted it, and nothing tells.
-const RIGHTS_PAUSE: Duration = Duration::from_secs(300);
 
 /// Appends what the API server has not heard of, until `shutdown`.
 pub(crate) async fn run(
@@ -41,6 +38,7 @@ pub(crate) async fn run(
         settled: BTreeSet::new(),
         not_before: None,
         back_off: BackOff::default(),
+        waits: Waits::default(),
         without_right: false,
     };
     loop {
@@ -75,6 +73,8 @@ struct Appender {
     not_before: Option<Instant>,
     /// The pauses while it does not answer.
     back_off: BackOff,
+    /// The pods that wait alone, by their UID.
+    waits: Waits,
     /// Whether it has refused us the right, and that was said.
     without_right: bool,
 }
@@ -84,6 +84,7 @@ impl Appender {
     fn begin_anew(&mut self) {
         self.not_before = None;
         self.back_off.reset();
+        self.waits.end();
     }
 
     /// Appends what there is to append. Answers when that is to be tried again, though nothing has changed.
@@ -98,7 +99,8 @@ impl Appender {
             named.insert(key);
         }
         self.settled.retain(|key| named.contains(key));
-        let mut left = false;
+        self.waits.keep(|uid| by_pod.contains_key(uid));
+        let mut again: Option<Instant> = None;
         for (uid, entries) in by_pod {
             let (differing, local): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.differs);
             for entry in &differing {
@@ -112,8 +114,8 @@ impl Appender {
             if local.is_empty() {
                 continue;
             }
-            if self.not_before.is_some_and(|at| at > Instant::now()) {
-                left = true;
+            if let Some(at) = self.waits_until(&uid) {
+                again = Some(again.map_or(at, |sooner| sooner.min(at)));
                 continue;
             }
             match self.runtime.observe_pod(&uid, true, &HashMap::new()).await {
@@ -121,15 +123,24 @@ impl Appender {
                 Err(error) => {
                     tracing::warn!("it is not known which debug containers exist: {error}");
                     self.pause();
-                    left = true;
-                    continue;
+                    local.clear();
                 }
             }
             if !local.is_empty() {
-                left |= !self.append(&local).await;
+                self.append(&local).await;
+            }
+            if let Some(at) = self.waits_until(&uid) {
+                again = Some(again.map_or(at, |sooner| sooner.min(at)));
             }
         }
-        self.not_before.filter(|_| left)
+        again
+    }
+
+    /// When this pod may be asked for again, if that is not now.
+    fn waits_until(&self, uid: &str) -> Option<Instant> {
+        let now = Instant::now();
+        let alone = self.waits.remaining(uid).map(|remaining| now + remaining);
+        self.not_before.filter(|at| *at > now).max(alone)
     }
 
     /// Whether the entry's container is there for a kubelet to find. One that has ended and is gone never comes back.
@@ -144,9 +155,9 @@ impl Appender {
         there
     }
 
-    /// Appends entries of one pod; false where that is to be tried again.
-    async fn append(&mut self, entries: &[LocalEntry]) -> bool {
-        let Some(first) = entries.first() else { return true };
+    /// Appends entries of one pod, which waits where that is to be tried again.
+    async fn append(&mut self, entries: &[LocalEntry]) {
+        let Some(first) = entries.first() else { return };
         let addition = Addition {
             namespace: first.namespace.clone(),
             name: first.name.clone(),
@@ -155,7 +166,7 @@ impl Appender {
         };
         match self.api_server.add_ephemeral_containers(&addition, false).await {
             Ok(pod) => {
-                self.begin_anew();
+                self.answered(&first.uid);
                 self.without_right = false;
                 for entry in entries {
                     let name = &entry.record.spec.name;
@@ -165,17 +176,19 @@ impl Appender {
                 }
                 self.store
                     .apply_kubernetes(KubernetesChange::Written(Box::new(pod)));
-                true
             }
             Err(AdditionError::Refused(status)) => {
                 // One that is refused does not hold up the others.
                 if entries.len() > 1 {
-                    let mut done = true;
                     for entry in entries {
-                        done &= Box::pin(self.append(std::slice::from_ref(entry))).await;
+                        Box::pin(self.append(std::slice::from_ref(entry))).await;
+                        if self.waits_until(&entry.uid).is_some() {
+                            return;
+                        }
                     }
-                    return done;
+                    return;
                 }
+                self.answered(&first.uid);
                 let name = &first.record.spec.name;
                 let message = format!(
                     "Ephemeral container {name} stays on this node alone: the API server refuses it: {}",
@@ -183,7 +196,6 @@ impl Appender {
                 );
                 self.tell(first, Severity::Warning, "EphemeralContainerRefused", message);
                 self.settle(first);
-                true
             }
             Err(error @ AdditionError::NotAllowed(_)) => {
                 if !std::mem::replace(&mut self.without_right, true) {
@@ -191,15 +203,28 @@ impl Appender {
                         "ephemeral containers of this node are not appended to the cluster's pods: {error}"
                     );
                 }
-                self.not_before = Some(Instant::now() + RIGHTS_PAUSE);
-                false
+                // Elsewhere it may be granted. Nothing tells when it is here.
+                self.waits
+                    .after(&first.uid, &Trouble::Forbidden(error.to_string()), rand::random());
             }
             // The watch brings its end, and with it the end of the entry; until then there is no hurry.
-            Err(AdditionError::NoSuchPod | AdditionError::NoAnswer(_)) => {
+            Err(AdditionError::NoSuchPod) => {
+                self.waits.after(&first.uid, &Trouble::Gone, rand::random());
+            }
+            Err(AdditionError::NoAnswer(reason)) => {
+                // The next time others come first: it may be this pod alone.
+                self.waits
+                    .after(&first.uid, &Trouble::Away(reason), rand::random());
                 self.pause();
-                false
             }
         }
+    }
+
+    /// The API server has answered, and said what there is to say of this pod.
+    fn answered(&mut self, uid: &str) {
+        self.not_before = None;
+        self.back_off.reset();
+        self.waits.forget(uid);
     }
 
     fn tell_difference(&mut self, entry: &LocalEntry) {

@@ -14,7 +14,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::trouble::{Patience, Trouble, answer, answers_again, client};
+use super::trouble::{Patience, Trouble, Waits, answer, answers_again, client, sooner};
 use crate::kubernetes::api_server::ApiServer;
 use crate::store::Store;
 
@@ -32,6 +32,7 @@ pub(crate) async fn run(api_server: Arc<ApiServer>, store: Arc<Store>, shutdown:
         waiting: HashSet::new(),
         lost: 0,
         patience: Patience::default(),
+        waits: Waits::default(),
     };
     shutdown.run_until_cancelled(report.run()).await;
 }
@@ -54,6 +55,8 @@ struct Report {
     /// How many of those the store has dropped since the API server answered last.
     lost: usize,
     patience: Patience,
+    /// What waits alone: events by their UID, and namespaces in which nothing may be told.
+    waits: Waits,
 }
 
 impl Report {
@@ -66,7 +69,7 @@ impl Report {
             reach.mark_unchanged();
             let wait = self.pass().await;
             tokio::select! {
-                () = answers_again(&mut reach), if !self.patience.is_calm() => {}
+                () = answers_again(&mut reach), if wait.is_some() => self.waits.end(),
                 changed = events.changed(), if self.patience.is_calm() => if changed.is_err() { return },
                 changed = pods.changed(), if self.patience.is_calm() && !self.waiting.is_empty() => {
                     if changed.is_err() { return }
@@ -91,9 +94,15 @@ impl Report {
                 }
                 let due = COUNTED_EVERY.saturating_sub(told.at.elapsed());
                 if !due.is_zero() {
-                    again = Some(again.map_or(due, |earlier| earlier.min(due)));
+                    again = sooner(again, due);
                     continue;
                 }
+            }
+            let namespace = event.metadata.namespace.clone().unwrap_or_default();
+            let waits = self.waits.remaining(&uid).max(self.waits.remaining(&namespace));
+            if let Some(remaining) = waits {
+                again = sooner(again, remaining);
+                continue;
             }
             let mut count = count;
             match self.tell(&event, told.is_some()).await {
@@ -103,16 +112,31 @@ impl Report {
                 Err(trouble @ (Trouble::Refused(_) | Trouble::Conflict)) => {
                     tracing::warn!(reason = event.reason, "an event is not reported: {trouble}");
                 }
-                Err(trouble) => {
-                    if self.patience.is_news(&trouble) {
+                Err(trouble) if trouble.is_of_one() => {
+                    let of_namespace = matches!(trouble, Trouble::Forbidden(_) | Trouble::Denied(_));
+                    let key = if of_namespace { &namespace } else { &uid };
+                    let (wait, is_news) = self.waits.after(key, &trouble, rand::random());
+                    if is_news {
                         tracing::warn!(
+                            namespace,
                             "the API server shows no events of debuglet's: {trouble} (rights: create events, patch events)"
                         );
                     }
-                    return Some(self.patience.after(&trouble, rand::random()));
+                    self.patience.reset();
+                    again = sooner(again, wait);
+                    tokio::time::sleep(PACE).await;
+                    continue;
+                }
+                Err(trouble) => {
+                    // The next time others come first: what cannot be read may be this answer alone.
+                    let wait = self.patience.after(&trouble, rand::random());
+                    self.waits.after(&uid, &trouble, rand::random());
+                    return Some(wait);
                 }
             }
             self.patience.reset();
+            self.waits.forget(&uid);
+            self.waits.forget(&namespace);
             self.waiting.remove(&uid);
             let at = Instant::now();
             self.told.insert(uid, Told { count, at });
@@ -133,6 +157,12 @@ impl Report {
             .filter_map(|event| event.metadata.uid.as_deref())
             .collect();
         self.told.retain(|uid, _| kept.contains(uid.as_str()));
+        let namespaces: HashSet<&str> = events
+            .iter()
+            .filter_map(|event| event.metadata.namespace.as_deref())
+            .collect();
+        self.waits
+            .keep(|key| kept.contains(key) || namespaces.contains(key));
         let before = self.waiting.len();
         self.waiting.retain(|uid| kept.contains(uid.as_str()));
         self.lost += before - self.waiting.len();

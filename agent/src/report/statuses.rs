@@ -11,7 +11,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::trouble::{Patience, Trouble, answer, answers_again, client};
+use super::trouble::{Patience, Trouble, Waits, answer, answers_again, client, sooner};
 use crate::kubernetes::api_server::ApiServer;
 use crate::kubernetes::kubelet::Kubelet;
 use crate::pod::ephemeral_statuses::with_ours;
@@ -36,8 +36,17 @@ pub(crate) async fn run(
         kubelet,
         told: HashMap::new(),
         patience: Patience::default(),
+        waits: Waits::default(),
     };
     shutdown.run_until_cancelled(report.run()).await;
+}
+
+/// What became of telling.
+enum Told {
+    /// It stands there now.
+    Done,
+    /// Nothing was written: the kubelet is not down any more.
+    KubeletIsThere,
 }
 
 /// What was reported, beside what is to be.
@@ -48,6 +57,8 @@ struct Report {
     /// What the API server was told last, by the pod's UID; never of more pods than have debug containers.
     told: HashMap<String, Vec<ContainerStatus>>,
     patience: Patience,
+    /// The pods that wait alone, by their UID.
+    waits: Waits,
 }
 
 impl Report {
@@ -64,8 +75,8 @@ impl Report {
                 self.told.clear();
             }
             tokio::select! {
-                changed = pods.changed(), if down && wait.is_none() => if changed.is_err() { return },
-                () = answers_again(&mut reach), if wait.is_some() => {}
+                changed = pods.changed(), if down && self.patience.is_calm() => if changed.is_err() { return },
+                () = answers_again(&mut reach), if wait.is_some() => self.waits.end(),
                 changed = life.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
@@ -76,13 +87,21 @@ impl Report {
     async fn pass(&mut self) -> Option<Duration> {
         let pods = self.store.own_statuses();
         self.told.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+        self.waits.keep(|uid| pods.iter().any(|pod| pod.uid == uid));
+        let mut again = None;
         for pod in pods {
             if self.told.get(&pod.uid) == Some(&pod.statuses) {
                 continue;
             }
+            if let Some(remaining) = self.waits.remaining(&pod.uid) {
+                again = sooner(again, remaining);
+                continue;
+            }
             match self.tell(&pod).await {
+                // That it is there wakes us, if only to forget what was told.
+                Ok(Told::KubeletIsThere) => return None,
                 // One that is gone, or that cannot be told, is not tried again before there is something new to tell.
-                Ok(()) | Err(Trouble::Gone) => {}
+                Ok(Told::Done) | Err(Trouble::Gone) => {}
                 Err(trouble @ Trouble::Refused(_)) => {
                     tracing::warn!(
                         pod = pod.name,
@@ -90,18 +109,27 @@ impl Report {
                     );
                 }
                 Err(trouble) => {
-                    self.complain(&pod, &trouble);
-                    return Some(self.patience.after(&trouble, rand::random()));
+                    let (wait, is_news) = self.waits.after(&pod.uid, &trouble, rand::random());
+                    self.complain(&pod, &trouble, is_news);
+                    if !trouble.is_of_one() {
+                        // The next time others come first: what cannot be read may be this pod alone.
+                        return Some(self.patience.after(&trouble, rand::random()));
+                    }
+                    self.patience.reset();
+                    again = sooner(again, wait);
+                    continue;
                 }
             }
             self.patience.reset();
+            self.waits.forget(&pod.uid);
             self.told.insert(pod.uid, pod.statuses);
         }
-        None
+        self.patience.reset();
+        again
     }
 
     /// Writes the list with ours in it, as it is at the version it was read at.
-    async fn tell(&self, pod: &OwnStatuses) -> Result<(), Trouble> {
+    async fn tell(&self, pod: &OwnStatuses) -> Result<Told, Trouble> {
         let client = client(&self.api_server).await?;
         let pods = Api::<Pod>::namespaced(client, &pod.namespace);
         let mut tries = 0;
@@ -115,8 +143,12 @@ impl Report {
                 .and_then(|status| status.ephemeral_container_statuses)
                 .unwrap_or_default();
             let Some(list) = with_ours(&list, &pod.statuses) else {
-                return Ok(());
+                return Ok(Told::Done);
             };
+            // Known as down since a while, it may be back.
+            if tries == 0 && self.kubelet.look().await.1 != Life::Down {
+                return Ok(Told::KubeletIsThere);
+            }
             let patch = json!({
                 "metadata": {"uid": pod.uid, "resourceVersion": known.metadata.resource_version},
                 "status": {"ephemeralContainerStatuses": list},
@@ -129,18 +161,18 @@ impl Report {
             .await
             {
                 Err(Trouble::Conflict) if tries < CONFLICTS => tries += 1,
-                patched => return patched.map(drop),
+                patched => return patched.map(|_| Told::Done),
             }
         }
     }
 
-    fn complain(&mut self, pod: &OwnStatuses, trouble: &Trouble) {
-        if !matches!(trouble, Trouble::Forbidden(_)) {
+    fn complain(&self, pod: &OwnStatuses, trouble: &Trouble, is_news: bool) {
+        if !matches!(trouble, Trouble::Forbidden(_) | Trouble::Denied(_)) {
             tracing::debug!(
                 pod = pod.name,
                 "the state of its debug containers waits: {trouble}"
             );
-        } else if self.patience.is_news(trouble) {
+        } else if is_news {
             let message = format!(
                 "The API server does not show the state of debug containers: {trouble} (rights: get pods, patch pods/status)"
             );

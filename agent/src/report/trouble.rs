@@ -1,15 +1,19 @@
 //! What may go wrong with a request to the API server, as far as it matters what to do next, and how long to wait then.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use kube::Client;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::kubernetes::api_server::{ApiServer, Reach};
 use crate::kubernetes::back_off::BackOff;
+use crate::kubernetes::failure::is_missing_right;
 
-/// How long rights that are missing are waited for: they come when a person gives them.
+/// How long rights that are missing, and other policies, are waited for: they come when a person gives them.
 const FORBIDDEN_WAIT: Duration = Duration::from_secs(300);
+
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
@@ -28,7 +32,13 @@ pub(super) enum Trouble {
     /// A right is missing.
     #[error("the credential may not: {0}")]
     Forbidden(String),
-    /// It does not answer, or not with what was asked for.
+    /// An admission plugin refuses it, as its policy is now.
+    #[error("a policy of the API server refuses it: {0}")]
+    Denied(String),
+    /// It has answered, and could not do this one thing.
+    #[error("the API server cannot do it: {0}")]
+    Failed(String),
+    /// It does not answer, or to nobody as it should.
     #[error("the API server does not answer: {0}")]
     Away(String),
 }
@@ -45,14 +55,23 @@ impl Trouble {
             Trouble::Conflict
         } else if status.is_not_found() || reason.contains("because it is being terminated") {
             Trouble::Gone
-        } else if status.is_forbidden() {
+        } else if status.code == 403 && is_missing_right(&reason) {
             Trouble::Forbidden(reason)
+        } else if status.code == 403 {
+            Trouble::Denied(reason)
         } else if status.code == 400 || status.code == 413 || status.is_invalid() {
             Trouble::Refused(reason)
-        } else {
-            // 401 too: a credential that is renewed by somebody else may be late.
+        } else if matches!(status.code, 401 | 429 | 503) {
+            // Whatever is asked. 401 too: a credential that is renewed by somebody else may be late.
             Trouble::Away(reason)
+        } else {
+            Trouble::Failed(reason)
         }
+    }
+
+    /// Whether it is of what was asked for alone, so that other things can be asked for.
+    pub(super) fn is_of_one(&self) -> bool {
+        !matches!(self, Trouble::Away(_))
     }
 }
 
@@ -67,8 +86,8 @@ pub(super) async fn answer<T>(
     api_server: &ApiServer,
     request: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, Trouble> {
-    let answered = request.await;
-    answered.map_err(|error| Trouble::of(&error, api_server.saw(&error)))
+    let answered = api_server.heard(request.await);
+    answered.map_err(|(error, reason)| Trouble::of(&error, reason))
 }
 
 /// Returns when the API server begins to answer, or answers to somebody else again.
@@ -86,8 +105,59 @@ pub(super) async fn answers_again(reach: &mut watch::Receiver<Reach>) {
 pub(super) struct Patience {
     back_off: BackOff,
     troubled: bool,
-    /// Whether a missing right was told of since there was no trouble.
+    /// Whether a missing right, or a policy, was told of since there was no trouble.
     told: bool,
+}
+
+/// What waits for its own trouble to pass, while everything else is done.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    /// By what their owner calls them, who also forgets those that are no more.
+    of: HashMap<String, (Patience, Instant)>,
+}
+
+impl Waits {
+    /// For how long this one still waits.
+    pub(super) fn remaining(&self, key: &str) -> Option<Duration> {
+        let (_, until) = self.of.get(key)?;
+        let remaining = until.saturating_duration_since(Instant::now());
+        (!remaining.is_zero()).then_some(remaining)
+    }
+
+    /// This one is in trouble: how long it waits, and whether that is news.
+    pub(super) fn after(&mut self, key: &str, trouble: &Trouble, spread: u32) -> (Duration, bool) {
+        let now = Instant::now();
+        let (patience, until) = self
+            .of
+            .entry(key.to_owned())
+            .or_insert_with(|| (Patience::default(), now));
+        let wait = patience.after(trouble, spread);
+        *until = now + wait;
+        (wait, patience.is_news(trouble))
+    }
+
+    /// This one is in no trouble any more.
+    pub(super) fn forget(&mut self, key: &str) {
+        self.of.remove(key);
+    }
+
+    /// Forgets those that are no more.
+    pub(super) fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.of.retain(|key, _| is_there(key));
+    }
+
+    /// Nobody waits any longer, as the API server begins to answer; what was told is not told again.
+    pub(super) fn end(&mut self) {
+        let now = Instant::now();
+        for (_, until) in self.of.values_mut() {
+            *until = now;
+        }
+    }
+}
+
+/// The sooner of two waits, where one may be none.
+pub(super) fn sooner(one: Option<Duration>, other: Duration) -> Option<Duration> {
+    Some(one.map_or(other, |one| one.min(other)))
 }
 
 impl Patience {
@@ -105,14 +175,14 @@ impl Patience {
     pub(super) fn after(&mut self, trouble: &Trouble, spread: u32) -> Duration {
         self.troubled = true;
         match trouble {
-            Trouble::Forbidden(_) => FORBIDDEN_WAIT,
+            Trouble::Forbidden(_) | Trouble::Denied(_) => FORBIDDEN_WAIT,
             _ => self.back_off.next(spread),
         }
     }
 
-    /// Whether this is trouble to tell of: that a right is missing is told once.
+    /// Whether this is trouble to tell of: that a right is missing, or what a policy says, is told once.
     pub(super) fn is_news(&mut self, trouble: &Trouble) -> bool {
-        let forbidden = matches!(trouble, Trouble::Forbidden(_));
+        let forbidden = matches!(trouble, Trouble::Forbidden(_) | Trouble::Denied(_));
         forbidden && !std::mem::replace(&mut self.told, forbidden)
     }
 }
@@ -137,6 +207,37 @@ mod tests {
         assert!(patience.is_calm() && patience.is_news(&forbidden));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_in_trouble_waits_longer_each_time_and_nobody_else_does() {
+        let (mut waits, failed) = (Waits::default(), Trouble::Failed("x".to_owned()));
+        let (wait, news) = waits.after("a", &failed, u32::MAX);
+        assert_eq!((wait, news), (Duration::from_secs(1), false));
+        assert_eq!((waits.remaining("a"), waits.remaining("b")), (Some(wait), None));
+        tokio::time::advance(wait).await;
+        assert_eq!(waits.remaining("a"), None);
+        assert_eq!(waits.after("a", &failed, u32::MAX).0, Duration::from_secs(2));
+        let denied = Trouble::Denied("x".to_owned());
+        assert_eq!(waits.after("b", &denied, 0), (FORBIDDEN_WAIT, true));
+        waits.end();
+        assert_eq!((waits.remaining("a"), waits.remaining("b")), (None, None));
+        assert_eq!(
+            waits.after("b", &denied, 0),
+            (FORBIDDEN_WAIT, false),
+            "told already"
+        );
+        waits.keep(|key| key == "a");
+        assert_eq!(waits.after("b", &denied, 0), (FORBIDDEN_WAIT, true));
+        waits.forget("a");
+        assert_eq!(waits.after("a", &failed, u32::MAX).0, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn only_a_server_that_does_not_answer_stops_everything() {
+        let reason = String::new;
+        assert!(Trouble::Failed(reason()).is_of_one() && Trouble::Forbidden(reason()).is_of_one());
+        assert!(Trouble::Denied(reason()).is_of_one() && !Trouble::Away(reason()).is_of_one());
+    }
+
     #[test]
     fn an_answer_says_whether_to_try_again() {
         let of = |code: u16, reason: &str, message: &str| {
@@ -153,7 +254,11 @@ mod tests {
         assert!(matches!(of(404, "NotFound", ""), Trouble::Gone));
         let ending = "unable to create new content in namespace shop because it is being terminated";
         assert!(matches!(of(403, "Forbidden", ending), Trouble::Gone));
-        assert!(matches!(of(403, "Forbidden", "x"), Trouble::Forbidden(_)));
+        let right = "events is forbidden: User \"x\" cannot create resource \"events\" in API group \"\"";
+        assert!(matches!(of(403, "Forbidden", right), Trouble::Forbidden(_)));
+        let policy = "exceeded quota: objects";
+        assert!(matches!(of(403, "Forbidden", policy), Trouble::Denied(_)));
+        assert!(matches!(of(500, "InternalError", "x"), Trouble::Failed(_)));
         assert!(matches!(of(422, "Invalid", "x"), Trouble::Refused(_)));
         assert!(matches!(of(401, "Unauthorized", "x"), Trouble::Away(_)));
         assert!(matches!(of(429, "TooManyRequests", "x"), Trouble::Away(_)));
