@@ -15,6 +15,8 @@ use tracing_subscriber::registry::LookupSpan;
 pub(crate) const LEVEL_VARIABLE: &str = "DEBUGLET_LOG";
 /// What is logged when the variable says nothing.
 const DEFAULT_LEVEL: &str = "info";
+/// The client library says in warnings what it cannot read, whole: a secret may be in it.
+const QUIET_LIBRARY: &str = "kube_client=error";
 /// Set by systemd to the device and inode of the stream that leads to the journal (systemd.exec(5)).
 const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
 
@@ -44,15 +46,16 @@ pub(crate) fn set_up() {
 
 /// The filter for what [`LEVEL_VARIABLE`] says, and what is wrong with that.
 fn filter(wanted: &str) -> (EnvFilter, Option<String>) {
+    let quiet = |level: &str| format!("{level},{QUIET_LIBRARY}");
     if wanted.is_empty() {
-        return (EnvFilter::new(DEFAULT_LEVEL), None);
+        return (EnvFilter::new(quiet(DEFAULT_LEVEL)), None);
     }
-    match EnvFilter::try_new(wanted) {
+    match EnvFilter::try_new(quiet(wanted)) {
         Ok(filter) => (filter, None),
         Err(error) => {
             let problem =
                 format!("{LEVEL_VARIABLE}={wanted:?} is not understood ({error}); logging {DEFAULT_LEVEL}");
-            (EnvFilter::new(DEFAULT_LEVEL), Some(problem))
+            (EnvFilter::new(quiet(DEFAULT_LEVEL)), Some(problem))
         }
     }
 }
@@ -203,6 +206,27 @@ mod tests {
         assert_eq!(event["message"], "it\nruns");
         assert_eq!(event["pod"], "default/a");
         assert_eq!(event["level"], "INFO");
+    }
+
+    #[test]
+    fn what_the_client_library_cannot_read_is_not_logged_at_any_level() {
+        for level in [
+            "",
+            "debug",
+            "trace",
+            "kube_client=trace",
+            "info,debuglet=debug",
+            "loud,=,",
+        ] {
+            let text = written(Form::Json, level, || {
+                tracing::warn!(target: "kube_client::client", "SECRET");
+                tracing::error!(target: "kube_client::client", "it broke");
+            });
+            assert!(
+                !text.contains("SECRET") && text.contains("it broke"),
+                "{level:?}: {text}"
+            );
+        }
     }
 
     #[test]
