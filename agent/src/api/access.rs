@@ -16,7 +16,7 @@ use super::attributes::{Asked, needed, wanted};
 use super::identity::Identity;
 use super::status::Failure;
 use crate::kubernetes::cluster_users::{ClusterUsers, ReviewError, User, Wanted};
-use crate::pod::source::may_show_secrets;
+use crate::pod::source::is_for_cluster_users;
 
 /// In the extensions of the requests of a connection whose client had no certificate: told when one of its tokens was
 /// somebody's.
@@ -163,16 +163,15 @@ fn named_pod(wanted: &Wanted) -> Option<NamedPod> {
 }
 
 impl NamedPod {
-    /// Whether it can be shown to users of the cluster. Where only the runtime shows what a pod of the API server is, its
-    /// variables and arguments have values that the kubelet took from Secrets.
+    /// Whether it can be shown to users of the cluster, see [`is_for_cluster_users`].
     fn is_known(&self, context: &Context) -> Result<(), Failure> {
         match context.store.pod(&self.namespace, &self.name) {
-            Some(pod) if may_show_secrets(&pod) => Err(Failure::not_found(
+            Some(pod) if !is_for_cluster_users(&pod) => Err(Failure::not_found(
                 "pods",
                 &self.name,
                 format!(
-                    "pods {:?} not found: it runs here, but what the kube-apiserver says of it is not known, and what the \
-                     runtime says may hold secrets",
+                    "pods {:?} not found: one runs here, but the kube-apiserver is not known to have it, so what is allowed \
+                     in the cluster does not count for it",
                     self.name
                 ),
             )),

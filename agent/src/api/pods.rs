@@ -12,7 +12,7 @@ use super::status::Failure;
 use super::table::Column;
 use crate::pod::age;
 use crate::pod::pod_line::{node_name, nominated_node, pod_ip, pod_line, readiness_gates};
-use crate::pod::source::may_show_secrets;
+use crate::pod::source::is_for_cluster_users;
 use crate::store::Store;
 
 impl Resource for Pod {
@@ -91,8 +91,8 @@ impl Resource for Pod {
         ]
     }
 
-    fn may_show_secrets(&self) -> bool {
-        may_show_secrets(self)
+    fn is_for_cluster_users(&self) -> bool {
+        is_for_cluster_users(self)
     }
 
     /// Of two pods of one name, the newest that is not on its way out.

@@ -39,9 +39,9 @@ pub(crate) trait Resource: Served + ListableResource + Serialize {
     /// The cells of its row, one for each column, ages as of `now`.
     fn cells(&self, now: Timestamp) -> Vec<Value>;
 
-    /// Whether it may have values in it that come from Secrets.
-    fn may_show_secrets(&self) -> bool {
-        false
+    /// Whether users of the cluster may see it, as far as their rights go.
+    fn is_for_cluster_users(&self) -> bool {
+        true
     }
 
     /// The object of this name.
@@ -54,8 +54,8 @@ pub(crate) trait Resource: Served + ListableResource + Serialize {
 pub(crate) struct Selection<T> {
     namespace: Option<String>,
     selector: Selector<T>,
-    /// Whether what may show secrets is left out.
-    without_secrets: bool,
+    /// Whether what is not for users of the cluster is left out.
+    of_cluster: bool,
 }
 
 impl<T: Resource> Selection<T> {
@@ -65,14 +65,14 @@ impl<T: Resource> Selection<T> {
         Ok(Selection {
             namespace,
             selector,
-            without_secrets: false,
+            of_cluster: false,
         })
     }
 
-    /// The same for a user of the cluster, to whom nothing that may show secrets is shown.
+    /// The same for a user of the cluster, to whom only what is for such users is shown.
     pub(crate) fn for_whom(self, identity: &Identity) -> Selection<T> {
         Selection {
-            without_secrets: identity.of_cluster.is_some(),
+            of_cluster: identity.of_cluster.is_some(),
             ..self
         }
     }
@@ -81,13 +81,13 @@ impl<T: Resource> Selection<T> {
     pub(crate) fn selects(&self, object: &T) -> bool {
         let metadata = object.metadata();
         let namespace = self.namespace.is_none() || self.namespace == metadata.namespace;
-        let shown = !(self.without_secrets && object.may_show_secrets());
+        let shown = !self.of_cluster || object.is_for_cluster_users();
         namespace && shown && self.selector.selects(object, metadata.labels.as_ref())
     }
 
     /// Whether there is a selector at all.
     pub(crate) fn has_selector(&self) -> bool {
-        !self.selector.is_empty() || self.without_secrets
+        !self.selector.is_empty() || self.of_cluster
     }
 }
 
@@ -170,19 +170,21 @@ mod tests {
 
     use super::*;
     use crate::kubernetes::cluster_users::User;
-    use crate::pod::source::annotate_as_of_runtime;
+    use crate::pod::source::Source;
 
     #[test]
-    fn what_may_show_secrets_is_nothing_for_a_user_of_the_cluster() {
-        let plain = Pod::default();
-        let mut marked = Pod::default();
-        annotate_as_of_runtime(&mut marked.metadata);
+    fn what_the_cluster_does_not_have_is_nothing_for_its_users() {
+        let [created, manifest] = [Source::Api, Source::Manifest("a.yaml".into())].map(|source| {
+            let mut pod = Pod::default();
+            source.annotate(&mut pod.metadata);
+            pod
+        });
         let user = Identity::of_user(Arc::new(User::default()));
         for (identity, expected) in [(Identity::root(), [true, true]), (user, [true, false])] {
             let selection = Selection::<Pod>::parse(None, &ListOptions::default())
                 .unwrap_or_else(|failure| panic!("{failure:?}"))
                 .for_whom(&identity);
-            assert_eq!([&plain, &marked].map(|pod| selection.selects(pod)), expected);
+            assert_eq!([&created, &manifest].map(|pod| selection.selects(pod)), expected);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -14,6 +15,18 @@ pub(crate) struct PodKey {
     pub(crate) name: String,
     /// `metadata.uid`.
     pub(crate) uid: String,
+}
+
+impl PodKey {
+    /// What is not in the metadata is empty.
+    pub(crate) fn of(pod: &Pod) -> PodKey {
+        let metadata = &pod.metadata;
+        PodKey {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        }
+    }
 }
 
 impl fmt::Display for PodKey {

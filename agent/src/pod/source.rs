@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 
 use super::copied_mounts;
 use super::discovered::Owner;
-use super::discovered::enriched::SPEC_FROM_ANNOTATION;
+use super::discovered::enriched::{OF_API_SERVER, SPEC_FROM_ANNOTATION};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 /// Says on a served pod where it came from.
 pub(crate) const SOURCE_ANNOTATION: &str = "debuglet.io/source";
+/// The value of [`SOURCE_ANNOTATION`] of a pod that was created over the API here.
+const OF_API: &str = "api";
+/// The same of a pod of the manifests folder.
+const OF_MANIFEST: &str = "manifest";
 /// Says on a served pod of the manifests folder which file it stands in.
 pub(crate) const MANIFEST_ANNOTATION: &str = "debuglet.io/manifest";
 
@@ -46,11 +50,11 @@ impl Source {
         let mut annotate = |key: &str, value: String| annotations.insert(key.to_owned(), value);
         match self {
             Source::Manifest(path) => {
-                annotate(SOURCE_ANNOTATION, "manifest".to_owned());
+                annotate(SOURCE_ANNOTATION, OF_MANIFEST.to_owned());
                 annotate(MANIFEST_ANNOTATION, path.display().to_string());
             }
             Source::Api => {
-                annotate(SOURCE_ANNOTATION, "api".to_owned());
+                annotate(SOURCE_ANNOTATION, OF_API.to_owned());
             }
             Source::Discovered(owner) => {
                 annotate(SOURCE_ANNOTATION, owner.as_str().to_owned());
@@ -66,10 +70,21 @@ pub(crate) fn annotate_as_of_runtime(metadata: &mut ObjectMeta) {
     annotations.insert(SPEC_ANNOTATION.to_owned(), OF_RUNTIME.to_owned());
 }
 
-/// Whether a served pod may have values in it that come from Secrets, for all that is known.
-pub(crate) fn may_show_secrets(served: &Pod) -> bool {
+/// Whether users of the cluster may see a served pod, as far as their rights go: one that the API server knows, so that
+/// their rights are rights to it, or one that was created over the API here. Any other is only of a namespace that is
+/// named like one of theirs, and one of an API server that only the runtime tells of may show values from Secrets.
+pub(crate) fn is_for_cluster_users(served: &Pod) -> bool {
     let annotations = served.metadata.annotations.as_ref();
-    annotations.is_some_and(|annotations| annotations.contains_key(SPEC_ANNOTATION))
+    let value = |key: &str| {
+        annotations
+            .and_then(|annotations| annotations.get(key))
+            .map(String::as_str)
+    };
+    match value(SOURCE_ANNOTATION) {
+        Some(OF_API) => true,
+        Some(OF_MANIFEST) | None => false,
+        Some(_) => value(SPEC_FROM_ANNOTATION).is_some_and(|from| from.starts_with(OF_API_SERVER)),
+    }
 }
 
 /// Takes out of `metadata` the annotations that are written when a pod is served: they are not the client's to say.
@@ -81,4 +96,43 @@ pub(crate) fn strip(metadata: &mut ObjectMeta) {
         annotations.remove(copied_mounts::ANNOTATION);
     }
     metadata.annotations.take_if(|annotations| annotations.is_empty());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_of_the_cluster_see_what_the_api_server_knows_and_what_was_created_over_the_api() {
+        let manifest = Source::Manifest("/etc/debuglet/manifests/a.yaml".into());
+        for (source, spec_from, expected) in [
+            (Source::Api, None, true),
+            (manifest.clone(), None, false),
+            // A manifest may say of itself what it likes.
+            (manifest, Some("API server"), false),
+            (Source::Discovered(Owner::Kubelet), Some("API server"), true),
+            (
+                Source::Discovered(Owner::Kubelet),
+                Some("API server as of 2026-11-22T00:11:12Z"),
+                true,
+            ),
+            (Source::Discovered(Owner::Kubelet), Some("runtime"), false),
+            (Source::Discovered(Owner::StaticPod), Some("API server"), true),
+            (
+                Source::Discovered(Owner::StaticPod),
+                Some("manifest /etc/kubernetes/manifests/a.yaml"),
+                false,
+            ),
+            (Source::Discovered(Owner::Cri), Some("runtime"), false),
+        ] {
+            let mut pod = Pod::default();
+            source.annotate(&mut pod.metadata);
+            if let Some(from) = spec_from {
+                let annotations = pod.metadata.annotations.get_or_insert_default();
+                annotations.insert(SPEC_FROM_ANNOTATION.to_owned(), from.to_owned());
+            }
+            assert_eq!(is_for_cluster_users(&pod), expected, "{source:?} {spec_from:?}");
+        }
+        assert!(!is_for_cluster_users(&Pod::default()));
+    }
 }

@@ -162,7 +162,7 @@ fn listed_sandbox(sandbox: &PodSandbox) -> ObservedSandbox {
     ObservedSandbox {
         id: sandbox.id.clone(),
         attempt: sandbox.metadata.as_ref().map_or(0, |metadata| metadata.attempt),
-        ours: is_ours(&sandbox.labels),
+        ours: is_our_sandbox(&sandbox.labels, &sandbox.annotations),
         ready: sandbox.state() == PodSandboxState::SandboxReady,
         created_at: sandbox.created_at,
         ips: Vec::new(),
@@ -170,6 +170,16 @@ fn listed_sandbox(sandbox: &PodSandbox) -> ObservedSandbox {
     }
 }
 
+/// Whether debuglet made a sandbox of these labels and annotations. A kubelet copies the pod's labels to it, and anyone
+/// may write them; its own annotation is on all of its sandboxes, and on none of ours.
+pub(crate) fn is_our_sandbox(
+    of_object: &HashMap<String, String>,
+    annotations: &HashMap<String, String>,
+) -> bool {
+    is_ours(of_object) && !annotations.contains_key(labels::CONFIG_SOURCE)
+}
+
+/// Whether debuglet made a container of these labels: nobody copies a pod's labels to its containers.
 pub(crate) fn is_ours(of_object: &HashMap<String, String>) -> bool {
     of_object
         .get(labels::ORIGIN)
@@ -183,7 +193,7 @@ pub(super) fn observed_sandbox(status: PodSandboxStatus) -> ObservedSandbox {
     ObservedSandbox {
         id: status.id,
         attempt: status.metadata.unwrap_or_default().attempt,
-        ours: is_ours(&status.labels),
+        ours: is_our_sandbox(&status.labels, &status.annotations),
         ready,
         created_at: status.created_at,
         ips: addresses.filter(|ip| !ip.is_empty()).collect(),
@@ -215,5 +225,50 @@ pub(super) fn observed_container(status: ContainerStatus, sandbox_id: &str) -> O
         image: status.image.unwrap_or_default().image,
         image_id: status.image_ref,
         log_path: status.log_path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kubelets_sandbox_is_not_ours_whatever_labels_its_pod_has() {
+        let of = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let ours = [("io.debuglet.origin", "debuglet")];
+        for (labels, annotations, expected) in [
+            (&ours[..], &[][..], true),
+            (&ours[..], &[("note", "x")][..], true),
+            (&ours[..], &[("kubernetes.io/config.source", "api")][..], false),
+            (&ours[..], &[("kubernetes.io/config.source", "file")][..], false),
+            (&[("io.debuglet.origin", "other")][..], &[][..], false),
+            (&[][..], &[][..], false),
+        ] {
+            let (labels, annotations) = (of(labels), of(annotations));
+            assert_eq!(
+                is_our_sandbox(&labels, &annotations),
+                expected,
+                "{labels:?} {annotations:?}"
+            );
+            let listed = PodSandbox {
+                labels: labels.clone(),
+                annotations: annotations.clone(),
+                ..PodSandbox::default()
+            };
+            let status = PodSandboxStatus {
+                labels,
+                annotations,
+                ..PodSandboxStatus::default()
+            };
+            assert_eq!(
+                (listed_sandbox(&listed).ours, observed_sandbox(status).ours),
+                (expected, expected)
+            );
+        }
     }
 }

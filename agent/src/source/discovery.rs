@@ -15,7 +15,7 @@ use crate::runtime::client::Runtime;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::foreign::uid_of_sandbox;
 use crate::runtime::news::{Awaited, News};
-use crate::runtime::observe::is_ours;
+use crate::runtime::observe::{is_our_sandbox, is_ours};
 use crate::store::Store;
 use crate::store::discovered::Discovered;
 
@@ -119,7 +119,7 @@ impl Discovery {
         let containers = self.runtime.list_all_containers().await?;
         self.settle(&sandboxes, &containers);
 
-        let foreign = |sandbox: &&PodSandbox| !is_ours(&sandbox.labels);
+        let foreign = |sandbox: &&PodSandbox| !is_our_sandbox(&sandbox.labels, &sandbox.annotations);
         let listed = sandboxes.iter().filter(foreign).map(uid_of_sandbox).collect();
         // Of several ready ones the highest attempt counts.
         let mut newest: BTreeMap<String, &PodSandbox> = BTreeMap::new();

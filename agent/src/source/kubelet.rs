@@ -22,7 +22,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Evidence {
     /// Its signs of life.
     signs: KubeletSigns,
-    /// How many ready sandboxes carry the annotation `kubernetes.io/config.source` and are not ours.
+    /// How many ready sandboxes carry the annotation `kubernetes.io/config.source` which ours never do.
     sandboxes: usize,
 }
 
@@ -72,14 +72,13 @@ pub(crate) async fn sandboxes(runtime: &Runtime) -> usize {
         return 0;
     };
     let sandboxes = answer.into_inner().items;
-    let is_a_kubelets = |sandbox: &&PodSandbox| is_a_kubelets(&sandbox.annotations, &sandbox.labels);
+    let is_a_kubelets = |sandbox: &&PodSandbox| is_a_kubelets(&sandbox.annotations);
     sandboxes.iter().filter(is_a_kubelets).count()
 }
 
-/// Whether a sandbox of these annotations and labels was made by a kubelet, and not by us from a pod that carries a
-/// kubelet's annotation.
-fn is_a_kubelets(annotations: &HashMap<String, String>, labels: &HashMap<String, String>) -> bool {
-    annotations.contains_key(labels::CONFIG_SOURCE) && !labels.contains_key(labels::ORIGIN)
+/// Whether a sandbox of these annotations was made by a kubelet: ours never carry its annotation, whatever their pods do.
+fn is_a_kubelets(annotations: &HashMap<String, String>) -> bool {
+    annotations.contains_key(labels::CONFIG_SOURCE)
 }
 
 #[cfg(test)]
@@ -135,17 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn only_sandboxes_with_the_kubelets_annotation_and_not_ours_are_a_kubelets() {
+    fn only_sandboxes_with_the_kubelets_annotation_are_a_kubelets() {
         let of = |keys: &[&str]| {
             keys.iter()
                 .map(|key| ((*key).to_owned(), "a".to_owned()))
                 .collect()
         };
-        assert!(is_a_kubelets(&of(&[labels::CONFIG_SOURCE]), &of(&[])));
-        assert!(!is_a_kubelets(
-            &of(&[labels::CONFIG_SOURCE]),
-            &of(&[labels::ORIGIN])
-        ));
-        assert!(!is_a_kubelets(&of(&[]), &of(&[])));
+        assert!(is_a_kubelets(&of(&[labels::CONFIG_SOURCE])));
+        assert!(!is_a_kubelets(&of(&["note"])));
+        assert!(!is_a_kubelets(&of(&[])));
     }
 }

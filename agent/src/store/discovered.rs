@@ -13,6 +13,7 @@ use crate::pod::deletion::Removal;
 use crate::pod::discovered::enriched::Known;
 use crate::pod::discovered::resolved::without_resolved;
 use crate::pod::discovered::{DiscoveredPod, Owner};
+use crate::pod::identity::PodKey;
 use crate::pod::record::Record;
 use crate::pod::source::Source;
 
@@ -188,7 +189,8 @@ impl Inner {
     /// Shows a pod as it was found; `records` are what is known of its ephemeral containers from before.
     fn show(&mut self, uid: &str, found: DiscoveredPod, records: Vec<Record>) {
         let source = Source::Discovered(found.owner);
-        let kubernetes = self.kubernetes.get(uid).cloned();
+        let key = PodKey::of(&found.pod);
+        let kubernetes = self.said_of(&key, found.owner);
         let known_by = Known {
             as_of: kubernetes.as_ref().and(self.kubernetes_away),
             kubernetes,
@@ -201,6 +203,7 @@ impl Inner {
                 let orphans = self.orphans.remove(uid).unwrap_or_default();
                 let records = if records.is_empty() { orphans } else { records };
                 let mut entry = Entry::new(pod, source, 0, Wanted::Running, records);
+                entry.key = key;
                 entry.known_by = known_by;
                 self.insert(entry);
             }

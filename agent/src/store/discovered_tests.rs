@@ -264,7 +264,10 @@ async fn what_a_kubelet_took_from_secrets_is_marked_while_only_the_runtime_tells
     let container = &mut found.pod.spec.as_mut().unwrap().containers[0];
     container.args = Some(vec!["--password=SECRET".to_owned()]);
     look(&store, vec![found], &["u1"], &["u1"]).await;
-    let marked = |store: &Store| crate::pod::source::may_show_secrets(&shown(store).unwrap());
+    let marked = |store: &Store| {
+        let annotations = shown(store).unwrap().metadata.annotations.clone().unwrap();
+        annotations.contains_key(crate::pod::source::SPEC_ANNOTATION)
+    };
     assert!(marked(&store));
     debug(&store).await;
     let file = std::fs::read_to_string(store.pod_dir("u1").join("pod.json")).unwrap();

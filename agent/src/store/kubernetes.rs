@@ -1,7 +1,6 @@
 //! What the API server says of the pods of this node. It makes no pod here: a pod is there because the runtime shows it.
 //! It says what the runtime does not tell, and which ephemeral containers the cluster asks for.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
@@ -9,9 +8,12 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::changes::ChangeKind;
 use super::{Entry, Inner, Store};
-use crate::pod::discovered::enriched::uid_in_runtime;
+use crate::pod::discovered::Owner;
+use crate::pod::discovered::enriched::is_said_of;
 use crate::pod::discovered::union::is_older;
+use crate::pod::identity::PodKey;
 use crate::pod::launch::Launch;
+use crate::pod::source::Source;
 
 /// News from the API server's watch.
 #[derive(Debug)]
@@ -36,10 +38,7 @@ impl Store {
         }
         let before = inner.history.version();
         inner.kubernetes_away = (!followed).then(Timestamp::now);
-        let uids: Vec<String> = inner.kubernetes.keys().cloned().collect();
-        for uid in uids {
-            inner.compose(&uid);
-        }
+        inner.compose_all();
         let version = inner.history.version();
         drop(inner);
         if version != before {
@@ -53,42 +52,36 @@ impl Store {
         let before = inner.history.version();
         match change {
             KubernetesChange::All(pods) => {
-                let known = pods
-                    .into_iter()
-                    .map(|pod| (uid_in_runtime(&pod).to_owned(), Arc::new(pod)));
-                let known: BTreeMap<String, Arc<Pod>> = known.collect();
-                let gone = std::mem::replace(&mut inner.kubernetes, known);
-                let uids: Vec<String> = gone.keys().chain(inner.kubernetes.keys()).cloned().collect();
-                for uid in uids {
-                    inner.compose(&uid);
-                }
+                let known = pods.into_iter().map(|pod| (name_of(&pod), Arc::new(pod)));
+                inner.kubernetes = known.collect();
+                inner.compose_all();
             }
             KubernetesChange::Applied(pod) => {
-                let uid = uid_in_runtime(&pod).to_owned();
+                let name = name_of(&pod);
                 // What a write of ours has brought already is not taken back by the watch, which comes after.
                 let older = |known: &Arc<Pod>| is_older(&pod, known);
-                if !inner.kubernetes.get(&uid).is_some_and(older) {
-                    inner.kubernetes.insert(uid.clone(), Arc::new(*pod));
-                    inner.compose(&uid);
+                if !inner.kubernetes.get(&name).is_some_and(older) {
+                    inner.kubernetes.insert(name.clone(), Arc::new(*pod));
+                    inner.compose_named(&name);
                 }
             }
             KubernetesChange::Written(pod) => {
-                let uid = uid_in_runtime(&pod).to_owned();
+                let name = name_of(&pod);
                 // Whether there is such a pod is for the watch to say.
                 let overtaken =
                     |known: &Arc<Pod>| known.metadata.uid != pod.metadata.uid || is_older(&pod, known);
-                if !inner.kubernetes.get(&uid).is_none_or(overtaken) {
-                    inner.kubernetes.insert(uid.clone(), Arc::new(*pod));
-                    inner.compose(&uid);
+                if !inner.kubernetes.get(&name).is_none_or(overtaken) {
+                    inner.kubernetes.insert(name.clone(), Arc::new(*pod));
+                    inner.compose_named(&name);
                 }
             }
             KubernetesChange::Gone(pod) => {
-                let uid = uid_in_runtime(&pod).to_owned();
-                // A mirror pod that was made anew has another UID of its own; the end of the one before says nothing.
+                let name = name_of(&pod);
+                // One that was made anew has another UID of its own; the end of the one before says nothing.
                 let same = |known: &Arc<Pod>| known.metadata.uid == pod.metadata.uid;
-                if inner.kubernetes.get(&uid).is_some_and(same) {
-                    inner.kubernetes.remove(&uid);
-                    inner.compose(&uid);
+                if inner.kubernetes.get(&name).is_some_and(same) {
+                    inner.kubernetes.remove(&name);
+                    inner.compose_named(&name);
                 }
             }
         }
@@ -100,12 +93,44 @@ impl Store {
     }
 }
 
+/// Namespace and name: the API server has one pod of them at a time.
+fn name_of(pod: &Pod) -> (String, String) {
+    let metadata = &pod.metadata;
+    (
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    )
+}
+
 impl Inner {
+    /// What the API server says of a pod that was found here.
+    pub(super) fn said_of(&self, key: &PodKey, owner: Owner) -> Option<Arc<Pod>> {
+        let name = (key.namespace.clone(), key.name.clone());
+        let known = self.kubernetes.get(&name);
+        known.filter(|known| is_said_of(known, key, owner)).cloned()
+    }
+
+    fn compose_all(&mut self) {
+        let uids: Vec<String> = self.pods.keys().cloned().collect();
+        uids.iter().for_each(|uid| self.compose(uid));
+    }
+
+    fn compose_named(&mut self, (namespace, name): &(String, String)) {
+        let named = |key: &&PodKey| key.namespace == *namespace && key.name == *name;
+        let keys = self.pods.values().map(|entry| &entry.key);
+        let uids: Vec<String> = keys.filter(named).map(|key| key.uid.clone()).collect();
+        uids.iter().for_each(|uid| self.compose(uid));
+    }
+
     /// Makes a discovered pod what all say of it together.
     fn compose(&mut self, uid: &str) {
-        let kubernetes = self.kubernetes.get(uid).cloned();
+        let Some(entry) = self.pods.get(uid) else { return };
+        let Source::Discovered(owner) = entry.source else {
+            return;
+        };
+        let kubernetes = self.said_of(&entry.key, owner);
         let as_of = kubernetes.as_ref().and(self.kubernetes_away);
-        let Some(entry) = self.pods.get_mut(uid).filter(|entry| entry.is_foreign()) else {
+        let Some(entry) = self.pods.get_mut(uid) else {
             return;
         };
         if entry.known_by.kubernetes == kubernetes && entry.known_by.as_of == as_of {

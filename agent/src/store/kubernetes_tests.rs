@@ -132,3 +132,33 @@ async fn a_kubelets_ephemeral_container_is_not_stopped() {
     let stopped = store.stop("shop", "cart", "theirs").await;
     assert!(matches!(stopped, Err(StopError::NotOurs)), "{stopped:?}");
 }
+
+#[tokio::test]
+async fn a_pod_that_passes_for_another_in_the_api_server_changes_nothing_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    find(&store, "u1").await;
+    store.apply_kubernetes(KubernetesChange::All(vec![known("u1", "a")]));
+    let before = shown(&store);
+    let mut liar = known("u9", "liar");
+    liar.metadata.namespace = Some("elsewhere".to_owned());
+    let mirrored = ("kubernetes.io/config.mirror".to_owned(), "u1".to_owned());
+    liar.metadata.annotations = Some([mirrored].into());
+    for change in [
+        KubernetesChange::Applied(Box::new(liar.clone())),
+        KubernetesChange::All(vec![known("u1", "a"), liar.clone()]),
+        KubernetesChange::All(vec![liar.clone(), known("u1", "a")]),
+        KubernetesChange::Gone(Box::new(liar.clone())),
+    ] {
+        let text = format!("{change:?}");
+        store.apply_kubernetes(change);
+        assert_eq!(shown(&store), before, "{text}");
+        assert!(store.pod("elsewhere", "cart").is_none());
+    }
+    // Nor where it was there first.
+    store.apply_kubernetes(KubernetesChange::All(vec![liar]));
+    assert_eq!(from(&shown(&store)), "runtime");
+    find(&store, "u1").await;
+    assert_eq!(from(&shown(&store)), "runtime");
+    assert!(store.pod("elsewhere", "cart").is_none());
+}

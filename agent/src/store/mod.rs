@@ -88,8 +88,9 @@ pub(crate) struct Inner {
     orphans: BTreeMap<String, Vec<Record>>,
     /// Whether the pods that somebody else runs are all here.
     discovered: bool,
-    /// The pods of this node as the API server knows them, by the UID that they have in the runtime.
-    kubernetes: BTreeMap<String, Arc<Pod>>,
+    /// The pods of this node as the API server knows them, by namespace and name: no pod there takes another's place,
+    /// whatever it says of itself.
+    kubernetes: BTreeMap<(String, String), Arc<Pod>>,
     /// Since when the API server has not been heard of; none while it is.
     kubernetes_away: Option<Timestamp>,
     history: History,
@@ -143,12 +144,7 @@ struct Entry {
 impl Entry {
     /// A pod of which nothing has been seen yet; its UID is in its metadata.
     fn new(pod: Pod, source: Source, incarnation: u64, wanted: Wanted, records: Vec<Record>) -> Entry {
-        let metadata = &pod.metadata;
-        let key = PodKey {
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            name: metadata.name.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
-        };
+        let key = PodKey::of(&pod);
         let status = match &wanted {
             Wanted::Refused { reason, message } => status::refused(&pod, reason, message, Timestamp::now()),
             _ => PodStatus {

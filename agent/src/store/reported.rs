@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event};
 
 use super::{Entry, Store};
+use crate::pod::discovered::union::{Place, place};
 use crate::pod::take_over;
 
 /// The states of the debug containers that debuglet handles in one pod of the API server.
@@ -22,7 +23,7 @@ pub(crate) struct OwnStatuses {
 
 impl Store {
     /// The states of what debuglet handles of the ephemeral containers that the API server asks for. Not among them is
-    /// what it does not ask for, and what somebody else's container has the name of.
+    /// what it does not ask for, or asks for as something else, and what somebody else's container has the name of.
     pub(crate) fn own_statuses(&self) -> Vec<OwnStatuses> {
         let inner = self.lock();
         inner.pods.values().filter_map(own_statuses).collect()
@@ -45,12 +46,11 @@ fn own_statuses(entry: &Entry) -> Option<OwnStatuses> {
     if !take_over::may_be_debugged(known) {
         return None;
     }
-    let asked_for = known.spec.as_ref()?.ephemeral_containers.as_ref()?;
     let is_ours = |status: &&ContainerStatus| {
         let name = &status.name;
-        entry.records.iter().any(|record| record.spec.name == *name)
-            && asked_for.iter().any(|asked| asked.name == *name)
-            && !entry.foreign.contains(name)
+        let mut records = entry.records.iter();
+        let record = records.find(|record| record.spec.name == *name);
+        record.is_some_and(|record| place(record, known) == Place::Both) && !entry.foreign.contains(name)
     };
     let statuses = entry.status.ephemeral_container_statuses.as_ref()?;
     let statuses: Vec<_> = statuses.iter().filter(is_ours).cloned().collect();

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -11,9 +11,14 @@ use crate::store::DryRun;
 use crate::store::discovered::Discovered;
 use crate::store::disk::Disk;
 use crate::store::kubernetes::KubernetesChange;
+use crate::store::progress::Report;
 
 /// A store with the pod `shop/till` that a kubelet runs.
 async fn store(folder: &Path) -> Arc<Store> {
+    store_with(folder, Owner::Kubelet).await
+}
+
+async fn store_with(folder: &Path, owner: Owner) -> Arc<Store> {
     let store = Store::load("node1", Disk::open(folder).unwrap()).unwrap().0;
     let pod = json!({
         "metadata": {"name": "till", "namespace": "shop", "uid": "u1"},
@@ -21,7 +26,7 @@ async fn store(folder: &Path) -> Arc<Store> {
     });
     let found = DiscoveredPod {
         pod: serde_json::from_value(pod).unwrap(),
-        owner: Owner::Kubelet,
+        owner,
         manifest: None,
         volumes: MountedVolumes::default(),
         etc_hosts: None,
@@ -111,7 +116,7 @@ async fn what_a_list_adds_to_a_pod_of_the_api_server_is_for_that_to_take() {
 #[tokio::test]
 async fn a_static_pod_is_not_added_to_by_way_of_its_mirror() {
     let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path()).await;
+    let store = store_with(folder.path(), Owner::StaticPod).await;
     let mut mirror = known("5", json!([]));
     mirror.metadata.uid = Some("mirror".to_owned());
     let hash = ("kubernetes.io/config.mirror".to_owned(), "u1".to_owned());
@@ -177,4 +182,29 @@ async fn what_the_api_server_took_is_served_at_once_and_older_news_do_not_take_i
     // A list is what there is, also where versions went back.
     store.apply_kubernetes(KubernetesChange::All(vec![*known("3", json!([]))]));
     assert!(served(&store).is_empty());
+}
+
+#[tokio::test]
+async fn a_status_is_told_only_under_the_entry_that_means_the_same_container() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path()).await;
+    let ours = json!([{"name": "ours", "image": "busybox:1"}]);
+    store
+        .accept("shop", "till", wanted(ours.clone()), DryRun::No)
+        .await
+        .unwrap();
+    let status = json!({"ephemeralContainerStatuses": [
+        {"name": "ours", "image": "busybox:1", "imageID": "", "ready": false, "restartCount": 0},
+    ]});
+    let report = Report {
+        status: serde_json::from_value(status).unwrap(),
+        launches: BTreeMap::default(),
+        foreign: BTreeSet::default(),
+    };
+    store.report("u1", report);
+    let other = json!([{"name": "ours", "image": "busybox:2"}]);
+    for (version, theirs, expected) in [("5", json!([]), 0), ("6", other, 0), ("7", ours, 1)] {
+        store.apply_kubernetes(KubernetesChange::Applied(known(version, theirs.clone())));
+        assert_eq!(store.own_statuses().len(), expected, "{theirs}");
+    }
 }

@@ -5,21 +5,32 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
+use super::Owner;
 use super::static_manifest::StaticManifest;
+use crate::pod::identity::PodKey;
 use crate::pod::labels;
 
 /// Says on a served pod that somebody else runs where its spec is known from; its state is always the runtime's.
 pub(crate) const SPEC_FROM_ANNOTATION: &str = "debuglet.io/spec-from";
+/// What its value begins with where the API server knows the pod.
+pub(crate) const OF_API_SERVER: &str = "API server";
 
-/// The UID under which the runtime knows a pod of the API server: a mirror pod stands for the static pod whose hash it
-/// carries (annotation `kubernetes.io/config.mirror`).
-pub(crate) fn uid_in_runtime(pod: &Pod) -> &str {
-    let metadata = &pod.metadata;
-    let mirrored = metadata
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(labels::CONFIG_MIRROR));
-    mirrored.or(metadata.uid.as_ref()).map_or("", String::as_str)
+/// Whether what the API server says under `known` is said of the pod `here` that `owner` runs. Whoever may create pods
+/// may write annotations into them, so the name counts too, and a mirror pod stands only for a static pod: for the one
+/// whose hash it carries (annotation `kubernetes.io/config.mirror`). Of another client's pod the API server knows nothing.
+pub(crate) fn is_said_of(known: &Pod, here: &PodKey, owner: Owner) -> bool {
+    let metadata = &known.metadata;
+    let uid = match owner {
+        Owner::Kubelet => metadata.uid.as_ref(),
+        Owner::StaticPod => metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(labels::CONFIG_MIRROR)),
+        Owner::Cri => None,
+    };
+    uid == Some(&here.uid)
+        && metadata.namespace.as_ref() == Some(&here.namespace)
+        && metadata.name.as_ref() == Some(&here.name)
 }
 
 /// What is known of a discovered pod, and by whom.
@@ -58,10 +69,10 @@ impl Known {
     /// Where the spec is from, in words.
     pub(crate) fn spec_from(&self) -> String {
         match (&self.kubernetes, self.as_of, &self.manifest) {
-            (Some(_), None, _) => "API server".to_owned(),
+            (Some(_), None, _) => OF_API_SERVER.to_owned(),
             (Some(_), Some(time), _) => {
                 let time = Timestamp::from_second(time.as_second()).unwrap_or(time);
-                format!("API server as of {time}")
+                format!("{OF_API_SERVER} as of {time}")
             }
             (None, _, Some(manifest)) => format!("manifest {}", manifest.file.display()),
             (None, _, None) => "runtime".to_owned(),
@@ -100,11 +111,42 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_pod_is_the_static_pod_whose_hash_it_carries() {
-        let own = json!({"metadata": {"uid": "u1"}});
-        assert_eq!(uid_in_runtime(&pod(own)), "u1");
-        let mirror = json!({"metadata": {"uid": "u1", "annotations": {"kubernetes.io/config.mirror": "h1"}}});
-        assert_eq!(uid_in_runtime(&pod(mirror)), "h1");
+    fn what_the_api_server_says_is_of_the_pod_of_that_name_whose_uid_or_hash_it_has() {
+        use Owner::{Cri, Kubelet, StaticPod};
+        let here = |uid: &str| PodKey {
+            namespace: "shop".to_owned(),
+            name: "till".to_owned(),
+            uid: uid.to_owned(),
+        };
+        let own = json!({"metadata": {"namespace": "shop", "name": "till", "uid": "u1"}});
+        let mirror = json!({"metadata": {
+            "namespace": "shop", "name": "till", "uid": "u1", "annotations": {"kubernetes.io/config.mirror": "h1"},
+        }});
+        let changed = |pod: &serde_json::Value, field: &str| {
+            let mut pod = pod.clone();
+            pod["metadata"][field] = json!("other");
+            pod
+        };
+        for (known, uid, owner, expected) in [
+            (own.clone(), "u1", Kubelet, true),
+            (own.clone(), "u2", Kubelet, false),
+            (own.clone(), "u1", StaticPod, false),
+            (own.clone(), "u1", Cri, false),
+            (changed(&own, "namespace"), "u1", Kubelet, false),
+            (changed(&own, "name"), "u1", Kubelet, false),
+            (mirror.clone(), "h1", StaticPod, true),
+            (mirror.clone(), "h1", Kubelet, false),
+            (mirror.clone(), "h1", Cri, false),
+            (mirror.clone(), "u1", Kubelet, true),
+            (changed(&mirror, "namespace"), "h1", StaticPod, false),
+            (changed(&mirror, "name"), "h1", StaticPod, false),
+        ] {
+            assert_eq!(
+                is_said_of(&pod(known.clone()), &here(uid), owner),
+                expected,
+                "{uid} {owner:?} {known}"
+            );
+        }
     }
 
     fn found() -> Arc<Pod> {

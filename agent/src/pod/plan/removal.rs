@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::ephemeral::{self, EphemeralStep};
 use super::{Action, Plan, SANDBOX, Situation};
-use crate::pod::observed::{ContainerState, ObservedContainer};
+use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::pod::record::Phase;
 
 /// The grace of a pod whose manifest does not say (Kubernetes' default), in seconds.
@@ -31,19 +31,17 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     if stopping || ending || plan.held_at_the_end(situation, SANDBOX) {
         return;
     }
-    if let Some(sandbox) = situation
-        .observed
-        .sandboxes
-        .iter()
-        .find(|sandbox| sandbox.ready && sandbox.ours)
-    {
+    // Whoever runs the pod ends its sandboxes.
+    let ours = |sandbox: &&ObservedSandbox| sandbox.ours && !situation.observed.foreign;
+    let mut sandboxes = situation.observed.sandboxes.iter().filter(ours);
+    if let Some(sandbox) = sandboxes.clone().find(|sandbox| sandbox.ready) {
         plan.actions.push(Action::StopSandbox {
             id: sandbox.id.clone(),
         });
         return;
     }
     // Removing a sandbox removes its containers.
-    if let Some(sandbox) = situation.observed.sandboxes.iter().find(|sandbox| sandbox.ours) {
+    if let Some(sandbox) = sandboxes.next() {
         plan.actions.push(Action::RemoveSandbox {
             id: sandbox.id.clone(),
         });

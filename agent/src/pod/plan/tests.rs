@@ -601,6 +601,10 @@ fn of_a_pod_that_somebody_else_runs_only_the_debug_containers_are_planned() {
     assert_eq!(scene.actions().len(), 1);
     scene.records[0].phase = ended();
     assert_eq!(scene.actions(), ["forget"]);
+    // Nor is a sandbox that looks like ours.
+    let scene = scene.sandbox("s1", 0, true);
+    assert!(scene.observed.sandboxes[0].ours);
+    assert_eq!(scene.actions(), ["forget"]);
 }
 
 #[test]
