@@ -1,11 +1,11 @@
 //! What may be done in the place of a kubelet that is down: which of the ephemeral containers that the API server asks
 //! for were surely not launched, and when what was taken over goes back to the kubelet.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, EphemeralContainer, Pod};
 
-use super::labels;
 use super::observed::{ObservedContainer, ObservedPod};
 use super::record::{Origin, Phase, Record};
+use super::{defaults, labels};
 
 /// Why an ephemeral container that the API server asks for is left to the kubelet though that is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,12 +71,44 @@ pub(crate) fn judge(known: &Pod, observed: &ObservedPod, logged: bool, name: &st
     Ok(())
 }
 
-/// Whether a container that was taken over goes back to the kubelet: nothing was made for it yet, and the kubelet either
-/// is not surely down any more, or has made its own.
-pub(crate) fn goes_back(record: &Record, found: Option<&ObservedContainer>, kubelet_down: bool) -> bool {
-    record.origin == Origin::KubeApiserver
-        && record.phase == Phase::Accepted
-        && found.map_or(!kubelet_down, |found| !found.ours)
+/// The entry `name` among the ephemeral containers that the API server asks for in the pod, as it is `known` there.
+pub(crate) fn asked_for<'a>(known: Option<&'a Pod>, name: &str) -> Option<&'a EphemeralContainer> {
+    let asked_for = known?.spec.as_ref()?.ephemeral_containers.as_ref()?;
+    asked_for.iter().find(|container| container.name == name)
+}
+
+/// Whether a container of which nothing was made yet is to be left to the kubelet.
+///
+/// One that was taken over is, when the kubelet is not surely down any more, or when the API server asks for it no more. So
+/// is one that was asked for here, when it turns out that the API server asks for the same: the kubelet starts that too, or
+/// has done so, and what can be taken over of it is judged anew.
+pub(crate) fn is_the_kubelets(record: &Record, known: Option<&Pod>, kubelet_down: bool) -> bool {
+    let asked_for = asked_for(known, &record.spec.name);
+    match record.origin {
+        Origin::KubeApiserver => !kubelet_down || asked_for.is_none() || !known.is_some_and(may_be_debugged),
+        Origin::Api => asked_for.is_some_and(|asked_for| {
+            let mut asked_for = asked_for.clone();
+            defaults::ephemeral_container(&mut asked_for);
+            asked_for == record.spec
+        }),
+        Origin::Manifest => false,
+    }
+}
+
+/// Whether a record is dropped and its container left to the kubelet: nothing of ours was made for it yet, and it is the
+/// kubelet's, or the kubelet has made its own in the meantime.
+pub(crate) fn goes_back(
+    record: &Record,
+    observed: &ObservedPod,
+    known: Option<&Pod>,
+    kubelet_down: bool,
+) -> bool {
+    let of_name = |container: &&ObservedContainer| container.name == record.spec.name;
+    let mut found = observed.containers.iter().filter(of_name).peekable();
+    let is_made = record.origin == Origin::KubeApiserver && found.peek().is_some();
+    record.phase == Phase::Accepted
+        && found.all(|found| !found.ours)
+        && (is_made || is_the_kubelets(record, known, kubelet_down))
 }
 
 #[cfg(test)]
@@ -175,28 +207,60 @@ mod tests {
             })
         };
         use Origin::{Api, KubeApiserver};
+        let accepted = || Phase::Accepted;
+        let (ours, theirs) = (container(true), container(false));
+        let second = ObservedContainer {
+            attempt: 1,
+            ..theirs.clone()
+        };
+        let asks = json!({"spec": {"containers": [], "ephemeralContainers": [{"name": "debugger", "image": "busybox"}]}});
+        let asks_for_another = json!({"spec": {"containers": [], "ephemeralContainers": [{"name": "debugger", "image": "other"}]}});
+        let asks_not = json!({"spec": {"containers": []}});
+        let mut leaves = asks.clone();
+        leaves["metadata"] = json!({"deletionTimestamp": "2026-11-21T03:12:40Z"});
+        let (asks, other, asks_not, leaves) = (pod(asks), pod(asks_for_another), pod(asks_not), pod(leaves));
+        let nothing = Vec::new;
         #[rustfmt::skip]
         let table = [
-            ("the kubelet is down",                  KubeApiserver, Phase::Accepted, None,        true,  false),
-            ("it is back",                           KubeApiserver, Phase::Accepted, None,        false, true),
-            ("it is back, and made its own",         KubeApiserver, Phase::Accepted, Some(false), false, true),
-            ("it made its own and went down again",  KubeApiserver, Phase::Accepted, Some(false), true,  true),
-            ("it is back, and ours is there",        KubeApiserver, Phase::Accepted, Some(true),  false, false),
-            ("it is back, and ours was recorded",    KubeApiserver, made(),          Some(true),  false, false),
-            ("it is back, and ours is gone",         KubeApiserver, made(),          None,        false, false),
-            ("it was asked for here",                Api,           Phase::Accepted, None,        false, false),
+            ("the kubelet is down",                  KubeApiserver, accepted(), nothing(),                   Some(&asks),     true,  false),
+            ("it is back",                           KubeApiserver, accepted(), nothing(),                   Some(&asks),     false, true),
+            ("it is back, and made its own",         KubeApiserver, accepted(), vec![theirs.clone()],        Some(&asks),     false, true),
+            ("it made its own and went down again",  KubeApiserver, accepted(), vec![theirs.clone()],        Some(&asks),     true,  true),
+            ("it is back, and ours is there",        KubeApiserver, accepted(), vec![ours.clone()],          Some(&asks),     false, false),
+            ("beside ours it made a newer one",      KubeApiserver, accepted(), vec![second, ours.clone()],  Some(&asks),     false, false),
+            ("it is back, and ours was recorded",    KubeApiserver, made(),     vec![ours.clone()],          Some(&asks),     false, false),
+            ("it is back, and ours is gone",         KubeApiserver, made(),     nothing(),                   Some(&asks),     false, false),
+            ("it is asked for no more",              KubeApiserver, accepted(), nothing(),                   Some(&asks_not), true,  true),
+            ("the pod is deleted",                   KubeApiserver, accepted(), nothing(),                   Some(&leaves),   true,  true),
+            ("the pod is gone from the API server",  KubeApiserver, accepted(), nothing(),                   None,            true,  true),
+            ("the pod is deleted, and ours is there", KubeApiserver, accepted(), vec![ours.clone()],         Some(&leaves),   true,  false),
+            ("it was asked for here",                Api,           accepted(), nothing(),                   None,            false, false),
+            ("it was asked for here alone",          Api,           accepted(), nothing(),                   Some(&asks_not), false, false),
+            ("the API server asks for it too",       Api,           accepted(), nothing(),                   Some(&asks),     false, true),
+            ("it does so while the kubelet is down", Api,           accepted(), nothing(),                   Some(&asks),     true,  true),
+            ("it does so, and theirs is there",      Api,           accepted(), vec![theirs.clone()],        Some(&asks),     false, true),
+            ("it does so, and ours is there",        Api,           accepted(), vec![ours.clone()],          Some(&asks),     false, false),
+            ("it does so, and ours was recorded",    Api,           made(),     nothing(),                   Some(&asks),     false, false),
+            ("it asks for another of the name",      Api,           accepted(), nothing(),                   Some(&other),    false, false),
+            ("theirs is there, of another one",      Api,           accepted(), vec![theirs],                Some(&asks_not), false, false),
+            ("a manifest asks for it",               Origin::Manifest, accepted(), nothing(),                Some(&asks),     false, false),
         ];
-        for (case, origin, phase, found, kubelet_down, expected) in table {
-            let spec = serde_json::from_value(json!({"name": "debugger"})).expect("a container");
+        for (case, origin, phase, containers, known, kubelet_down, expected) in table {
+            let spec = json!({"name": "debugger", "image": "busybox"});
+            let mut spec = serde_json::from_value(spec).expect("a container");
+            defaults::ephemeral_container(&mut spec);
             let record = Record {
                 spec,
                 origin,
                 copy_mounts: None,
                 phase,
             };
-            let found = found.map(container);
+            let observed = ObservedPod {
+                containers,
+                ..ObservedPod::default()
+            };
             assert_eq!(
-                goes_back(&record, found.as_ref(), kubelet_down),
+                goes_back(&record, &observed, known, kubelet_down),
                 expected,
                 "{case}"
             );

@@ -107,8 +107,27 @@ impl Store {
         Ok(())
     }
 
-    /// Leaves an ephemeral container that was taken over to the kubelet again, if nothing was made for it yet; answers
-    /// whether it was.
+    /// Whether the API server asks for this ephemeral container, as it was last heard.
+    pub(crate) fn is_asked_for(&self, uid: &str, container: &str) -> bool {
+        let inner = self.lock();
+        let known = inner
+            .pods
+            .get(uid)
+            .and_then(|entry| entry.known_by.kubernetes.as_deref());
+        take_over::asked_for(known, container).is_some()
+    }
+
+    /// Whether this ephemeral container is, as of now, to be launched here: it was not stopped, and is not the kubelet's.
+    pub(crate) fn is_to_launch(&self, uid: &str, container: &str, kubelet_down: bool) -> bool {
+        let inner = self.lock();
+        inner.pods.get(uid).is_some_and(|entry| {
+            let known = entry.known_by.kubernetes.as_deref();
+            let accepted = entry.accepted(container);
+            accepted.is_some_and(|record| !take_over::is_the_kubelets(record, known, kubelet_down))
+        })
+    }
+
+    /// Leaves an ephemeral container that is the kubelet's to it, if nothing was made for it yet; answers whether it was.
     pub(crate) async fn hand_back(self: &Arc<Self>, uid: &str, container: &str) -> bool {
         let store = Arc::clone(self);
         let (uid, container) = (uid.to_owned(), container.to_owned());
@@ -122,15 +141,14 @@ impl Store {
             return false;
         };
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let goes_back = |record: &Record| {
-            record.spec.name == container
-                && record.origin == Origin::KubeApiserver
-                && record.phase == Phase::Accepted
-        };
         let there = {
             let inner = self.lock();
-            let entry = inner.held(uid, &writing);
-            entry.is_some_and(|entry| entry.records.iter().any(goes_back))
+            let goes_back = |entry: &Entry| {
+                let known = entry.known_by.kubernetes.as_deref();
+                let accepted = entry.accepted(container);
+                accepted.is_some_and(|record| take_over::is_the_kubelets(record, known, false))
+            };
+            inner.held(uid, &writing).is_some_and(goes_back)
         };
         if !there {
             return false;
@@ -141,6 +159,14 @@ impl Store {
         let version = self.lock().take_out(uid, container);
         self.announce(version);
         true
+    }
+}
+
+impl Entry {
+    /// The record of this ephemeral container, if nothing was recorded as made for it and it was not stopped.
+    fn accepted(&self, container: &str) -> Option<&Record> {
+        let mut records = self.records.iter();
+        records.find(|record| record.spec.name == container && record.phase == Phase::Accepted)
     }
 }
 

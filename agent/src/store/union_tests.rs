@@ -208,3 +208,50 @@ async fn a_status_is_told_only_under_the_entry_that_means_the_same_container() {
         assert_eq!(store.own_statuses().len(), expected, "{theirs}");
     }
 }
+
+#[tokio::test]
+async fn a_local_entry_that_the_api_server_asks_for_as_well_is_not_launched_here_and_goes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path()).await;
+    let list = wanted(json!([{"name": "dbg", "image": "busybox:1"}]));
+    store.accept("shop", "till", list, DryRun::No).await.unwrap();
+    assert!(store.is_to_launch("u1", "dbg", false));
+    assert!(!store.hand_back("u1", "dbg").await, "nobody else knows of it");
+
+    let other = known("2", json!([{"name": "dbg", "image": "busybox:2"}]));
+    store.apply_kubernetes(KubernetesChange::All(vec![*other]));
+    assert!(!store.hand_back("u1", "dbg").await, "that is another one");
+
+    let same = known("3", json!([{"name": "dbg", "image": "busybox:1"}]));
+    store.apply_kubernetes(KubernetesChange::Applied(same));
+    assert!(!store.is_to_launch("u1", "dbg", true));
+    assert!(store.hand_back("u1", "dbg").await);
+    assert_eq!(served(&store), ["dbg"]);
+    assert!(store.view("u1").unwrap().records.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_taken_over_is_launched_only_as_long_as_the_api_server_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path()).await;
+    let asks = || known("2", json!([{"name": "dbg", "image": "busybox:1"}]));
+    store.apply_kubernetes(KubernetesChange::All(vec![*asks()]));
+    store.take_over("u1", "dbg").await.unwrap();
+    assert!(store.is_to_launch("u1", "dbg", true));
+    assert!(!store.is_to_launch("u1", "dbg", false), "the kubelet is back");
+
+    let mut leaves = serde_json::to_value(asks()).unwrap();
+    leaves["metadata"]["resourceVersion"] = json!("3");
+    leaves["metadata"]["deletionTimestamp"] = json!("2026-11-21T03:12:40Z");
+    let leaves = serde_json::from_value(leaves).unwrap();
+    store.apply_kubernetes(KubernetesChange::Applied(Box::new(leaves)));
+    assert!(!store.is_to_launch("u1", "dbg", true), "the pod is to go");
+
+    store.apply_kubernetes(KubernetesChange::Gone(asks()));
+    assert!(
+        !store.is_to_launch("u1", "dbg", true),
+        "the pod was removed by force"
+    );
+    assert!(store.hand_back("u1", "dbg").await);
+    assert!(store.view("u1").unwrap().records.is_empty());
+}

@@ -25,6 +25,7 @@ use crate::pod::termination_message as message;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::log_links::LogLinks;
 use crate::runtime::logs;
+use crate::store::events::Severity;
 use crate::store::progress::AdvanceError;
 
 /// How long the end of a target is waited for that may have taken its debug container along.
@@ -155,7 +156,16 @@ pub(crate) async fn ephemeral(
             }
             end(context, &uid, name, terminated).await
         }
-        EphemeralStep::EndAs(terminated) => end(context, &uid, name, terminated).await,
+        EphemeralStep::EndAs(terminated) => {
+            let nothing_was_made = found.is_none() && record.created().is_none();
+            let ended = end(context, &uid, name, terminated).await;
+            if nothing_was_made && matches!(ended, Outcome::Done) && context.store.is_asked_for(&uid, name) {
+                let message = "It has ended before anything was made for it, and the API server still asks for it: \
+                               a kubelet that comes back would start it";
+                context.tell(pod, Some(name), Severity::Warning, "LeftToKubelet", message);
+            }
+            ended
+        }
     }
 }
 

@@ -296,8 +296,12 @@ impl Launch {
             sandbox_config: Some(sandbox_config),
         };
         // The last moment at which it can still be the kubelet's: from here on nothing takes it back.
-        if self.ephemeral == Some(Origin::KubeApiserver) && !context.kubelet_still_down().await {
-            return Err(Outcome::Done);
+        if let Some(origin) = self.ephemeral {
+            let kubelet_down = origin == Origin::KubeApiserver && context.kubelet_still_down().await;
+            let name = &self.container.name;
+            if self.cancel.is_cancelled() || !context.store.is_to_launch(self.uid(), name, kubelet_down) {
+                return Err(Outcome::Done);
+            }
         }
         match context.runtime.runtime().create_container(request).await {
             Ok(answer) => {

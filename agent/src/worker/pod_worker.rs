@@ -25,6 +25,7 @@ use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, Obser
 use crate::pod::plan::ephemeral::EphemeralStep;
 use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation};
 use crate::pod::record::{Phase, Record};
+use crate::pod::take_over::is_the_kubelets;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::instance::instance;
 use crate::store::events::Severity;
@@ -145,10 +146,15 @@ impl PodWorker {
             self.shown = Some(Arc::clone(&view.pod));
         }
         self.waits.follow(view.removal, plan::grace(&view.pod));
+        let kubelet_down = self.context.kubelet_down();
         for record in &view.records {
-            if let (Phase::Stopping { .. }, Some(launch)) =
-                (&record.phase, self.launches.get(&record.spec.name))
-            {
+            let ends = match record.phase {
+                Phase::Stopping { .. } => true,
+                // It goes back at once: a kubelet that is down again later is asked everything anew.
+                Phase::Accepted => is_the_kubelets(record, view.kubernetes.as_deref(), kubelet_down),
+                Phase::Created(_) | Phase::Ended { .. } => false,
+            };
+            if let Some(launch) = self.launches.get(&record.spec.name).filter(|_| ends) {
                 launch.cancel();
             }
         }
@@ -188,7 +194,8 @@ impl PodWorker {
                 .removal
                 .map(|removal| removal.remaining_seconds(Timestamp::now())),
             forbidden: forbidden.as_deref(),
-            kubelet_down: self.context.kubelet_down(),
+            kubernetes: view.kubernetes.as_deref(),
+            kubelet_down,
             runtime_instance: &runtime_instance,
             crashes: &self.crashes,
             held: &self.held,
@@ -386,11 +393,17 @@ impl PodWorker {
                 });
             }
             Action::HandBack { name } => {
+                let mut records = view.records.iter();
+                let Some(origin) = records
+                    .find(|record| record.spec.name == name)
+                    .map(|record| record.origin)
+                else {
+                    return;
+                };
                 let key = name.clone();
-                self.spawn(
-                    &key,
-                    async move { take_over::hand_back(&context, &pod, &name).await },
-                );
+                self.spawn(&key, async move {
+                    take_over::hand_back(&context, &pod, &name, origin).await
+                });
             }
             Action::Ephemeral { name, step } => {
                 let Some(record) = view

@@ -8,14 +8,22 @@ use k8s_openapi::api::core::v1::Pod;
 use super::context::Context;
 use super::step::Outcome;
 use crate::pod::observed::ObservedPod;
+use crate::pod::record::Origin;
 use crate::store::events::Severity;
 use crate::store::progress::View;
 
-/// Leaves an ephemeral container that was taken over to the kubelet again.
-pub(super) async fn hand_back(context: &Context, pod: &Pod, container: &str) -> Outcome {
+/// Leaves an ephemeral container to the kubelet, whose it is.
+pub(super) async fn hand_back(context: &Context, pod: &Pod, container: &str, origin: Origin) -> Outcome {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     if context.store.hand_back(uid, container).await {
-        let message = "The kubelet is not surely down any more: it is left to it";
+        let message = match origin {
+            Origin::KubeApiserver => {
+                "It is left to the kubelet again: that is not surely down any more, or it is not asked for any more"
+            }
+            Origin::Api | Origin::Manifest => {
+                "It is left to the kubelet: the API server asks for the same container"
+            }
+        };
         context.tell(pod, Some(container), Severity::Normal, "LeftToKubelet", message);
     }
     Outcome::Done

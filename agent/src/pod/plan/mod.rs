@@ -53,6 +53,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) removal: Option<i64>,
     /// Why no sandbox and no ordinary container of ours may be started now, if so.
     pub(crate) forbidden: Option<&'a str>,
+    /// The pod as the API server knows it, if it does.
+    pub(crate) kubernetes: Option<&'a Pod>,
     /// Whether the node's kubelet is surely down, and its work is done here meanwhile.
     pub(crate) kubelet_down: bool,
     /// Names the running runtime; empty where that cannot be told.
@@ -133,7 +135,7 @@ pub(crate) enum Action {
         /// The container whose PID namespace it joins.
         target_id: Option<String>,
     },
-    /// Leave an ephemeral container that was taken over to the kubelet again.
+    /// Leave an ephemeral container to the kubelet, whose it is.
     HandBack {
         /// The container's name.
         name: String,
@@ -255,7 +257,12 @@ fn plan_ephemeral(situation: &Situation<'_>, record: &Record, plan: &mut Plan) {
         .ready_sandbox()
         .map(|sandbox| sandbox.id.as_str());
     let found = situation.observed.of_record(record);
-    if take_over::goes_back(record, found, situation.kubelet_down) {
+    if take_over::goes_back(
+        record,
+        situation.observed,
+        situation.kubernetes,
+        situation.kubelet_down,
+    ) {
         plan.actions.push(Action::HandBack { name: name.clone() });
         return;
     }
@@ -271,6 +278,8 @@ fn plan_ephemeral(situation: &Situation<'_>, record: &Record, plan: &mut Plan) {
                 plan.permanent.insert(name.clone());
             }
         }
+        // A kubelet that comes back takes it for the entry's own container; without it, it would start one.
+        EphemeralStep::Remove { .. } if take_over::asked_for(situation.kubernetes, name).is_some() => {}
         EphemeralStep::Launch => plan_launch(situation, record, ready, plan),
         step => {
             let held = match step {

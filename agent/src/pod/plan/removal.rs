@@ -7,6 +7,7 @@ use super::ephemeral::{self, EphemeralStep};
 use super::{Action, Plan, SANDBOX, Situation};
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::pod::record::Phase;
+use crate::pod::take_over;
 
 /// The grace of a pod whose manifest does not say (Kubernetes' default), in seconds.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
@@ -80,6 +81,11 @@ fn end_records(situation: &Situation<'_>, plan: &mut Plan) -> bool {
             continue;
         }
         any = true;
+        // Nothing was made for it here, and what becomes of it is for the cluster to say: the pod may be back.
+        if take_over::goes_back(record, situation.observed, situation.kubernetes, false) {
+            plan.actions.push(Action::HandBack { name: name.clone() });
+            continue;
+        }
         if plan.held_at_the_end(situation, name) {
             continue;
         }

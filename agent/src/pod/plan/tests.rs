@@ -16,6 +16,8 @@ struct Scene {
     pod: Pod,
     records: Vec<Record>,
     observed: ObservedPod,
+    kubernetes: Option<Pod>,
+    kubelet_down: bool,
     removal: Option<i64>,
     forbidden: Option<&'static str>,
     crashes: CrashBackOff,
@@ -31,6 +33,8 @@ impl Scene {
             pod: serde_json::from_value(pod).expect("a pod"),
             records: Vec::new(),
             observed: ObservedPod::default(),
+            kubernetes: None,
+            kubelet_down: false,
             removal: None,
             forbidden: None,
             crashes: CrashBackOff::default(),
@@ -105,7 +109,8 @@ impl Scene {
             observed: &self.observed,
             removal: self.removal,
             forbidden: self.forbidden,
-            kubelet_down: false,
+            kubernetes: self.kubernetes.as_ref(),
+            kubelet_down: self.kubelet_down,
             runtime_instance: INSTANCE,
             crashes: &self.crashes,
             held: &self.held,
@@ -653,4 +658,52 @@ fn mounts_are_copied_from_a_container_that_was_made_in_this_sandbox_whether_it_r
             "{waiting}"
         );
     }
+}
+
+/// The pod as the API server knows it, with an ephemeral container `dbg`.
+fn known() -> Pod {
+    let spec = json!({"containers": [], "ephemeralContainers": [{"name": "dbg", "image": "busybox"}]});
+    serde_json::from_value(json!({"spec": spec})).expect("a pod")
+}
+
+#[test]
+fn what_was_taken_over_is_launched_only_while_the_api_server_asks_for_it() {
+    let mut scene =
+        Scene::of(&one_container())
+            .sandbox("s0", 0, true)
+            .ephemeral("dbg", None, Phase::Accepted);
+    scene.observed.foreign = true;
+    scene.records[0].origin = Origin::KubeApiserver;
+    scene.kubelet_down = true;
+    scene.kubernetes = Some(known());
+    assert_eq!(scene.actions(), ["launch dbg"]);
+    scene.kubernetes = None;
+    assert_eq!(scene.actions(), ["hand back dbg"]);
+}
+
+#[test]
+fn of_a_pod_that_is_gone_what_was_taken_over_and_not_made_goes_back_and_is_not_ended() {
+    let mut scene = Scene::of(&one_container()).ephemeral("dbg", None, Phase::Accepted);
+    scene.observed.foreign = true;
+    scene.removal = Some(0);
+    scene.kubelet_down = true;
+    scene.kubernetes = Some(known());
+    scene.records[0].origin = Origin::KubeApiserver;
+    assert_eq!(scene.actions(), ["hand back dbg"]);
+    scene.records[0].phase = created();
+    assert_eq!(scene.actions(), ["EndAs dbg"]);
+    scene.records.clear();
+    assert_eq!(scene.actions(), ["forget"]);
+}
+
+#[test]
+fn what_was_stopped_and_never_started_keeps_its_name_where_a_kubelet_would_start_it() {
+    let mut scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("dbg", 0, "s0", Created, 0)
+        .ephemeral("dbg", None, ended());
+    scene.observed.foreign = true;
+    assert_eq!(scene.actions(), ["Remove dbg"]);
+    scene.kubernetes = Some(known());
+    assert!(scene.actions().is_empty());
 }
