@@ -160,6 +160,34 @@ fn a_kubelets_volumes_have_their_names_and_other_paths_made_up_ones() {
 }
 
 #[test]
+fn a_csi_volume_lies_where_its_driver_has_mounted_it() {
+    let mount = |host: &str| Mount {
+        host_path: host.to_owned(),
+        ..Mount::default()
+    };
+    for (plugin, below, path, sub_path) in [
+        ("csi", "mount", "/mount", None),
+        ("csi", "mount/a/b", "/mount", Some("a/b")),
+        ("csi", "mount/mount", "/mount", Some("mount")),
+        ("empty-dir", "mount", "", Some("mount")),
+    ] {
+        let root = format!("/var/lib/kubelet/pods/u1/volumes/kubernetes.io~{plugin}/pvc-7");
+        let mounts = [mount(&format!("{root}/{below}"))];
+        let volumes = MountedVolumes::of("u1", mounts.iter());
+        assert_eq!(
+            volumes.paths()["pvc-7"],
+            PathBuf::from(format!("{root}{path}")),
+            "{plugin} {below}"
+        );
+        assert_eq!(
+            volumes.name_of("u1", &mounts[0]),
+            Some(("pvc-7", sub_path.map(str::to_owned))),
+            "{plugin} {below}"
+        );
+    }
+}
+
+#[test]
 fn what_lies_below_a_volume_is_its_sub_path() {
     let mount = |host: &str| Mount {
         host_path: host.to_owned(),

@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Vol
 
 /// What the names begin with that are made up: of a path on the host whose volume's name is not known.
 pub(crate) const MADE_UP: &str = "unnamed-";
+/// The folder of the plugin whose volumes lie in `NAME/mount`.
+const CSI: &str = "kubernetes.io~csi";
 /// The folders of the plugins whose volumes a kubelet fills itself.
 const FILLED_BY_KUBELET: [&str; 4] = [
     "kubernetes.io~configmap",
@@ -166,7 +168,9 @@ pub(crate) fn place<'a>(uid: &str, path: &'a str) -> Place<'a> {
     };
     let parts: Vec<&str> = below.split('/').collect();
     match parts[..] {
-        ["volumes", plugin, name, ref rest @ ..] => Place::Volume {
+        // The kubelet keeps notes beside what the driver has mounted.
+        ["volumes", plugin @ CSI, name, "mount", ref rest @ ..]
+        | ["volumes", plugin, name, ref rest @ ..] => Place::Volume {
             plugin,
             name,
             below: Some(rest.join("/")).filter(|rest| !rest.is_empty()),
