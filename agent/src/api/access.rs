@@ -77,7 +77,7 @@ async fn admitted(context: &Context, request: Request) -> Result<Admitted, Failu
         return Err(unknown());
     };
     let token = token(&parts.headers).ok_or_else(unknown)?;
-    let user = users.user(token).await?;
+    let user = users.user(token).await.map_err(of_nobody)?;
     arrival.0.cancel();
     impersonates(&parts.headers)?;
     let wanted = what_is_wanted(&mut parts).await?;
@@ -106,6 +106,18 @@ fn unknown() -> Failure {
     Failure::unauthorized("a client certificate of this node, or a bearer token of its cluster, is needed")
 }
 
+/// Why nobody is known. Whoever is not is told nothing of the node and its API server: the reason is in the log.
+fn of_nobody(error: ReviewError) -> Failure {
+    match error {
+        ReviewError::NoAnswer { .. } => Failure::unavailable(
+            "the kube-apiserver cannot be asked whose bearer token it is; on the node, root's kubeconfig and the socket let \
+             in all the same",
+            5,
+        ),
+        error => error.into(),
+    }
+}
+
 /// The token of `Authorization: Bearer ...`.
 fn token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
@@ -125,14 +137,17 @@ fn impersonates(headers: &HeaderMap) -> Result<(), Failure> {
 
 async fn what_is_wanted(parts: &mut Parts) -> Result<Wanted, Failure> {
     let parameters = RawPathParams::from_request_parts(parts, &()).await.ok();
-    let route = parts.extensions.get::<MatchedPath>();
+    // What nothing serves is asked of nobody: each such path would be another question.
+    let Some(route) = parts.extensions.get::<MatchedPath>() else {
+        return Err(Failure::no_such_path(parts.uri.path()));
+    };
     let asked = Asked {
         method: &parts.method,
         path: parts.uri.path(),
         query: parts.uri.query().unwrap_or_default(),
-        route: route.map(MatchedPath::as_str),
+        route: route.as_str(),
     };
-    if parameters.is_none() && asked.route.is_some_and(|route| route.contains('{')) {
+    if parameters.is_none() && asked.route.contains('{') {
         return Err(Failure::bad_request("the path cannot be read"));
     }
     Ok(wanted(&asked, |name| {
@@ -184,7 +199,7 @@ impl From<ReviewError> for Failure {
     fn from(error: ReviewError) -> Failure {
         match error {
             ReviewError::NotValid => Failure::unauthorized(error.to_string()),
-            ReviewError::TooMany => Failure::too_many_requests(error.to_string(), 1),
+            ReviewError::TooMany | ReviewError::TooFast => Failure::too_many_requests(error.to_string(), 1),
             ReviewError::NoAnswer { .. } => Failure::unavailable(error.to_string(), 5),
         }
     }
@@ -209,6 +224,32 @@ mod tests {
             assert_eq!(token(&headers), expected, "{header:?}");
         }
         assert_eq!(token(&HeaderMap::new()), None);
+    }
+
+    #[tokio::test]
+    async fn what_nothing_serves_is_not_found_and_asked_of_nobody() {
+        for (path, expected) in [("/api/v1/secrets", Some(404)), ("/wp-login.php", Some(404))] {
+            let (mut parts, ()) = axum::http::Request::get(path)
+                .body(())
+                .expect("a request")
+                .into_parts();
+            let wanted = what_is_wanted(&mut parts).await;
+            let code = wanted.err().and_then(|failure| failure.status().code);
+            assert_eq!(code, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_is_not_told_why_nobody_can_be_asked_and_a_user_is() {
+        let error = || ReviewError::NoAnswer {
+            reason: "connect to 10.0.0.1:6443 in /etc/debuglet/kubeconfig".to_owned(),
+        };
+        for (failure, tells) in [(of_nobody(error()), false), (Failure::from(error()), true)] {
+            let status = failure.status();
+            let message = status.message.as_deref().unwrap_or_default();
+            assert_eq!(status.code, Some(503));
+            assert_eq!(message.contains("10.0.0.1"), tells, "{message}");
+        }
     }
 
     #[test]

@@ -20,14 +20,13 @@ pub(super) struct Asked<'a> {
     pub(super) path: &'a str,
     /// The query as it came.
     pub(super) query: &'a str,
-    /// The route that serves it, `/api/v1/namespaces/{namespace}/pods`; none where nothing does.
-    pub(super) route: Option<&'a str>,
+    /// The route that serves it, `/api/v1/namespaces/{namespace}/pods`.
+    pub(super) route: &'a str,
 }
 
 /// What it wants to do. `parameter` gives the value of a part of the route in braces.
 pub(super) fn wanted(asked: &Asked<'_>, parameter: impl Fn(&str) -> Option<String>) -> Wanted {
-    let parts = asked.route.and_then(parts);
-    let Some((group, version, parts)) = parts else {
+    let Some((group, version, parts)) = parts(asked.route) else {
         return Wanted::Path(NonResourceAttributes {
             path: Some(asked.path.to_owned()),
             verb: Some(asked.method.as_str().to_lowercase()),
@@ -247,22 +246,11 @@ mod tests {
                 method: &method,
                 path: "/AS/IT/CAME",
                 query,
-                route: Some(route),
+                route,
             };
             let wanted = wanted(&asked, |name| Some(format!("<{name}>")));
             assert_eq!(shown(&wanted), expected, "{method} {route}?{query}");
         }
-    }
-
-    #[test]
-    fn what_nothing_serves_is_a_path() {
-        let asked = Asked {
-            method: &Method::GET,
-            path: "/api/v1/secrets",
-            query: "",
-            route: None,
-        };
-        assert_eq!(shown(&wanted(&asked, |_| None)), "get /api/v1/secrets");
     }
 
     #[test]

@@ -17,9 +17,10 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::api_server::ApiServer;
-use super::recent::{Key, Pace, Recent};
+use super::recent::{Key, Pace, Paces, Recent};
 
 /// How long a token counts as somebody's, and a right as given, without asking again: for as long as this somebody may
 /// go on whose rights were taken.
@@ -30,9 +31,14 @@ const DENIED_FOR: Duration = Duration::from_secs(5);
 const MAX_REMEMBERED: usize = 1024;
 /// How many reviews may be under way at once; the next ones wait.
 const MAX_REVIEWS: usize = 8;
+/// How many of tokens that were nobody's so far may be under way beside those.
+const MAX_STRANGERS_REVIEWS: usize = 2;
 /// How many tokens a second are asked about that were nobody's so far: whoever makes them up must not become a flood at
 /// the API server.
 const UNKNOWN_TOKENS_PER_SECOND: u32 = 20;
+/// How many rights of one user are asked about in a second, and at once; what is remembered is not counted. Names are
+/// without end, so what is remembered alone does not keep a user from the API server.
+const QUESTIONS_PER_SECOND: u32 = 50;
 /// How long a review may take, with its wait for a place.
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest token that is asked about, in bytes; a service account's has about 1,000.
@@ -78,6 +84,9 @@ pub(crate) enum ReviewError {
     /// Too many tokens that are nobody's.
     #[error("too many bearer tokens are being checked: try again")]
     TooMany,
+    /// Too many questions about one user's rights.
+    #[error("too many different requests of this user are being judged: try again")]
+    TooFast,
     /// The API server cannot be asked.
     #[error(
         "the kube-apiserver cannot be asked who may do what ({reason}); on the node, root's kubeconfig and the socket let \
@@ -97,7 +106,11 @@ pub(crate) struct ClusterUsers {
     unknown: Mutex<Recent<()>>,
     verdicts: Mutex<Recent<Verdict>>,
     places: Semaphore,
-    pace: Mutex<Pace>,
+    strangers_places: Semaphore,
+    strangers_pace: Mutex<Pace>,
+    paces: Mutex<Paces>,
+    /// Why nobody could be asked, as it was logged; none since there was an answer.
+    logged: Mutex<Option<String>>,
 }
 
 impl ClusterUsers {
@@ -109,7 +122,10 @@ impl ClusterUsers {
             unknown: Mutex::new(Recent::new(MAX_REMEMBERED)),
             verdicts: Mutex::new(Recent::new(MAX_REMEMBERED)),
             places: Semaphore::new(MAX_REVIEWS),
-            pace: Mutex::new(Pace::new(UNKNOWN_TOKENS_PER_SECOND)),
+            strangers_places: Semaphore::new(MAX_STRANGERS_REVIEWS),
+            strangers_pace: Mutex::new(Pace::new(UNKNOWN_TOKENS_PER_SECOND)),
+            paces: Mutex::new(Paces::new(QUESTIONS_PER_SECOND, MAX_REMEMBERED)),
+            logged: Mutex::new(None),
         }
     }
 
@@ -129,10 +145,15 @@ impl ClusterUsers {
         if lock(&self.unknown).get(&key).is_some() {
             return Err(ReviewError::NotValid);
         }
-        // Whoever was let in before is not held up by those who guess.
-        if !was_known && !lock(&self.pace).allows() {
+        // Whoever was let in before is not held up by those who guess: neither by their pace nor for a place.
+        if !was_known && !lock(&self.strangers_pace).allows() {
             return Err(ReviewError::TooMany);
         }
+        let places = if was_known {
+            &self.places
+        } else {
+            &self.strangers_places
+        };
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token: token.to_owned(),
@@ -140,7 +161,7 @@ impl ClusterUsers {
             },
             ..TokenReview::default()
         };
-        let status = self.review(&review).await?.status.unwrap_or_default();
+        let status = self.review(&review, places).await?.status.unwrap_or_default();
         let user = status.user.filter(|_| status.authenticated == Some(true));
         let named = user.filter(|user| user.username.as_ref().is_some_and(|name| !name.is_empty()));
         let Some(user) = named else {
@@ -166,7 +187,14 @@ impl ClusterUsers {
         if let Some(verdict) = lock(&self.verdicts).get(&key) {
             return Ok(verdict.clone());
         }
-        let status = self.review(&review).await?.status.unwrap_or_default();
+        if !lock(&self.paces).allow(Sha256::digest(&user.name).into()) {
+            return Err(ReviewError::TooFast);
+        }
+        let status = self
+            .review(&review, &self.places)
+            .await?
+            .status
+            .unwrap_or_default();
         let verdict = Verdict {
             allowed: status.allowed && status.denied != Some(true),
             reason: status.reason.unwrap_or_default(),
@@ -177,7 +205,27 @@ impl ClusterUsers {
     }
 
     /// POST of a review. Its answer is read here: the client library logs what it cannot read, and a token is in it.
-    async fn review<R>(&self, review: &R) -> Result<R, ReviewError>
+    async fn review<R>(&self, review: &R, places: &Semaphore) -> Result<R, ReviewError>
+    where
+        R: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
+    {
+        let answer = self.asked(review, places).await;
+        let reason = match &answer {
+            Err(ReviewError::NoAnswer { reason }) => Some(reason.clone()),
+            _ => None,
+        };
+        let mut logged = lock(&self.logged);
+        if *logged != reason {
+            if let Some(reason) = &reason {
+                warn!(reason, "the kube-apiserver cannot be asked about its users");
+            }
+            *logged = reason;
+        }
+        drop(logged);
+        answer
+    }
+
+    async fn asked<R>(&self, review: &R, places: &Semaphore) -> Result<R, ReviewError>
     where
         R: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
     {
@@ -189,7 +237,7 @@ impl ClusterUsers {
             .create(&PostParams::default(), body)
             .map_err(|error| no_answer(&error))?;
         let asked = async {
-            let _place = self.places.acquire().await.map_err(|error| no_answer(&error))?;
+            let _place = places.acquire().await.map_err(|error| no_answer(&error))?;
             let client = self.api_server.client().await;
             let client = client.map_err(|error| no_answer(&error))?;
             let answer = self.api_server.heard(client.request_text(request).await);
@@ -229,4 +277,70 @@ fn question(user: &User, wanted: &Wanted) -> SubjectAccessReview {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each holds a map or a number that is whole at every instant.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KubeconfigSetting;
+
+    /// Those of an API server that cannot be reached.
+    fn users(folder: &std::path::Path) -> ClusterUsers {
+        let kubeconfig = KubeconfigSetting::File(folder.join("no-such-kubeconfig"));
+        ClusterUsers::new(Arc::new(
+            ApiServer::configured(&kubeconfig).expect("one is configured"),
+        ))
+    }
+
+    fn path(number: usize) -> Wanted {
+        Wanted::Path(NonResourceAttributes {
+            path: Some(format!("/apis/{number}/v1")),
+            verb: Some("get".to_owned()),
+        })
+    }
+
+    fn user(name: &str) -> User {
+        User {
+            name: name.to_owned(),
+            ..User::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_asks_about_so_many_rights_a_second_and_uses_up_nobody_elses() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let users = users(folder.path());
+        let (curious, other) = (user("curious"), user("other"));
+        let mut asked = 0;
+        for number in 0..QUESTIONS_PER_SECOND as usize * 2 {
+            match users.may(&curious, &path(number)).await {
+                Err(ReviewError::NoAnswer { .. }) => asked += 1,
+                refused => assert_eq!(refused, Err(ReviewError::TooFast)),
+            }
+        }
+        assert_eq!(asked, QUESTIONS_PER_SECOND);
+        let verdict = users.may(&other, &path(0)).await;
+        assert!(
+            matches!(verdict, Err(ReviewError::NoAnswer { .. })),
+            "{verdict:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_guess_hold_up_nobody_who_was_let_in_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let users = users(folder.path());
+        let key: Key = Sha256::digest("known").into();
+        lock(&users.known).put(key, Arc::new(user("known")), Duration::ZERO);
+        let guesses = users.strangers_places.acquire_many(MAX_STRANGERS_REVIEWS as u32);
+        let _guesses = guesses.await.expect("all places of strangers");
+        let waited =
+            |error| matches!(error, ReviewError::NoAnswer { reason } if reason == "it does not answer");
+        for (token, expected) in [("guessed", true), ("known", false)] {
+            let error = users.user(token).await.expect_err("nobody can be asked");
+            assert_eq!(waited(error), expected, "{token}");
+        }
+        let error = users.may(&user("known"), &path(0)).await;
+        assert!(!waited(error.expect_err("nobody can be asked")));
+    }
 }

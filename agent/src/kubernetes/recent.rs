@@ -85,6 +85,41 @@ impl Pace {
     }
 }
 
+/// A pace for each of those who ask. Where there are too many of them, the one that has not asked for longest makes room:
+/// it has the most left.
+#[derive(Debug)]
+pub(super) struct Paces {
+    paces: HashMap<Key, Pace>,
+    per_second: u32,
+    limit: usize,
+}
+
+impl Paces {
+    /// `per_second` times a second for each, and at most `limit` of them.
+    pub(super) fn new(per_second: u32, limit: usize) -> Paces {
+        Paces {
+            paces: HashMap::new(),
+            per_second,
+            limit,
+        }
+    }
+
+    /// Whether it may be done once more now by this one.
+    pub(super) fn allow(&mut self, key: Key) -> bool {
+        if self.paces.len() >= self.limit && !self.paces.contains_key(&key) {
+            let rested = self.paces.iter().min_by_key(|(_, pace)| pace.counted_at);
+            if let Some(rested) = rested.map(|(key, _)| *key) {
+                self.paces.remove(&rested);
+            }
+        }
+        let per_second = self.per_second;
+        self.paces
+            .entry(key)
+            .or_insert_with(|| Pace::new(per_second))
+            .allows()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +159,22 @@ mod tests {
         assert_eq!(allowed(&mut pace), 5);
         tokio::time::advance(SECOND * 60).await;
         assert_eq!(allowed(&mut pace), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_has_a_pace_of_its_own_and_who_rested_longest_makes_room() {
+        let mut paces = Paces::new(10, 2);
+        let allowed = |paces: &mut Paces, key: u8| (0..100).filter(|_| paces.allow([key; 32])).count();
+        assert_eq!(allowed(&mut paces, 1), 10);
+        assert_eq!(allowed(&mut paces, 2), 10, "the first has used up nothing of it");
+        tokio::time::advance(SECOND / 2).await;
+        assert_eq!(allowed(&mut paces, 2), 5);
+        assert_eq!(allowed(&mut paces, 3), 10);
+        assert_eq!(paces.paces.len(), 2);
+        assert_eq!(
+            allowed(&mut paces, 2),
+            0,
+            "the first made room, and not the busy one"
+        );
     }
 }
