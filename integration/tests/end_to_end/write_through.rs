@@ -283,14 +283,11 @@ async fn the_roles_give_the_rights_that_are_used_and_no_other() {
         output.stdout.trim() == "yes"
     };
     for (namespace, verb, resource, subresource) in [
-        ("shop", "get", "pods", ""),
         ("shop", "list", "pods", ""),
         ("shop", "watch", "pods", ""),
         ("shop", "patch", "pods", "ephemeralcontainers"),
-        ("shop", "patch", "pods", "status"),
         ("shop", "create", "events", ""),
         ("shop", "patch", "events", ""),
-        ("kube-node-lease", "get", "leases.coordination.k8s.io", ""),
     ] {
         // The API server does not know of a new role at once.
         eventually(
@@ -303,8 +300,10 @@ async fn the_roles_give_the_rights_that_are_used_and_no_other() {
         .await;
     }
     for (namespace, verb, resource, subresource) in [
+        ("shop", "get", "pods", ""),
         ("shop", "create", "pods", ""),
         ("shop", "patch", "pods", ""),
+        ("shop", "patch", "pods", "status"),
         ("shop", "delete", "pods", ""),
         ("shop", "create", "pods", "exec"),
         ("shop", "create", "pods", "eviction"),
@@ -315,6 +314,7 @@ async fn the_roles_give_the_rights_that_are_used_and_no_other() {
         ("shop", "get", "secrets", ""),
         ("shop", "create", "serviceaccounts", "token"),
         ("shop", "get", "leases.coordination.k8s.io", ""),
+        ("kube-node-lease", "get", "leases.coordination.k8s.io", ""),
         ("kube-node-lease", "update", "leases.coordination.k8s.io", ""),
         ("", "get", "nodes", ""),
         ("", "create", "tokenreviews.authentication.k8s.io", ""),
@@ -334,21 +334,39 @@ async fn the_roles_give_the_rights_that_are_used_and_no_other() {
         .run(["apply", "-n", "shop", "-f", &file("role-secrets.yaml")])
         .await
         .succeeded();
-    kubectl
-        .run(["apply", "-f", &file("clusterrole-reviews.yaml")])
-        .await
-        .succeeded();
-    for (namespace, verb, resource, expected) in [
-        ("shop", "get", "configmaps", true),
-        ("shop", "get", "secrets", true),
-        ("shop", "list", "secrets", false),
-        ("default", "get", "configmaps", false),
-        ("default", "get", "secrets", false),
-        ("", "create", "tokenreviews.authentication.k8s.io", true),
-        ("", "create", "subjectaccessreviews.authorization.k8s.io", true),
+    for name in ["clusterrole-reviews.yaml", "clusterrole-take-over.yaml"] {
+        kubectl.run(["apply", "-f", &file(name)]).await.succeeded();
+    }
+    for (namespace, verb, resource, subresource, expected) in [
+        ("shop", "get", "configmaps", "", true),
+        ("shop", "get", "secrets", "", true),
+        ("shop", "list", "secrets", "", false),
+        ("default", "get", "configmaps", "", false),
+        ("default", "get", "secrets", "", false),
+        ("", "create", "tokenreviews.authentication.k8s.io", "", true),
+        (
+            "",
+            "create",
+            "subjectaccessreviews.authorization.k8s.io",
+            "",
+            true,
+        ),
+        ("shop", "get", "pods", "", true),
+        ("shop", "patch", "pods", "status", true),
+        ("shop", "update", "pods", "status", false),
+        ("shop", "patch", "pods", "", false),
+        ("kube-node-lease", "get", "leases.coordination.k8s.io", "", true),
+        (
+            "kube-node-lease",
+            "update",
+            "leases.coordination.k8s.io",
+            "",
+            false,
+        ),
+        ("shop", "get", "leases.coordination.k8s.io", "", false),
     ] {
         let answer = eventually("the new rights are known", async || {
-            let answer = can(namespace, verb, resource, "").await;
+            let answer = can(namespace, verb, resource, subresource).await;
             if answer == expected {
                 Ok(answer)
             } else {
