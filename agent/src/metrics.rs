@@ -2,7 +2,9 @@
 //! (`api/metrics.rs`): nothing is global. Names follow the Prometheus conventions: base units, `_total` for what only
 //! grows. Every label has few values, whatever clients or runtimes say.
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
 
 /// A name or label that Prometheus does not take is a mistake in this program, which the first test finds.
 const GOOD: &str = "a name that Prometheus takes";
@@ -20,6 +22,11 @@ pub(crate) fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec
 /// A number that goes up and down.
 pub(crate) fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect(GOOD)
+}
+
+/// A number that goes up and down for each value of its labels.
+pub(crate) fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    IntGaugeVec::new(Opts::new(name, help), labels).expect(GOOD)
 }
 
 /// Seconds, in buckets that end at these bounds.

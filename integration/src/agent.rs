@@ -81,11 +81,11 @@ impl Agent {
         &mut self.process
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until it answers.
     pub async fn ready(&self) {
-        eventually("the agent is ready", async || {
+        eventually("the agent answers", async || {
             assert!(self.process.runs(), "the agent ended:\n{}", self.log());
-            match self.api.try_get("/readyz").await {
+            match self.api.try_get("/livez").await {
                 Ok(answer) if answer.status == 200 => Ok(()),
                 other => Err(other),
             }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::runtime::client::Runtime;
 use crate::runtime::error::RuntimeError;
 use crate::store::Store;
+use crate::store::problems::ProblemKind;
 
 /// How long a runtime that does not answer yet is given between two questions.
 const RETRY: Duration = Duration::from_secs(1);
@@ -76,9 +77,11 @@ async fn look(runtime: &Runtime, store: &Store) -> Result<VersionResponse, Runti
             "no answer within {seconds} s"
         )))
     });
+    let socket = runtime.socket().display().to_string();
     match answer {
         Ok(answer) => {
             let version = answer.into_inner();
+            store.solved(ProblemKind::RuntimeNotReady, &socket);
             store.report_node(|report| {
                 report.runtime.name.clone_from(&version.runtime_name);
                 report.runtime.version.clone_from(&version.runtime_version);
@@ -88,8 +91,9 @@ async fn look(runtime: &Runtime, store: &Store) -> Result<VersionResponse, Runti
             Ok(version)
         }
         Err(status) => {
-            let socket = runtime.socket().display().to_string();
-            let error = RuntimeError::new("ask the runtime at", socket, &status);
+            let error = RuntimeError::new("ask the runtime at", &socket, &status);
+            let message = format!("The runtime at {socket} is not ready: {error}");
+            store.problem(ProblemKind::RuntimeNotReady, socket, "", message);
             store.report_node(|report| {
                 report.runtime.ready = false;
                 report.runtime.message = error.to_string();

@@ -58,6 +58,7 @@ impl Metrics {
             .into_iter()
             .chain(process.families())
             .chain(context.store.launch_metrics().families())
+            .chain(context.store.problem_families())
             .chain(context.runtime.call_metrics().families())
             .chain(context.images.pull_metrics().families());
         for family in families {

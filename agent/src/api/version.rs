@@ -1,8 +1,13 @@
 //! What this server is: its version, and that it lives.
 
+use std::sync::Arc;
+
 use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use super::Context;
 use crate::pod::node_object::architecture;
 
 /// The Kubernetes release whose API this is a part of.
@@ -24,7 +29,24 @@ pub(crate) async fn version() -> Json<Value> {
     }))
 }
 
-/// `/livez` and `/readyz`: whoever answers is both. Whether the runtime answers is in the node report.
-pub(crate) async fn healthy() -> &'static str {
+/// `/livez`: an agent that answers is alive.
+pub(crate) async fn alive() -> &'static str {
     "ok"
+}
+
+/// `/readyz`: fails while something keeps the agent from its work. It answers as kube-apiserver's does, and like that
+/// one without the reasons: users of the cluster may read it. The reasons are in the node report.
+pub(crate) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, String) {
+    let unready = context.store.unready();
+    if unready.is_empty() {
+        return (StatusCode::OK, "ok".to_owned());
+    }
+    let mut text = "[+]ping ok\n".to_owned();
+    for kind in unready {
+        text += &format!(
+            "[-]{} failed: \"debuglet ps\" on the node says why\n",
+            kind.name()
+        );
+    }
+    (StatusCode::INTERNAL_SERVER_ERROR, text + "readyz check failed\n")
 }

@@ -11,8 +11,9 @@ use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{Event, Pod, PodStatus, Toleration, Volume};
+use serde::Deserialize;
 
-use super::client::{Client, with_query};
+use super::client::{Client, NODE_REPORT, with_query};
 use super::failure::Failure;
 use super::pod_lookup::find_pod;
 use super::{PodArgument, age, print};
@@ -49,14 +50,54 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<(), Fai
         )],
     );
     let events: List<Event> = client.get(&path).await?;
+    let report: NodeReport = client.get(NODE_REPORT).await?;
+    let problems = report.of_pod(namespace, name);
     let last_lines = LastLines::read(client, namespace, name, &pod).await;
-    print(&description(&pod, &last_lines, events.items, Timestamp::now()))
+    print(&description(
+        &pod,
+        &last_lines,
+        problems,
+        events.items,
+        Timestamp::now(),
+    ))
+}
+
+/// What the agent reports of its node, as far as it concerns one pod.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeReport {
+    problems: Vec<Problem>,
+}
+
+/// Something that is wrong on the node at this moment.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Problem {
+    pod: String,
+    message: String,
+}
+
+impl NodeReport {
+    fn of_pod(self, namespace: &str, name: &str) -> Vec<String> {
+        let pod = format!("{namespace}/{name}");
+        let concerned = self.problems.into_iter().filter(|problem| problem.pod == pod);
+        concerned.map(|problem| problem.message).collect()
+    }
 }
 
 /// The whole description.
-fn description(pod: &Pod, last_lines: &LastLines, events: Vec<Event>, now: Timestamp) -> String {
+fn description(
+    pod: &Pod,
+    last_lines: &LastLines,
+    problems: Vec<String>,
+    events: Vec<Event>,
+    now: Timestamp,
+) -> String {
     let mut page = Page::default();
     write_pod(&mut page, pod, last_lines, now);
+    if !problems.is_empty() {
+        page.list(0, "Problems", problems.into_iter());
+    }
     let mut text = page.finish();
     // kubectl lines up the events by themselves.
     let mut page = Page::default();

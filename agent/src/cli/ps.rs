@@ -119,7 +119,7 @@ fn row(pod: &Pod, wide: bool, now: Timestamp) -> Vec<String> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct NodeReport {
-    runtime: RuntimeReport,
+    problems: Vec<Problem>,
     kubelet: KubeletReport,
     manifests: ManifestsReport,
     kubernetes: KubernetesReport,
@@ -135,9 +135,8 @@ struct KubernetesReport {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct RuntimeReport {
-    endpoint: String,
-    ready: bool,
+struct Problem {
+    pod: String,
     message: String,
 }
 
@@ -167,15 +166,11 @@ impl NodeReport {
     /// One line per thing that the user should know.
     fn notices(&self) -> Vec<String> {
         let mut notices = Vec::new();
-        if !self.runtime.ready {
-            let why = match self.runtime.message.as_str() {
-                "" => "it does not answer",
-                message => message,
-            };
-            notices.push(format!(
-                "The runtime at {} is not ready: {why}",
-                self.runtime.endpoint
-            ));
+        for problem in &self.problems {
+            notices.push(match problem.pod.as_str() {
+                "" => problem.message.clone(),
+                pod => format!("{pod}: {}", problem.message),
+            });
         }
         if self.kubelet.running {
             let evidence = match self.kubelet.evidence.as_str() {
@@ -259,7 +254,10 @@ mod tests {
     #[test]
     fn what_is_wrong_with_the_node_is_said_below() {
         let report: NodeReport = serde_json::from_value(json!({
-            "runtime": {"endpoint": "/run/c.sock", "ready": false, "message": "connection refused"},
+            "problems": [{"kind": "RuntimeNotReady", "object": "/run/c.sock", "since": "2026-11-21T04:00:00Z",
+                          "message": "The runtime at /run/c.sock is not ready: connection refused"},
+                         {"kind": "Other", "object": "x", "since": "2026-11-21T04:00:00Z", "pod": "shop/cart",
+                          "message": "Its worker has failed."}],
             "kubelet": {"running": true, "evidence": "process 812"},
             "manifests": {"path": "/etc/debuglet/manifests", "problems": [
                 {"file": "a.yaml", "pod": "", "message": "line 3: a tab"},
@@ -270,6 +268,7 @@ mod tests {
             report.notices(),
             [
                 "The runtime at /run/c.sock is not ready: connection refused",
+                "shop/cart: Its worker has failed.",
                 "A kubelet runs here (process 812): pods of /etc/debuglet/manifests are not started.",
                 "a.yaml: line 3: a tab",
                 "b.yaml, pod shop/cart: livenessProbe is not supported",

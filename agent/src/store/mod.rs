@@ -19,6 +19,7 @@ pub(crate) mod manifests;
 mod namespaces;
 mod node;
 pub(crate) mod node_report;
+pub(crate) mod problems;
 pub(crate) mod progress;
 pub(crate) mod reported;
 pub(crate) mod served;
@@ -52,6 +53,7 @@ use events::{Events, Happening};
 use launch_metrics::{LaunchClock, LaunchMetrics};
 use namespaces::Namespaces;
 use node_report::NodeReport;
+use problems::Problems;
 
 /// Whether a write is done, or only judged and answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,7 @@ pub(crate) struct Inner {
     launch_clock: LaunchClock,
     namespaces: Namespaces,
     report: NodeReport,
+    problems: Problems,
     facts: Node,
     node: Arc<NodeObject>,
 }
@@ -268,6 +271,7 @@ impl Store {
                 node_name: node_name.to_owned(),
                 ..NodeReport::default()
             },
+            problems: Problems::default(),
             facts: Node {
                 name: node_name.to_owned(),
                 ..Node::default()
@@ -370,7 +374,11 @@ impl Store {
 
     /// What the node has and lacks.
     pub(crate) fn node_report(&self) -> NodeReport {
-        self.lock().report.clone()
+        let inner = self.lock();
+        NodeReport {
+            problems: inner.problems.listed(),
+            ..inner.report.clone()
+        }
     }
 
     /// Records an event of the pod with this UID; nothing where the pod is gone.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::problems::Problem;
+
 /// The node as the agent sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -20,6 +22,8 @@ pub(crate) struct NodeReport {
     pub(crate) manifests: ManifestsReport,
     /// The API server of the node's cluster.
     pub(crate) kubernetes: KubernetesReport,
+    /// What is wrong at this moment; [`super::Store::node_report`] fills it in.
+    pub(crate) problems: Vec<Problem>,
 }
 
 /// The API server of the node's cluster; all empty where there is none, or it was not asked yet.

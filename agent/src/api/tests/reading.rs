@@ -1,6 +1,7 @@
 //! Lists, watches and discovery.
 
 use super::*;
+use crate::store::problems::ProblemKind;
 
 #[tokio::test]
 async fn pods_are_listed_of_one_namespace_or_of_all_and_by_selectors() {
@@ -165,6 +166,21 @@ async fn the_node_report_and_discovery_are_served() {
     let (_, version) = node.get("/version").await;
     assert_eq!(version["major"], "1");
     assert_eq!(node.get("/livez").await.0, 200);
+    assert_eq!(node.get("/readyz").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_problem_that_keeps_the_agent_from_its_work_is_in_the_node_report_and_readyz_fails_until_it_is_solved()
+ {
+    let node = Node::start().await;
+    let kind = ProblemKind::RuntimeNotReady;
+    node.store
+        .problem(kind, "/run/c.sock", "", "The runtime is away.");
+    let (_, report) = node.get("/apis/debuglet.io/v1alpha1/node").await;
+    assert_eq!(report["problems"][0]["message"], "The runtime is away.");
+    assert_eq!(node.get("/readyz").await.0, 500);
+    assert_eq!(node.get("/livez").await.0, 200);
+    node.store.solved(kind, "/run/c.sock");
     assert_eq!(node.get("/readyz").await.0, 200);
 }
 

@@ -5,6 +5,7 @@ fn describe(pod: Value, events: Value) -> String {
     description(
         &serde_json::from_value(pod).unwrap(),
         &LastLines::default(),
+        Vec::new(),
         serde_json::from_value(events).unwrap(),
         "2026-11-21T03:20:40Z".parse().unwrap(),
     )
@@ -207,14 +208,19 @@ fn long_annotations_are_shortened_and_the_last_applied_one_is_left_out() {
 }
 
 #[test]
-fn the_last_lines_of_a_failed_container_stand_below_its_state() {
+fn the_last_lines_of_a_failed_container_stand_below_its_state_and_problems_of_the_pod_at_the_end() {
     let mut pod = etcd();
     pod["status"]["containerStatuses"][0]["state"] =
         json!({"terminated": {"exitCode": 1, "reason": "Error"}});
     let mut last_lines = LastLines::default();
     last_lines.insert("etcd", "no space left\non\tdevice\n");
     let pod = serde_json::from_value(pod).unwrap();
-    let text = description(&pod, &last_lines, Vec::new(), Timestamp::UNIX_EPOCH);
+    let problems = vec!["The runtime does not answer StopContainer.".to_owned()];
+    let text = description(&pod, &last_lines, problems, Vec::new(), Timestamp::UNIX_EPOCH);
+    assert!(
+        text.contains("\nProblems:") && text.contains("The runtime does not answer StopContainer.\n"),
+        "{text}"
+    );
     let shown = "    Last Lines of Its Log:\n      no space left\n      on    device\n    Ready:";
     assert!(text.contains(shown), "{text}");
 }

@@ -1,0 +1,214 @@
+//! What is wrong on this node at this moment, in one list: `debuglet ps` and `describe` print it, `/readyz` fails for
+//! the kinds that keep the agent from its work, and a metric counts it by kind.
+//!
+//! The part of the agent that meets a problem reports it with [`Store::problem`] and withdraws it with
+//! [`Store::solved`]; a problem that is reported again keeps the time of its first report. Problems are not kept over
+//! a restart: the new agent meets them again.
+
+use k8s_openapi::jiff::Timestamp;
+use prometheus::IntGaugeVec;
+use prometheus::core::Collector;
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use crate::metrics::gauges;
+
+/// How many problems are listed; further ones are only counted in the metric.
+const LISTED: usize = 100;
+
+/// The kinds of problems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum ProblemKind {
+    /// The runtime does not answer the question for its version. The object is its socket.
+    RuntimeNotReady,
+}
+
+impl ProblemKind {
+    /// The kinds, for the metric's label.
+    #[cfg(test)]
+    const ALL: [ProblemKind; 1] = [ProblemKind::RuntimeNotReady];
+
+    /// The kind as `/readyz`, the metric and the node report name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            ProblemKind::RuntimeNotReady => "RuntimeNotReady",
+        }
+    }
+
+    /// Whether the agent cannot do its work while such a problem lasts: `/readyz` fails then.
+    pub(crate) fn makes_unready(self) -> bool {
+        match self {
+            ProblemKind::RuntimeNotReady => true,
+        }
+    }
+}
+
+/// Something that is wrong and lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Problem {
+    /// What kind of problem it is.
+    pub(crate) kind: ProblemKind,
+    /// What it is about, such as a socket, a CRI method or a container's id. With the kind it identifies the problem.
+    pub(crate) object: String,
+    /// `namespace/name` of the pod that it concerns; empty where it concerns the node.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) pod: String,
+    /// One sentence for the user: what is wrong and, where there is something to do, what.
+    pub(crate) message: String,
+    /// When it was first reported.
+    pub(crate) since: Timestamp,
+}
+
+/// The problems of this moment. The store owns them under its lock.
+#[derive(Debug)]
+pub(super) struct Problems {
+    /// In the order of their first report.
+    problems: Vec<Problem>,
+    counted: IntGaugeVec,
+}
+
+impl Default for Problems {
+    fn default() -> Problems {
+        Problems {
+            problems: Vec::new(),
+            counted: gauges(
+                "debuglet_problems",
+                "What is wrong on this node at this moment, by kind.",
+                &["kind"],
+            ),
+        }
+    }
+}
+
+impl Problems {
+    fn report(&mut self, problem: Problem) {
+        let known = self
+            .problems
+            .iter_mut()
+            .find(|known| known.kind == problem.kind && known.object == problem.object);
+        match known {
+            Some(known) => {
+                let since = known.since;
+                *known = Problem { since, ..problem };
+            }
+            None => {
+                self.counted.with_label_values(&[problem.kind.name()]).inc();
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn withdraw(&mut self, concerns: impl Fn(&Problem) -> bool) {
+        let counted = &self.counted;
+        self.problems.retain(|problem| {
+            let stays = !concerns(problem);
+            if !stays {
+                counted.with_label_values(&[problem.kind.name()]).dec();
+            }
+            stays
+        });
+    }
+
+    /// The first [`LISTED`] problems.
+    pub(super) fn listed(&self) -> Vec<Problem> {
+        self.problems.iter().take(LISTED).cloned().collect()
+    }
+}
+
+impl Store {
+    /// Reports a problem, or that it lasts with another message.
+    pub(crate) fn problem(
+        &self,
+        kind: ProblemKind,
+        object: impl Into<String>,
+        pod: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        self.lock().problems.report(Problem {
+            kind,
+            object: object.into(),
+            pod: pod.into(),
+            message: message.into(),
+            since: Timestamp::now(),
+        });
+    }
+
+    /// Withdraws the problem of this kind and object, if it was reported.
+    pub(crate) fn solved(&self, kind: ProblemKind, object: &str) {
+        self.lock()
+            .problems
+            .withdraw(|problem| problem.kind == kind && problem.object == object);
+    }
+
+    /// The kinds of problems that keep the agent from its work, each once.
+    pub(crate) fn unready(&self) -> Vec<ProblemKind> {
+        let inner = self.lock();
+        let kinds = inner.problems.problems.iter().map(|problem| problem.kind);
+        let mut kinds: Vec<ProblemKind> = kinds.filter(|kind| kind.makes_unready()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+
+    /// The family of metrics.
+    pub(crate) fn problem_families(&self) -> Vec<Box<dyn Collector>> {
+        vec![Box::new(self.lock().problems.counted.clone())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(object: &str, message: &str, since: i64) -> Problem {
+        Problem {
+            kind: ProblemKind::RuntimeNotReady,
+            object: object.to_owned(),
+            pod: String::new(),
+            message: message.to_owned(),
+            since: Timestamp::from_second(since).expect("a time"),
+        }
+    }
+
+    fn counted(problems: &Problems) -> i64 {
+        let kind = ProblemKind::RuntimeNotReady.name();
+        problems.counted.with_label_values(&[kind]).get()
+    }
+
+    #[test]
+    fn a_problem_that_is_reported_again_keeps_its_first_time_and_takes_the_new_message() {
+        let mut problems = Problems::default();
+        problems.report(problem("a", "first", 1));
+        problems.report(problem("a", "second", 2));
+        assert_eq!(problems.listed(), [problem("a", "second", 1)]);
+        assert_eq!(counted(&problems), 1);
+    }
+
+    #[test]
+    fn a_problem_is_withdrawn_by_its_kind_and_object() {
+        let mut problems = Problems::default();
+        problems.report(problem("a", "", 1));
+        problems.report(problem("b", "", 1));
+        problems.withdraw(|problem| problem.object == "a");
+        assert_eq!(problems.listed(), [problem("b", "", 1)]);
+        assert_eq!(counted(&problems), 1);
+    }
+
+    #[test]
+    fn more_problems_than_are_listed_are_counted() {
+        let mut problems = Problems::default();
+        for number in 0..=LISTED {
+            problems.report(problem(&number.to_string(), "", 1));
+        }
+        assert_eq!(problems.listed().len(), LISTED);
+        assert_eq!(counted(&problems), i64::try_from(LISTED + 1).expect("a number"));
+    }
+
+    #[test]
+    fn a_kind_is_named_as_the_node_report_writes_it() {
+        for kind in ProblemKind::ALL {
+            assert_eq!(serde_json::json!(kind), kind.name());
+        }
+    }
+}
