@@ -20,6 +20,9 @@ use super::{tell_as_is, write_out};
 /// How much of a stream is read at once, in bytes.
 const BUFFER_BYTES: usize = 32 * 1024;
 
+/// How much of the end of a log is compared with what an attach brings, in bytes.
+const OVERLAP_BYTES: usize = 256 * 1024;
+
 /// What was written to the log has come through the attach too when this long nothing more has come, or at the
 /// latest after the second while: both are written at the same time.
 const QUIET: Duration = Duration::from_millis(30);
@@ -167,57 +170,67 @@ impl<'a> TerminalSession<'a> {
     async fn catch_up(&mut self, stdout: &mut DuplexStream) -> Result<(), Failure> {
         // Without a flush the log has whole lines only; the next ones come through the attach all the same.
         let _ = self.client.post::<Value>(&self.launch("flushlog")).await;
-        let log = self.log().await.unwrap_or_default();
-        self.print_log(&log)?;
+        let log_end = match self.print_log().await {
+            Ok(log_end) => log_end,
+            Err(LogFailure::Reading(error)) => {
+                tell_as_is(&format!(
+                    "\r\nWhat the container wrote before cannot be read: {error}\r\n"
+                ));
+                Vec::new()
+            }
+            Err(LogFailure::Printing(failure)) => return Err(failure),
+        };
         let mut attached = Vec::new();
         let latest = Instant::now() + SETTLED;
-        loop {
+        while attached.len() < OVERLAP_BYTES {
             let until = latest.min(Instant::now() + QUIET);
             match timeout_at(until, stdout.read_buf(&mut attached)).await {
                 Ok(Ok(count)) if count > 0 => {}
                 _ => break,
             }
         }
-        let new = &attached[overlap(&log, &attached)..];
+        let new = &attached[overlap(&log_end, &attached)..];
         self.printed.add(new);
         write_out(new)
     }
 
-    /// Prints what of `log` is not printed yet; the first time perhaps only its last line.
-    fn print_log(&mut self, log: &[u8]) -> Result<(), Failure> {
-        let Some(rest) = self.printed.rest(log) else {
-            return Ok(());
-        };
-        self.printed.add(rest);
-        let shown = match self.history {
-            History::All => rest,
-            History::LastLine => {
-                self.history = History::All;
-                let line = rest.iter().rposition(|byte| *byte == b'\n');
-                &rest[line.map_or(0, |end| end + 1)..]
-            }
-        };
-        write_out(&for_raw_terminal(shown))
-    }
-
-    /// Prints what the log still has once the container has ended.
-    pub(crate) async fn print_rest(&mut self) -> Result<(), Failure> {
-        let log = self.log().await?;
-        self.print_log(&log)
-    }
-
-    /// The container's log as it is now.
-    async fn log(&self) -> Result<Vec<u8>, ClientError> {
+    /// Prints what of the log is not printed yet, the first time perhaps only its last line, as it is read. Returns the
+    /// log's end.
+    async fn print_log(&mut self) -> Result<Vec<u8>, LogFailure> {
+        // All of it, also where only its last line is shown: counting is what finds the place again after a pause.
         let path = with_query(
             &pod_path(self.namespace, self.pod, "log"),
             [("container", self.container.to_owned())],
         );
-        let mut stream = self.client.bytes(&path).await?;
-        let mut log = Vec::new();
-        while let Some(bytes) = stream.next().await? {
-            log.extend_from_slice(&bytes);
+        let mut log = self.client.bytes(&path).await.map_err(LogFailure::Reading)?;
+        let only_prompt = std::mem::replace(&mut self.history, History::All) == History::LastLine;
+        let (mut end, mut rest, mut text) = (Vec::new(), self.printed.rest(), ForRawTerminal::default());
+        let mut prompt = Vec::new();
+        while let Some(piece) = log.next().await.map_err(LogFailure::Reading)? {
+            keep_end(&mut end, &piece);
+            let new = rest.next(&piece);
+            self.printed.add(new);
+            if only_prompt {
+                keep_end(&mut prompt, new);
+            } else {
+                write_out(&text.convert(new)).map_err(LogFailure::Printing)?;
+            }
         }
-        Ok(log)
+        let new = rest.end();
+        self.printed.add(&new);
+        let line = prompt.iter().rposition(|byte| *byte == b'\n');
+        let prompt = &prompt[line.map_or(0, |end| end + 1)..];
+        write_out(&text.convert(prompt)).map_err(LogFailure::Printing)?;
+        write_out(&text.convert(&new)).map_err(LogFailure::Printing)?;
+        Ok(end)
+    }
+
+    /// Prints what the log still has once the container has ended.
+    pub(crate) async fn print_rest(&mut self) -> Result<(), Failure> {
+        self.print_log().await.map(drop).map_err(|failure| match failure {
+            LogFailure::Reading(error) => error.into(),
+            LogFailure::Printing(failure) => failure,
+        })
     }
 
     /// Whether the container has ended, as far as the agent can be asked.
@@ -260,16 +273,39 @@ async fn copy_output(stdout: &mut DuplexStream, printed: &mut Printed) -> Result
     }
 }
 
-/// A raw terminal goes to the next line, and not to its beginning, at a bare "\n", which is what a log has.
-fn for_raw_terminal(log: &[u8]) -> Vec<u8> {
-    let mut shown = Vec::with_capacity(log.len());
-    for (index, byte) in log.iter().enumerate() {
-        if *byte == b'\n' && (index == 0 || log[index - 1] != b'\r') {
-            shown.push(b'\r');
-        }
-        shown.push(*byte);
+/// Why a log is not shown whole.
+enum LogFailure {
+    Reading(ClientError),
+    Printing(Failure),
+}
+
+/// Adds a piece of a log to what is kept of its end.
+fn keep_end(end: &mut Vec<u8>, piece: &[u8]) {
+    end.extend_from_slice(piece);
+    if end.len() > 2 * OVERLAP_BYTES {
+        end.drain(..end.len() - OVERLAP_BYTES);
     }
-    shown
+}
+
+/// A log as a raw terminal shows it, piece by piece: that goes to the next line, and not to its beginning, at a bare
+/// "\n", which is what a log has.
+#[derive(Default)]
+struct ForRawTerminal {
+    last: u8,
+}
+
+impl ForRawTerminal {
+    fn convert(&mut self, log: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::with_capacity(log.len());
+        for byte in log {
+            if *byte == b'\n' && self.last != b'\r' {
+                shown.push(b'\r');
+            }
+            shown.push(*byte);
+            self.last = *byte;
+        }
+        shown
+    }
 }
 
 #[cfg(test)]
@@ -278,6 +314,11 @@ mod tests {
 
     #[test]
     fn a_log_in_a_raw_terminal_begins_each_line_at_its_left() {
-        assert_eq!(for_raw_terminal(b"a\nb\r\n\n/ # "), b"a\r\nb\r\n\r\n/ # ");
+        let log = b"a\nb\r\n\n/ # ";
+        for length in [1, 2, log.len()] {
+            let mut text = ForRawTerminal::default();
+            let shown: Vec<u8> = log.chunks(length).flat_map(|piece| text.convert(piece)).collect();
+            assert_eq!(shown, b"a\r\nb\r\n\r\n/ # ", "{length}");
+        }
     }
 }
