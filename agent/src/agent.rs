@@ -24,6 +24,7 @@ use crate::pod::cgroup::CgroupDriver;
 use crate::runtime::client::Runtime;
 use crate::runtime::events;
 use crate::runtime::images::Images;
+use crate::runtime::logs::LogFollowers;
 use crate::runtime::news::News;
 use crate::runtime::pulled_images::PulledImages;
 use crate::source::discovery;
@@ -54,8 +55,6 @@ enum AgentError {
     Disk(#[from] DiskError),
     #[error(transparent)]
     Bind(#[from] api::BindError),
-    #[error("cannot follow the manifests folder {path}: {source}")]
-    Manifests { path: String, source: notify::Error },
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
     #[error("cannot start its threads: {0}")]
@@ -124,6 +123,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
             runtime: runtime.clone(),
             images: Arc::clone(&images),
             log_dir: config.log_dir.clone(),
+            log_followers: LogFollowers::default(),
             large_bodies: api::LargeBodies::default(),
             shutdown: shutdown.clone(),
         },
@@ -202,11 +202,7 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
     kubelet_watch::look(runtime, store, &cluster.kubelet, &forbid).await;
 
     // The folder is read once before any worker acts: what is gone from it must not be started.
-    let mut folder =
-        ManifestFolder::follow(config.manifests.path.clone()).map_err(|source| AgentError::Manifests {
-            path: config.manifests.path.display().to_string(),
-            source,
-        })?;
+    let mut folder = ManifestFolder::follow(config.manifests.path.clone());
     // What the disk refused is tried again, unless a newer state of the folder comes first.
     let mut refused = None;
     if let Some(Some(first)) = shutdown.run_until_cancelled(folder.next()).await {

@@ -19,6 +19,7 @@ mod runtime;
 mod source;
 mod store;
 mod systemd_notify;
+mod untrusted_file;
 mod worker;
 
 fn main() -> std::process::ExitCode {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -23,12 +23,17 @@ use super::pods::find;
 use super::request::{Parameters, flag};
 use super::status::Failure;
 use crate::pod::field_error::{Cause, FieldError};
-use crate::pod::sandbox_config::log_folder;
+use crate::pod::log_names::{is_container_name, log_folder};
 use crate::runtime::error::RuntimeError;
-use crate::runtime::logs::{LogError, LogOptions, LogReader, LogStream, attempts};
+use crate::runtime::logs::{
+    LogError, LogFile, LogOptions, LogReader, LogStream, MAX_FOLLOWERS, Place, attempts,
+};
 
 /// What a client is warned of, as kubectl prints it, where lines that it asked for are not in the answer.
 const COMPRESSED: &str = "299 - \"older lines of this log are in compressed files, which are not read here\"";
+
+/// The seconds after which a client is told to come again that found no place to follow a log.
+const COME_AGAIN: i32 = 5;
 
 /// The query of `pods/log`: Kubernetes' PodLogOptions.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -112,10 +117,14 @@ pub(crate) async fn get(
     let options = parameters.options(Timestamp::now());
     let options = options.map_err(|errors| Failure::invalid("PodLogOptions", &name, &errors))?;
     let container = ServedContainer::find(&pod, &parameters.container)?;
-    let (path, id) = log_of(&context, &pod, &container, parameters.previous).await?;
+    let (log, id) = log_of(&context, &pod, &container, parameters.previous).await?;
+    let place = match parameters.follow {
+        true => Some(context.log_followers.place().ok_or_else(too_many_follow)?),
+        false => None,
+    };
     // The previous instance, and one that has ended, write nothing more.
     let ended = ended(context, namespace, name, container.spec.name.clone(), id);
-    let response = log_response(&path, &options, parameters.follow, ended).await;
+    let response = log_response(&log, &options, place, ended).await;
     let response = response.map_err(|error| match error.source.kind() {
         ErrorKind::NotFound => Failure::not_found("containers", &container.spec.name, error.to_string()),
         _ => Failure::internal(error.to_string()),
@@ -133,7 +142,7 @@ async fn log_of(
     pod: &Pod,
     container: &ServedContainer,
     previous: bool,
-) -> Result<(PathBuf, Option<String>), Failure> {
+) -> Result<(LogFile, Option<String>), Failure> {
     let id = match container.logged_id(previous) {
         Ok(id) => Some(id),
         Err(_) if container.has_ended() && !previous => None,
@@ -142,22 +151,26 @@ async fn log_of(
     let mut why = "nothing is known of the container that ran".to_owned();
     if let Some(id) = id {
         match told_path(context, id).await {
-            Ok(path) => return Ok((path, Some(id.to_owned()))),
+            Ok(path) => return Ok((LogFile::new(&context.log_dir, &path), Some(id.to_owned()))),
             Err(error) => why = error,
         }
     }
     let name = &container.spec.name;
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    if let Some(path) = context.store.log_path(uid, name)
-        && tokio::fs::try_exists(&path).await.unwrap_or_default()
-    {
-        return Ok((path, id.map(str::to_owned)));
+    if let Some(path) = context.store.log_path(uid, name) {
+        let log = LogFile::new(&context.log_dir, &path);
+        if log.is_there().await {
+            return Ok((log, id.map(str::to_owned)));
+        }
     }
     let folder = context.log_dir.join(log_folder(pod)).join(name);
     let place = usize::from(id.is_some_and(|id| !container.is_newest(id)));
-    let kept = attempts(folder).await.unwrap_or_default();
+    let kept = match is_container_name(name) {
+        true => attempts(&context.log_dir, &folder).await.unwrap_or_default(),
+        false => Vec::new(),
+    };
     match kept.into_iter().nth(place) {
-        Some(path) => Ok((path, id.map(str::to_owned))),
+        Some(log) => Ok((log, id.map(str::to_owned))),
         None => Err(Failure::not_found(
             "containers",
             name,
@@ -208,18 +221,24 @@ async fn ended(
     }
 }
 
-/// Answers with the log at `path`. Where it is followed, `container_ended` is ready once the runtime has said that
+/// What a client is told for which there is no place.
+fn too_many_follow() -> Failure {
+    let message =
+        format!("{MAX_FOLLOWERS} logs are followed already, and no more are on this node: come again");
+    Failure::too_many_requests(message, COME_AGAIN)
+}
+
+/// Answers with a log. With a place it is followed, and `container_ended` is ready once the runtime has said that
 /// the container ended, or when the answer is to end anyway.
-pub(crate) async fn log_response(
-    path: &Path,
+async fn log_response(
+    log: &LogFile,
     options: &LogOptions,
-    follow: bool,
+    place: Option<Place>,
     container_ended: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Response, LogError> {
-    let reader = if follow {
-        LogReader::follow(path, options, container_ended).await?
-    } else {
-        LogReader::open(path, options).await?
+    let reader = match place {
+        Some(place) => LogReader::follow(log, options, place, container_ended).await?,
+        None => LogReader::open(log, options).await?,
     };
     let left_out = reader.left_out();
     // An error ends the answer without its last chunk, so that the client knows that something is missing.
@@ -242,6 +261,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::runtime::logs::LogFollowers;
 
     fn parameters(query: &str) -> LogParameters {
         Query::try_from_uri(&format!("/log?{query}").parse().unwrap())
@@ -294,7 +314,9 @@ mod tests {
         )
         .unwrap();
         let ended = std::future::ready(());
-        let response = log_response(&path, &LogOptions::default(), true, ended)
+        let log = LogFile::new(folder.path(), &path);
+        let place = LogFollowers::default().place();
+        let response = log_response(&log, &LogOptions::default(), place, ended)
             .await
             .unwrap();
         assert_eq!(

@@ -84,6 +84,7 @@ use crate::kubernetes::api_server::ApiServer;
 use crate::kubernetes::cluster_users::ClusterUsers;
 use crate::runtime::client::Runtime;
 use crate::runtime::images::Images;
+use crate::runtime::logs::LogFollowers;
 use crate::store::Store;
 pub(crate) use large_bodies::LargeBodies;
 use metrics::Metrics;
@@ -108,6 +109,8 @@ pub(crate) struct Context {
     pub(crate) images: Arc<Images>,
     /// Where the pods' logs are, for those of which the runtime knows nothing more.
     pub(crate) log_dir: PathBuf,
+    /// The places of those who follow logs.
+    pub(crate) log_followers: LogFollowers,
     /// What large bodies may take.
     pub(crate) large_bodies: LargeBodies,
     /// Ends watches and sessions, so that a shutdown does not wait for them.

@@ -24,6 +24,7 @@ pub(crate) mod image_reference;
 pub(crate) mod kubelet_life;
 pub(crate) mod labels;
 pub(crate) mod launch;
+pub(crate) mod log_names;
 pub(crate) mod node;
 pub(crate) mod node_object;
 pub(crate) mod objects;

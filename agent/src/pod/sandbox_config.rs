@@ -14,6 +14,7 @@ use super::cgroup::{CgroupDriver, cgroup_parent};
 use super::dns::dns_config;
 use super::hostname::{Hostname, HostnameError};
 use super::labels;
+use super::log_names::log_folder;
 use super::node::Node;
 use super::quantity::QuantityError;
 use super::resources::{pod_resources, qos_class};
@@ -52,14 +53,6 @@ pub(crate) struct SandboxContext<'a> {
     pub(crate) cgroup_driver: CgroupDriver,
     /// The folder of all pods' logs, `/var/log/pods`.
     pub(crate) log_dir: &'a Path,
-}
-
-/// The name of a pod's folder below that of all pods' logs: `NAMESPACE_NAME_UID`.
-pub(crate) fn log_folder(pod: &Pod) -> String {
-    let metadata = &pod.metadata;
-    [&metadata.namespace, &metadata.name, &metadata.uid]
-        .map(|part| part.as_deref().unwrap_or_default())
-        .join("_")
 }
 
 /// The configuration to run the pod's sandbox with, and to send along with each of its containers: containerd

@@ -18,10 +18,15 @@ pub(super) struct Activity {
     pub(super) touched: BTreeSet<PathBuf>,
 }
 
+/// How a watcher is made, which fills what is shared with it.
+type Start = fn(&Arc<Shared>, &Path) -> Result<RecommendedWatcher, notify::Error>;
+
 /// Watches a folder, or while it is missing the nearest folder above it that is there.
 pub(super) struct FolderWatch {
     folder: PathBuf,
-    watcher: RecommendedWatcher,
+    start: Start,
+    /// None where the kernel had no inotify instance left to give; it is asked again at the next look.
+    watcher: Option<RecommendedWatcher>,
     /// What is watched, by path and identity: another folder may come under the same path.
     watched: Option<Watched>,
     shared: Arc<Shared>,
@@ -36,29 +41,34 @@ struct Watched {
 
 /// What the watcher's thread fills and the folder's task empties.
 #[derive(Default)]
-struct Shared {
+pub(super) struct Shared {
     wake: Notify,
     activity: Mutex<Activity>,
 }
 
 impl FolderWatch {
-    pub(super) fn new(folder: PathBuf) -> Result<FolderWatch, notify::Error> {
-        let shared = Arc::new(Shared::default());
-        let (noted, of_interest) = (Arc::clone(&shared), folder.clone());
-        let watcher = notify::recommended_watcher(move |event: Result<Event, notify::Error>| match event {
-            Ok(event) => noted.note(&event, &of_interest),
-            Err(_) => noted.wake.notify_one(),
-        })?;
-        Ok(FolderWatch {
-            folder,
-            watcher,
-            watched: None,
-            shared,
-        })
+    /// Watches nothing yet.
+    pub(super) fn new(folder: PathBuf) -> FolderWatch {
+        FolderWatch::started_by(start, folder)
     }
 
-    /// Watches what is there now. To be called before each look.
+    /// The same with another way to make a watcher.
+    pub(super) fn started_by(start: Start, folder: PathBuf) -> FolderWatch {
+        FolderWatch {
+            folder,
+            start,
+            watcher: None,
+            watched: None,
+            shared: Arc::default(),
+        }
+    }
+
+    /// Watches what is there now. To be called before each look. Blocks.
     pub(super) fn renew(&mut self) -> Result<(), notify::Error> {
+        let watcher = match &mut self.watcher {
+            Some(watcher) => watcher,
+            None => self.watcher.insert((self.start)(&self.shared, &self.folder)?),
+        };
         // Once more after a change: the folder may have come while the one above it was not yet watched.
         loop {
             let nearest = self.folder.ancestors().find_map(identify);
@@ -67,10 +77,10 @@ impl FolderWatch {
             }
             if let Some(old) = self.watched.take() {
                 // The kernel has dropped the watch by itself where the folder is gone.
-                let _ = self.watcher.unwatch(&old.path);
+                let _ = watcher.unwatch(&old.path);
             }
             if let Some(nearest) = nearest {
-                self.watcher.watch(&nearest.path, RecursiveMode::NonRecursive)?;
+                watcher.watch(&nearest.path, RecursiveMode::NonRecursive)?;
                 self.watched = Some(nearest);
             }
         }
@@ -94,6 +104,14 @@ impl FolderWatch {
             touched,
         }
     }
+}
+
+fn start(shared: &Arc<Shared>, folder: &Path) -> Result<RecommendedWatcher, notify::Error> {
+    let (noted, of_interest) = (Arc::clone(shared), folder.to_path_buf());
+    notify::recommended_watcher(move |event: Result<Event, notify::Error>| match event {
+        Ok(event) => noted.note(&event, &of_interest),
+        Err(_) => noted.wake.notify_one(),
+    })
 }
 
 fn identify(path: &Path) -> Option<Watched> {

@@ -1,6 +1,5 @@
 //! One file of the manifests folder: YAML or JSON, several documents, each a `Pod` or a list of them.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use serde_json::Value;
 
 use super::document_lines::Lines;
 use crate::pod::{creation, decode};
+use crate::untrusted_file::regular_file;
 
 /// The largest manifest that is read, in bytes: as much as an API server takes in one request.
 pub(crate) const MAX_SIZE: u64 = 3 * 1024 * 1024;
@@ -32,7 +32,7 @@ fn is_json(path: &Path) -> bool {
 fn text(path: &Path) -> Result<String, String> {
     let cannot_be_read = |error: std::io::Error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(cannot_be_read)?;
+    let file = regular_file(path).map_err(cannot_be_read)?;
     let size = file.metadata().map_err(cannot_be_read)?.len();
     file.take(MAX_SIZE + 1)
         .read_to_end(&mut bytes)

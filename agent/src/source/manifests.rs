@@ -1,6 +1,7 @@
 //! A folder of manifests, followed: editors' renames, half-written files, a folder that comes later or goes.
 //!
-//! The kernel's events (inotify) say when to look, and a slow re-list is the safety net behind them. What is seen
+//! The kernel's events (inotify) say when to look, and a slow re-list is the safety net behind them; where the kernel gives
+//! no events, the folder is read every two seconds. What is seen
 //! is one snapshot of the whole folder; of several that nobody has taken yet, only the newest is kept.
 
 use std::collections::BTreeMap;
@@ -18,6 +19,9 @@ use super::manifest_file::ManifestFile;
 /// target of a link changes without one.
 const RE_LIST: Duration = Duration::from_secs(30);
 
+/// How often the folder is looked at where the kernel gives no events.
+const POLL: Duration = Duration::from_secs(2);
+
 /// Every file of the folder by its path, as it was last good or bad for longer than a moment. A folder that is
 /// there and cannot be read is an entry of its own, beside the files as they were.
 pub(crate) type Snapshot = BTreeMap<PathBuf, ManifestFile>;
@@ -29,13 +33,16 @@ pub(crate) struct ManifestFolder {
 }
 
 impl ManifestFolder {
-    /// Begins to follow the folder, which need not exist. An error means that the kernel gives no events.
-    pub(crate) fn follow(folder: PathBuf) -> Result<ManifestFolder, notify::Error> {
+    /// Begins to follow the folder, which need not exist.
+    pub(crate) fn follow(folder: PathBuf) -> ManifestFolder {
         let folder = std::path::absolute(&folder).unwrap_or(folder);
-        let watch = FolderWatch::new(folder.clone())?;
+        ManifestFolder::watched_by(FolderWatch::new(folder.clone()), folder)
+    }
+
+    fn watched_by(watch: FolderWatch, folder: PathBuf) -> ManifestFolder {
         let (sender, snapshots) = watch::channel(Snapshot::new());
         let task = tokio::spawn(follow(watch, FolderFiles::new(folder), sender));
-        Ok(ManifestFolder { snapshots, task })
+        ManifestFolder { snapshots, task }
     }
 
     /// The next snapshot that differs from the last one taken; the first comes when the folder was read, also when
@@ -58,26 +65,31 @@ impl Drop for ManifestFolder {
 }
 
 async fn follow(mut watch: FolderWatch, mut files: FolderFiles, snapshots: watch::Sender<Snapshot>) {
+    let mut is_watched = true;
     loop {
-        // The watch is in place before the look, so that nothing falls between them.
-        if let Err(error) = watch.renew() {
-            tracing::warn!(%error, "the manifests folder cannot be watched; it is read every {} s", RE_LIST.as_secs());
-        }
-        let activity = watch.activity();
         let looked = tokio::task::spawn_blocking(move || {
-            let look = files.look(&activity, Instant::now());
-            (files, look)
+            // The watch is in place before the look, so that nothing falls between them.
+            let renewed = watch.renew();
+            let look = files.look(&watch.activity(), Instant::now());
+            (watch, files, renewed, look)
         });
-        let Ok((returned, look)) = looked.await else {
+        let Ok((watch_again, files_again, renewed, look)) = looked.await else {
             return; // the process ends
         };
-        files = returned;
+        (watch, files) = (watch_again, files_again);
+        if let Err(error) = &renewed
+            && is_watched
+        {
+            let seconds = POLL.as_secs();
+            tracing::warn!(%error, "the manifests folder cannot be watched; it is read every {seconds} s");
+        }
+        is_watched = renewed.is_ok();
         if let Some(snapshot) = look.snapshot {
             snapshots.send_replace(snapshot);
         }
         tokio::select! {
             () = watch.woken() => {}
-            () = tokio::time::sleep(look.again.unwrap_or(RE_LIST)) => {}
+            () = tokio::time::sleep(look.again.unwrap_or(if is_watched { RE_LIST } else { POLL })) => {}
             () = snapshots.closed() => return,
         }
     }

@@ -37,7 +37,7 @@ async fn wait_for(folder: &mut ManifestFolder, expected: &[&str]) {
 
 fn begin(base: &TempDir, folder: &str) -> (PathBuf, ManifestFolder) {
     let path = base.path().join(folder);
-    (path.clone(), ManifestFolder::follow(path).unwrap())
+    (path.clone(), ManifestFolder::follow(path))
 }
 
 fn write(folder: &Path, name: &str) {
@@ -136,4 +136,20 @@ async fn a_bad_file_says_why_and_may_become_good() {
     assert!(reason.contains("is not YAML"), "{reason}");
     write(&path, "a");
     wait_for(&mut folder, &["a"]).await;
+}
+
+#[tokio::test]
+async fn a_folder_for_which_the_kernel_gives_no_events_is_read_all_the_same() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().to_path_buf();
+    let watch = FolderWatch::started_by(
+        |_, _| Err(notify::Error::generic("Too many open files")),
+        path.clone(),
+    );
+    let mut folder = ManifestFolder::watched_by(watch, path.clone());
+    wait_for(&mut folder, &[]).await;
+    write(&path, "a");
+    wait_for(&mut folder, &["a"]).await;
+    fs::remove_file(path.join("a.yaml")).unwrap();
+    wait_for(&mut folder, &[]).await;
 }

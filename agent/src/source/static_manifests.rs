@@ -1,7 +1,7 @@
 //! The manifests of the kubelet's static pods, read only: where no API server tells, they tell what the runtime does not.
 //! They are read when a static pod is found or has changed, and at no other time.
 
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -11,6 +11,7 @@ use super::manifest_file;
 use crate::kubernetes::kubelet_signs::processes_named_kubelet;
 use crate::pod::decode;
 use crate::pod::discovered::static_manifest::{StaticManifest, as_the_kubelet_reads, describes};
+use crate::untrusted_file::{Folder, metadata, read_range, regular_file};
 
 /// Where kubeadm, k3s and RKE2 have them.
 const USUAL_FOLDERS: [&str; 3] = [
@@ -22,6 +23,8 @@ const USUAL_FOLDERS: [&str; 3] = [
 const USUAL_CONFIGURATION: &str = "/var/lib/kubelet/config.yaml";
 /// How many files of one folder are read: a node has a handful.
 const MAX_FILES: usize = 100;
+/// How much of a command line is read, in bytes.
+const MAX_COMMAND_LINE: usize = 128 * 1024;
 
 /// The folders of a node's static pods.
 #[derive(Clone, Debug)]
@@ -54,13 +57,18 @@ impl StaticManifests {
         }
         let commands = processes_named_kubelet(proc)
             .into_iter()
-            .filter_map(|id| fs::read(proc.join(id.to_string()).join("cmdline")).ok());
+            .filter_map(|id| command_line(&proc.join(id.to_string()).join("cmdline")).ok());
         let mut folders: Vec<PathBuf> = commands.flat_map(|command| named_by(&command)).collect();
         folders.extend(configured_in(Path::new(USUAL_CONFIGURATION)));
         folders.extend(USUAL_FOLDERS.map(PathBuf::from));
         folders.dedup();
         folders
     }
+}
+
+/// A process's command line (`/proc/PID/cmdline`), which the process may have changed.
+fn command_line(file: &Path) -> io::Result<Vec<u8>> {
+    read_range(&regular_file(file)?, 0, MAX_COMMAND_LINE)
 }
 
 /// The folders that a kubelet's command line names (`/proc/PID/cmdline`), itself or in its configuration file.
@@ -96,8 +104,9 @@ fn configured_in(file: &Path) -> Option<PathBuf> {
 /// The manifest in a folder that describes the pod. As a kubelet, it looks at all files but hidden ones; `folder` may be
 /// a single file, too. What cannot be read describes nothing.
 fn find(folder: &Path, found: &Pod, node_name: &str) -> Option<StaticManifest> {
-    let mut files = match fs::read_dir(folder) {
-        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+    let listed = Folder::open(folder).and_then(|folder| folder.names());
+    let mut files: Vec<PathBuf> = match listed {
+        Ok(names) => names.into_iter().map(|name| folder.join(name)).collect(),
         Err(_) => vec![folder.to_path_buf()],
     };
     files.sort();
@@ -107,7 +116,7 @@ fn find(folder: &Path, found: &Pod, node_name: &str) -> Option<StaticManifest> {
     };
     let files = files
         .into_iter()
-        .filter(|file| !is_hidden(file) && file.is_file());
+        .filter(|file| !is_hidden(file) && metadata(file).is_ok_and(|found| found.is_file()));
     let manifests = files.take(MAX_FILES).flat_map(|file| {
         let documents = manifest_file::documents(&file).unwrap_or_default();
         documents
@@ -135,6 +144,8 @@ fn pod_of(mut document: Value) -> Option<Pod> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;

@@ -10,14 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::kubelet::Kubelet;
 use crate::pod::kubelet_life::Life;
+use crate::pod::log_names::log_folder;
 use crate::pod::observed::ObservedPod;
-use crate::pod::sandbox_config::log_folder;
 use crate::pod::take_over::{NotTaken, judge};
 use crate::runtime::client::Runtime;
 use crate::runtime::error::RuntimeError;
 use crate::store::Store;
 use crate::store::events::{Happening, Severity};
 use crate::store::take_over::{LeftUndone, TakeOverError};
+use crate::untrusted_file::{Folder, LOGS};
 
 /// How often the kubelet is looked for while something waits for it and it shows no sign of life, and how soon what did
 /// not succeed is tried again.
@@ -175,12 +176,18 @@ impl TakeOver {
 
 /// Whether there is anything in one of the container's log folders; what cannot be read counts as a log.
 async fn is_logged(folders: &[PathBuf], container: &str) -> bool {
-    let folders: Vec<PathBuf> = folders.iter().map(|folder| folder.join(container)).collect();
-    let look = move || {
-        folders.iter().any(|folder| match std::fs::read_dir(folder) {
-            Ok(mut files) => files.next().is_some(),
-            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
-        })
-    };
-    tokio::task::spawn_blocking(look).await.unwrap_or(true)
+    for folder in folders {
+        let of_container = folder.join(container);
+        let look = {
+            let of_container = of_container.clone();
+            move || match Folder::open(&of_container).and_then(|folder| folder.is_empty()) {
+                Ok(empty) => !empty,
+                Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+            }
+        };
+        if LOGS.run(&of_container, look).await.unwrap_or(true) {
+            return true;
+        }
+    }
+    false
 }

@@ -18,10 +18,12 @@ use super::{Entry, Inner, Store, Wanted};
 use crate::pod::deletion::Removal;
 use crate::pod::field_error::FieldError;
 use crate::pod::identity::ManifestIdentity;
+use crate::pod::log_names::log_folder;
 use crate::pod::plan::grace;
 use crate::pod::record::{CreatedContainer, Origin, Phase, Record};
 use crate::pod::source::Source;
 use crate::pod::{defaults, validation};
+use crate::untrusted_file::Folder;
 
 /// One pod of a manifest.
 #[derive(Clone, Debug, PartialEq)]
@@ -406,16 +408,9 @@ impl<'a> Application<'a> {
     /// A manifest is not ours to write, so it may name a container that ran before our state was lost: a log
     /// of it tells.
     fn first_phase(&self, pod: &Pod, container: &str) -> Phase {
-        let metadata = &pod.metadata;
-        let folder = format!(
-            "{}_{}_{}",
-            metadata.namespace.as_deref().unwrap_or_default(),
-            metadata.name.as_deref().unwrap_or_default(),
-            metadata.uid.as_deref().unwrap_or_default()
-        );
-        let logs = std::fs::read_dir(self.log_dir.0.join(folder).join(container));
-        let ran = match logs {
-            Ok(mut logs) => logs.next().is_some(),
+        let folder = self.log_dir.0.join(log_folder(pod)).join(container);
+        let ran = match Folder::open(&folder).and_then(|logs| logs.is_empty()) {
+            Ok(empty) => !empty,
             Err(error) => error.kind() != std::io::ErrorKind::NotFound,
         };
         if ran {

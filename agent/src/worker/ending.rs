@@ -9,22 +9,21 @@ use debuglet_proto::v1::{RemoveContainerRequest, StopContainerRequest};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
 use super::context::Context;
-use super::files;
 use super::launch::{disk_failed, record_created, start};
 use super::step::Outcome;
+use super::{files, garbage};
 use crate::pod::container_config::log_path;
+use crate::pod::log_names::{log_folder, log_link};
 use crate::pod::observed::{ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
 use crate::pod::plan::{
     containers_have_their_own_processes, may_have_ended_with_target, target_took_it_along,
 };
 use crate::pod::record::{Phase, Record};
-use crate::pod::sandbox_config::log_folder;
 use crate::pod::status;
 use crate::pod::termination_message as message;
 use crate::runtime::error::RuntimeError;
-use crate::runtime::log_links::LogLinks;
-use crate::runtime::logs;
+use crate::runtime::logs::{self, LogFile};
 use crate::store::events::Severity;
 use crate::store::progress::AdvanceError;
 
@@ -76,23 +75,17 @@ pub(crate) async fn remove_dead(context: &Context, pod: &Pod, name: &str, id: &s
     if let Outcome::Failed(held) = remove(context, id).await {
         return Outcome::Failed(held);
     }
-    let metadata = &pod.metadata;
     let log = context
         .log_dir
         .join(log_folder(pod))
         .join(log_path(name, attempt));
-    let pod_dir = context.store.pod_dir(metadata.uid.as_deref().unwrap_or_default());
+    let pod_dir = context
+        .store
+        .pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
     // Its message is in no status any more; where the file stays, it goes with the pod.
-    let _ = std::fs::remove_file(files::termination_log(&pod_dir, name, attempt));
-    let unlinked = LogLinks::beside(&context.log_dir).remove(
-        metadata.namespace.as_deref().unwrap_or_default(),
-        metadata.name.as_deref().unwrap_or_default(),
-        name,
-        id,
-    );
-    if let Err(error) = unlinked.and_then(|()| std::fs::remove_file(&log))
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
+    let _ = tokio::fs::remove_file(files::termination_log(&pod_dir, name, attempt)).await;
+    let removed = garbage::remove_log(&context.log_dir, &log, log_link(pod, name, id)).await;
+    if let Err(error) = removed {
         tracing::warn!("cannot remove the log {}: {error}", log.display());
     }
     Outcome::Done
@@ -235,13 +228,13 @@ pub(crate) async fn last_words(
         .store
         .pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
     let file = files::termination_log(&pod_dir, &container.name, container.attempt);
-    let content = tokio::task::spawn_blocking(move || read_end(&file, message::MAX_BYTES))
+    let content = tokio::task::spawn_blocking(move || files::read_end(&file, message::MAX_BYTES))
         .await
         .unwrap_or_default();
     let mut left = message::from_file(&content);
     if message::falls_back_to_log(policy, container.exit_code, &container.reason, content.is_empty()) {
-        let log = Path::new(&container.log_path);
-        left = logs::termination_message(log).await.unwrap_or_default();
+        let log = LogFile::new(&context.log_dir, Path::new(&container.log_path));
+        left = logs::termination_message(&log).await.unwrap_or_default();
     }
     let containers = pod.spec.as_ref().map_or(1, |spec| {
         spec.containers.len()
@@ -250,20 +243,6 @@ pub(crate) async fn last_words(
     });
     message::cut(&mut left, message::share(containers));
     message::joined(&container.message, &left)
-}
-
-/// The last `bytes` of a file; nothing where it cannot be read, as when its pod was never here.
-fn read_end(file: &Path, bytes: usize) -> Vec<u8> {
-    use std::io::{Read, Seek, SeekFrom};
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = std::fs::File::open(file)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(bytes as u64)))?;
-        let mut content = Vec::new();
-        file.take(bytes as u64).read_to_end(&mut content)?;
-        Ok(content)
-    };
-    read().unwrap_or_default()
 }
 
 #[cfg(test)]

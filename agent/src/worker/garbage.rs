@@ -1,76 +1,76 @@
 //! What is cleaned up behind pods that are gone: their logs. Only ever what debuglet itself made. (Images: [`super::image_garbage`].)
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::runtime::log_links::LogLinks;
+use crate::runtime::logs::LogFile;
+use crate::untrusted_file::{Folder, REMOVALS};
 
-/// A pod whose logs may go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GonePod {
-    /// Its namespace.
-    pub(crate) namespace: String,
-    /// Its name.
-    pub(crate) name: String,
-    /// Its UID.
-    pub(crate) uid: String,
+/// The folder in that of all pods' logs which holds what is being removed. A kubelet takes it for a pod's that is gone.
+const HEAP: &str = "debuglet_removing_0";
+
+/// Removes the log folder of this name, of a pod that debuglet ran, and the links into it.
+///
+/// # Errors
+/// Also when it takes longer than a minute: then it goes on.
+pub(crate) async fn remove_logs(log_dir: &Path, folder: &str) -> io::Result<()> {
+    let (log_dir, name) = (log_dir.to_path_buf(), folder.to_owned());
+    let path = log_dir.join(folder);
+    let remove = move || {
+        // What is no name of one folder is refused by this, before any link goes.
+        match Folder::open(&log_dir) {
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Ok(()),
+            folder => folder?.remove_tree(OsStr::new(&name), OsStr::new(HEAP))?,
+        }
+        LogLinks::beside(&log_dir).remove_into(&[log_dir.join(&name)])
+    };
+    REMOVALS.run_io(&path, remove).await
 }
 
-/// Removes the log folders of these pods, which debuglet ran, and the links into them.
-pub(crate) fn remove_logs(log_dir: &Path, pods: &[GonePod]) -> io::Result<()> {
-    let folders: Vec<PathBuf> = pods.iter().filter_map(|pod| log_folder(log_dir, pod)).collect();
-    LogLinks::beside(log_dir).remove_into(&folders)?;
-    for folder in folders {
-        match std::fs::remove_dir_all(&folder) {
-            Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
-        }
+/// Removes one log of a container in a pod that debuglet runs, and the link of this name to it.
+pub(crate) async fn remove_log(log_dir: &Path, log: &Path, link: String) -> io::Result<()> {
+    let (links, file) = (LogLinks::beside(log_dir), LogFile::new(log_dir, log));
+    let remove = move || {
+        links.remove(&link)?;
+        file.remove()
+    };
+    match REMOVALS.run_io(log, remove).await {
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
-    Ok(())
 }
 
 /// Removes these logs of debuglet's containers in pods that somebody else ran, with what was rotated away of them and
 /// the links to them, and their folders where nothing else is left in those.
-pub(crate) fn remove_own_logs(log_dir: &Path, logs: impl Iterator<Item = PathBuf>) -> io::Result<()> {
+pub(crate) async fn remove_own_logs(log_dir: &Path, logs: impl Iterator<Item = PathBuf>) -> io::Result<()> {
     for log in logs {
-        let (Some(folder), Some(log_file)) = (log.parent(), log.file_name()) else {
-            continue;
-        };
-        let files = match std::fs::read_dir(folder) {
-            Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
-            files => files?,
-        };
-        // Somebody else's container may have had the name, before or since: its logs are called otherwise.
-        let log_file = log_file.to_string_lossy();
-        for file in files {
-            let file = file?;
-            if file.file_name().to_string_lossy().starts_with(&*log_file) {
-                std::fs::remove_file(file.path())?;
-            }
-        }
-        LogLinks::beside(log_dir).remove_into(std::slice::from_ref(&log))?;
-        // Not empty: there is something that is not ours. So is a folder elsewhere that the sandbox named.
-        let _ = std::fs::remove_dir(folder);
-        if let Some(of_pod) = folder.parent().filter(|of_pod| of_pod.parent() == Some(log_dir)) {
-            let _ = std::fs::remove_dir(of_pod);
-        }
+        let (log_dir, path) = (log_dir.to_path_buf(), log.clone());
+        REMOVALS
+            .run_io(&log, move || remove_own_log(&log_dir, &path))
+            .await?;
     }
     Ok(())
 }
 
-/// `NAMESPACE_NAME_UID`; `None` where a part could lead out of the folder or to more than one pod.
-pub(crate) fn log_folder(log_dir: &Path, pod: &GonePod) -> Option<PathBuf> {
-    let parts = [&pod.namespace, &pod.name, &pod.uid];
-    let sound = parts.iter().all(|part| !part.is_empty() && !part.contains('/'));
-    sound.then(|| log_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid)))
+fn remove_own_log(log_dir: &Path, log: &Path) -> io::Result<()> {
+    let file = LogFile::new(log_dir, log);
+    match file.remove_with_rotated() {
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+        removed => removed?,
+    }
+    LogLinks::beside(log_dir).remove_into(&[log.to_path_buf()])?;
+    file.remove_empty_folders();
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn of_somebody_elses_pod_only_our_own_log_files_go() {
+    #[tokio::test]
+    async fn of_somebody_elses_pod_only_our_own_log_files_go() {
         let root = tempfile::tempdir().unwrap();
         let logs = root.path().join("pods");
         let folder = logs.join("shop_till_uid");
@@ -90,7 +90,7 @@ mod tests {
             folder.join("never-made/debuglet.log"),
             elsewhere.join("0.log"),
         ];
-        remove_own_logs(&logs, own.into_iter()).unwrap();
+        remove_own_logs(&logs, own.into_iter()).await.unwrap();
         assert!(folder.join("dbg/0.log").is_file(), "the kubelet's own");
         assert!(!folder.join("dbg/debuglet.log").exists());
         assert!(!folder.join("ours").exists());
@@ -100,8 +100,8 @@ mod tests {
         assert_eq!(left, ["main.log"], "in a folder that the sandbox named");
     }
 
-    #[test]
-    fn the_logs_of_a_gone_pod_go_and_no_others() {
+    #[tokio::test]
+    async fn the_logs_of_a_gone_pod_go_and_no_others() {
         let root = tempfile::tempdir().unwrap();
         let logs = root.path().join("pods");
         let links = LogLinks::beside(&logs);
@@ -110,22 +110,16 @@ mod tests {
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join("0.log"), "a line").unwrap();
             links
-                .create("shop", pod, "app", "1", &folder.join("0.log"))
+                .create(&format!("{pod}_shop_app-1.log"), &folder.join("0.log"))
                 .unwrap();
         }
-        let pod = |name: &str, uid: &str| GonePod {
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-            uid: uid.to_owned(),
-        };
-        let gone = [
-            pod("gone", "uid"),
-            pod("never-ran", "uid"),
-            pod("here", ""),
-            pod("/../../pods/shop_here", "uid"),
-        ];
-        for _ in 0..2 {
-            remove_logs(&logs, &gone).unwrap();
+        for folder in ["shop_gone_uid", "shop_never-ran_uid"] {
+            for _ in 0..2 {
+                remove_logs(&logs, folder).await.unwrap();
+            }
+        }
+        for folder in ["", ".", "..", "../pods/shop_here_uid", "shop_here_uid/app"] {
+            assert!(remove_logs(&logs, folder).await.is_err(), "{folder:?}");
         }
         let names = |folder: PathBuf| -> Vec<_> {
             std::fs::read_dir(folder)
@@ -135,5 +129,36 @@ mod tests {
         };
         assert_eq!(names(logs), ["shop_here_uid"]);
         assert_eq!(names(root.path().join("containers")), ["here_shop_app-1.log"]);
+    }
+
+    #[tokio::test]
+    async fn no_link_that_others_put_beside_a_log_leads_the_removal_elsewhere() {
+        let root = tempfile::tempdir().unwrap();
+        let logs = root.path().join("pods");
+        let elsewhere = root.path().join("elsewhere");
+        for folder in [
+            &logs.join("shop_web_1/app"),
+            &logs.join("shop_till_2"),
+            &elsewhere,
+        ] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        std::fs::write(elsewhere.join("0.log"), "of somebody else").unwrap();
+        let link = |from: &Path| std::os::unix::fs::symlink(&elsewhere, from).unwrap();
+        link(&logs.join("shop_web_1/app/0.log"));
+        link(&logs.join("shop_web_1/db"));
+        link(&logs.join("shop_till_2/dbg"));
+        link(&logs.join("shop_link_3"));
+        let own = logs.join("shop_till_2/dbg/0.log");
+        remove_own_logs(&logs, [own].into_iter()).await.unwrap_err();
+        for folder in ["shop_web_1", "shop_link_3"] {
+            remove_logs(&logs, folder).await.unwrap();
+        }
+        assert_eq!(
+            std::fs::read_dir(&logs).unwrap().count(),
+            1,
+            "the pod's of somebody else"
+        );
+        assert!(elsewhere.join("0.log").is_file());
     }
 }

@@ -11,6 +11,7 @@ use nix::sys::statvfs::statvfs;
 use crate::pod::image_reference::ImageReference;
 use crate::runtime::client::Runtime;
 use crate::runtime::pulled_images::{PulledImage, PulledImages};
+use crate::untrusted_file::VOLUMES;
 
 /// Images are removed when more than this many percent of their disk are used (the kubelet's `imageGCHighThresholdPercent`) ...
 const HIGH_THRESHOLD_PERCENT: u64 = 85;
@@ -38,7 +39,7 @@ pub(crate) enum ImageGarbageError {
         folder: PathBuf,
         /// Why.
         #[source]
-        source: nix::Error,
+        source: std::io::Error,
     },
 }
 
@@ -98,7 +99,10 @@ async fn bytes_above_threshold(runtime: &Runtime) -> Result<u64, ImageGarbageErr
         return Ok(0);
     };
     let folder = PathBuf::from(disk.mountpoint);
-    let space = statvfs(&folder).map_err(|source| ImageGarbageError::Disk { folder, source })?;
+    let looked_at = folder.clone();
+    let look = move || statvfs(&looked_at).map_err(std::io::Error::from);
+    let space = VOLUMES.run_io(&folder, look).await;
+    let space = space.map_err(|source| ImageGarbageError::Disk { folder, source })?;
     // The widths of these fields differ between machines.
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
     let (block, blocks, available) = (

@@ -21,22 +21,25 @@ use crate::pod::container_config::{ContainerContext, Image, container_config};
 use crate::pod::copied_mounts::CopyMounts;
 use crate::pod::discovered::joining::{Host, fit, sandbox_of_request};
 use crate::pod::discovered::known_volumes::known_volumes;
-use crate::pod::discovered::{DiscoveredPod, ForeignContainer, ForeignSandbox, discover};
+use crate::pod::discovered::{DiscoveredPod, ForeignContainer, ForeignSandbox, Owner, discover};
 use crate::pod::etc_hosts::etc_hosts;
+use crate::pod::log_names::{log_folder, log_link};
 use crate::pod::objects::Objects;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::pod::plan::Held;
 use crate::pod::record::{CreatedContainer, Origin, Phase};
-use crate::pod::sandbox_config::{SandboxContext, log_folder, sandbox_config};
+use crate::pod::sandbox_config::{SandboxContext, sandbox_config};
 use crate::pod::security_context::ImageUser;
 use crate::pod::status::Waiting;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::images::{ImageEvent, ImageRequest, PullPolicy, ResolvedImage};
 use crate::runtime::instance::instance;
 use crate::runtime::log_links::LogLinks;
+use crate::runtime::logs::LogFile;
 use crate::runtime::pull_error::ImageError;
 use crate::store::events::Severity;
 use crate::store::progress::AdvanceError;
+use crate::untrusted_file::{LOGS, VOLUMES, only_root_can_change};
 
 /// One launch: which container, of which pod, into which sandbox.
 #[derive(Debug)]
@@ -243,9 +246,8 @@ impl Launch {
     async fn create(&self, image: &ResolvedImage) -> Result<Made, Outcome> {
         let context = &self.context;
         let joined = self.joined().await?;
-        let sandbox_config = self.sandbox_config(joined.as_ref())?;
-        let log_folder = PathBuf::from(&sandbox_config.log_directory);
-        let files = self.prepare_files(&log_folder).await?;
+        let sandbox_config = self.sandbox_config(joined.as_ref()).await?;
+        let files = self.prepare_files().await?;
         let theirs = match &joined {
             Some(joined) => Some(self.their_volumes(joined).await?),
             None => None,
@@ -289,7 +291,8 @@ impl Launch {
             fit(&mut config, &host);
         }
         self.copy_mounts(&mut config).await?;
-        let log_path = log_folder.join(&config.log_path);
+        let log_path = Path::new(&sandbox_config.log_directory).join(&config.log_path);
+        self.prepare_log(&log_path).await?;
         let request = CreateContainerRequest {
             pod_sandbox_id: self.sandbox.id.clone(),
             config: Some(config),
@@ -314,7 +317,7 @@ impl Launch {
                     message,
                 );
                 let container_id = answer.into_inner().container_id;
-                self.link_log(&container_id, &log_path);
+                self.link_log(&container_id, &log_path).await;
                 Ok(Made {
                     container_id,
                     log_path,
@@ -374,36 +377,45 @@ impl Launch {
         }))
     }
 
-    async fn prepare_files(&self, log_folder: &Path) -> Result<ContainerFiles, Outcome> {
+    async fn prepare_files(&self) -> Result<ContainerFiles, Outcome> {
         let context = &self.context;
         let hosts = etc_hosts(&self.pod, &self.sandbox.ips, &context.node.hosts)
             .map_err(|error| Outcome::failed_for_good("CreateContainerConfigError", error.to_string()))?;
         let pod_dir = context.store.pod_dir(self.uid());
-        let log_folder = log_folder.to_path_buf();
         let (name, attempt) = (self.container.name.clone(), self.attempt);
-        let prepared = tokio::task::spawn_blocking(move || {
-            files::prepare(&pod_dir, &log_folder, &name, attempt, &hosts)
-        })
-        .await;
-        match prepared {
+        let prepare = move || files::prepare(&pod_dir, &name, attempt, &hosts);
+        match tokio::task::spawn_blocking(prepare).await {
             Ok(Ok(files)) => Ok(files),
-            Ok(Err(error)) => {
-                self.warn(format!("Error: {error}"));
-                Err(Outcome::failed(
-                    "CreateContainerConfigError",
-                    error.to_string(),
-                    RETRY_SLOWLY,
-                ))
-            }
+            Ok(Err(error)) => Err(self.not_prepared(&error.to_string())),
             Err(_) => Err(Outcome::Done),
         }
     }
 
-    fn sandbox_config(&self, joined: Option<&Joined>) -> Result<PodSandboxConfig, Outcome> {
+    /// Makes the folder that the runtime writes the log into.
+    async fn prepare_log(&self, path: &Path) -> Result<(), Outcome> {
+        let prepared = LogFile::new(&self.context.log_dir, path).prepare().await;
+        prepared.map_err(|error| {
+            self.not_prepared(&format!(
+                "cannot make room for the log {}: {error}",
+                path.display()
+            ))
+        })
+    }
+
+    fn not_prepared(&self, message: &str) -> Outcome {
+        self.warn(format!("Error: {message}"));
+        Outcome::failed("CreateContainerConfigError", message, RETRY_SLOWLY)
+    }
+
+    async fn sandbox_config(&self, joined: Option<&Joined>) -> Result<PodSandboxConfig, Outcome> {
         if let Some(joined) = joined {
             let security = self.container.security_context.as_ref();
             let privileged = security.and_then(|security| security.privileged) == Some(true);
-            let log_folder = self.context.log_dir.join(log_folder(&self.pod));
+            let own_folder = self.context.log_dir.join(log_folder(&self.pod));
+            let log_folder = match self.their_log_folder(joined).await {
+                Some(folder) => folder,
+                None => own_folder,
+            };
             return Ok(sandbox_of_request(&joined.sandbox, &log_folder, privileged));
         }
         sandbox_config(&SandboxContext {
@@ -416,16 +428,41 @@ impl Launch {
         .map_err(|error| Outcome::failed_for_good("CreateContainerConfigError", error.to_string()))
     }
 
+    /// The log folder of the sandbox that it joins, where the runtime may write into it as root: a kubelet's always, any
+    /// other only where nobody but root could put a link in the log's way.
+    async fn their_log_folder(&self, joined: &Joined) -> Option<PathBuf> {
+        let config = joined.sandbox.config.as_ref()?;
+        let folder = PathBuf::from(&config.log_directory);
+        if folder.as_os_str().is_empty() || joined.pod.owner != Owner::Cri {
+            return Some(folder).filter(|folder| !folder.as_os_str().is_empty());
+        }
+        let of_container = folder.join(&self.container.name);
+        let look = move || only_root_can_change(&of_container);
+        match VOLUMES.run_io(&folder, look).await {
+            Ok(true) => Some(folder),
+            Ok(false) => {
+                tracing::info!(
+                    container = self.container.name,
+                    "others than root may write to the sandbox's log folder {}: it logs to that of debuglet's",
+                    folder.display()
+                );
+                None
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "cannot use the sandbox's log folder {}: {error}",
+                    folder.display()
+                );
+                None
+            }
+        }
+    }
+
     /// Log shippers follow this link; a container runs as well without it.
-    fn link_log(&self, container_id: &str, log: &Path) {
-        let metadata = &self.pod.metadata;
-        let linked = LogLinks::beside(&self.context.log_dir).create(
-            metadata.namespace.as_deref().unwrap_or_default(),
-            metadata.name.as_deref().unwrap_or_default(),
-            &self.container.name,
-            container_id,
-            log,
-        );
+    async fn link_log(&self, container_id: &str, log: &Path) {
+        let link = log_link(&self.pod, &self.container.name, container_id);
+        let (links, target) = (LogLinks::beside(&self.context.log_dir), log.to_path_buf());
+        let linked = LOGS.run_io(log, move || links.create(&link, &target)).await;
         if let Err(error) = linked {
             tracing::warn!(
                 container = self.container.name,

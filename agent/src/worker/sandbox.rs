@@ -8,15 +8,17 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::cgroup_folders;
 use super::context::{Context, pod_name};
-use super::garbage::{self, GonePod};
+use super::garbage;
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
 use super::volumes;
 use crate::pod::cgroup::{CgroupDriver, cgroup_parent};
 use crate::pod::discovered::Owner;
 use crate::pod::discovered::joining::log_file;
+use crate::pod::log_names::log_folder;
 use crate::pod::resources::qos_class;
-use crate::pod::sandbox_config::{SandboxContext, log_folder, sandbox_config};
+use crate::pod::sandbox_config::{SandboxContext, sandbox_config};
 use crate::runtime::error::RuntimeError;
+use crate::runtime::logs;
 use crate::store::events::Severity;
 use crate::store::progress::AdvanceError;
 
@@ -64,8 +66,8 @@ pub(crate) async fn run(context: &Context, pod: &Pod, attempt: u32, dead: &[Stri
             return Outcome::failed_for_good("ContainerCreating", error.to_string());
         }
     };
-    let logs = context.log_dir.join(log_folder(pod));
-    if let Err(error) = tokio::fs::create_dir_all(&logs).await {
+    if let Err(error) = logs::make_pod_folder(&context.log_dir, &log_folder(pod)).await {
+        let logs = context.log_dir.join(log_folder(pod));
         let message = format!("cannot create the log folder {}: {error}", logs.display());
         context.tell(
             pod,
@@ -130,7 +132,7 @@ pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
     remove_cgroup(context, pod).await;
     // The tombstone keeps records, not what containers wrote.
     let _ = tokio::fs::remove_dir_all(context.store.pod_dir(uid).join("containers")).await;
-    if let Err(error) = garbage::remove_logs(&context.log_dir, &[gone_pod(pod)]) {
+    if let Err(error) = garbage::remove_logs(&context.log_dir, &log_folder(pod)).await {
         tracing::warn!(pod = pod_name(pod), "cannot remove its logs: {error}");
     }
     bury(context, uid).await
@@ -146,28 +148,19 @@ pub(crate) async fn forget_foreign(
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let _ = tokio::fs::remove_dir_all(context.store.pod_dir(uid).join("containers")).await;
     let log_file = log_file(Owner::of(&pod.metadata.annotations.clone().unwrap_or_default()));
-    let folder = garbage::log_folder(&context.log_dir, &gone_pod(pod));
+    let folder = context.log_dir.join(log_folder(pod));
     // Where the record does not say, it is where it is in pods whose sandbox says nothing else.
-    let by_rule = |name: &str| Some(folder.as_ref()?.join(name).join(log_file));
-    let logs = created
+    let by_rule = |name: &str| folder.join(name).join(log_file);
+    let own_logs = created
         .into_iter()
-        .filter_map(|(name, kept)| kept.or_else(|| by_rule(&name)));
-    if let Err(error) = garbage::remove_own_logs(&context.log_dir, logs) {
+        .map(|(name, kept)| kept.unwrap_or_else(|| by_rule(&name)));
+    if let Err(error) = garbage::remove_own_logs(&context.log_dir, own_logs).await {
         tracing::warn!(
             pod = pod_name(pod),
             "cannot remove its debug containers' logs: {error}"
         );
     }
     bury(context, uid).await
-}
-
-fn gone_pod(pod: &Pod) -> GonePod {
-    let metadata = &pod.metadata;
-    GonePod {
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
-        uid: metadata.uid.clone().unwrap_or_default(),
-    }
 }
 
 async fn bury(context: &Context, uid: &str) -> Outcome {

@@ -16,6 +16,7 @@ use nix::mount::MsFlags;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use crate::pod::quantity::Amount;
+use crate::untrusted_file::{self, NoAnswer, REMOVALS};
 
 /// The folder of all volumes in a pod's folder, named as a kubelet names it.
 const VOLUMES: &str = "volumes";
@@ -58,9 +59,20 @@ pub(crate) enum VolumeError {
         /// What the system said.
         source: io::Error,
     },
-    /// The agent shuts down.
-    #[error("the agent is shutting down")]
-    ShuttingDown,
+    /// It takes longer to remove the volumes than one try of it waits.
+    #[error("the volumes in {} are still being removed", folder.display())]
+    StillRemoving {
+        /// The pod's folder.
+        folder: PathBuf,
+    },
+    /// There is no thread to remove the volumes in.
+    #[error("cannot remove the volumes in {}: {source}", folder.display())]
+    NoThread {
+        /// The pod's folder.
+        folder: PathBuf,
+        /// Why.
+        source: NoAnswer,
+    },
 }
 
 /// Why a volume cannot be made ready.
@@ -90,6 +102,9 @@ pub(crate) enum SetUpError {
         /// Where.
         path: PathBuf,
     },
+    /// What it lies on does not answer.
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
     /// The volume is of a kind that the agent does not know; validation refuses such pods.
     #[error("this kind of volume is not supported")]
     Unsupported,
@@ -98,40 +113,41 @@ pub(crate) enum SetUpError {
 /// Makes the pod's volumes ready and says where on the host each one is, by name. `pod_dir` is the pod's own folder;
 /// what is missing of the path to it is made.
 pub(crate) async fn prepare(pod: &Pod, pod_dir: &Path) -> Result<BTreeMap<String, PathBuf>, VolumeError> {
-    let (pod, pod_dir) = (pod.clone(), pod_dir.to_path_buf());
-    in_a_blocking_thread(move || prepare_now(&pod, &pod_dir)).await
+    let spec = pod.spec.as_ref();
+    let mut ready = BTreeMap::new();
+    for volume in spec.and_then(|spec| spec.volumes.as_ref()).into_iter().flatten() {
+        // A path of the host may lie on a server that is down: each volume has its own answer.
+        let about = match &volume.host_path {
+            Some(host_path) => PathBuf::from(&host_path.path),
+            None => pod_dir.join(VOLUMES).join(EMPTY_DIRS).join(&volume.name),
+        };
+        let (pod, set_up_volume, pod_dir) = (pod.clone(), volume.clone(), pod_dir.to_path_buf());
+        let set_up = move || set_up(&pod, &set_up_volume, &pod_dir);
+        let failed = |reason| VolumeError::SetUp {
+            volume: volume.name.clone(),
+            reason,
+        };
+        let done = untrusted_file::VOLUMES.run(&about, set_up).await;
+        let path = done.map_err(|error| failed(error.into()))?.map_err(failed)?;
+        ready.insert(volume.name.clone(), path);
+    }
+    Ok(ready)
 }
 
 /// Unmounts and removes what [`prepare`] made in `pod_dir`; the pod's containers must have ended. Never touches what a
-/// hostPath names, nor anything behind a link or a mount.
+/// hostPath names, nor anything behind a link or a mount. What takes long goes on after the error, and the next try
+/// finds it done.
 pub(crate) async fn tear_down(pod_dir: &Path) -> Result<(), VolumeError> {
-    let pod_dir = pod_dir.to_path_buf();
-    in_a_blocking_thread(move || tear_down::tear_down_now(&pod_dir)).await
-}
-
-async fn in_a_blocking_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
-) -> Result<T, VolumeError> {
-    match tokio::task::spawn_blocking(work).await {
+    let folder = pod_dir.to_path_buf();
+    let tear_down = move || tear_down::tear_down_now(&folder);
+    match REMOVALS.run(pod_dir, tear_down).await {
         Ok(result) => result,
-        Err(failure) => match failure.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(VolumeError::ShuttingDown),
-        },
+        Err(NoAnswer::InTime { path, .. }) => Err(VolumeError::StillRemoving { folder: path }),
+        Err(source) => Err(VolumeError::NoThread {
+            folder: pod_dir.to_path_buf(),
+            source,
+        }),
     }
-}
-
-fn prepare_now(pod: &Pod, pod_dir: &Path) -> Result<BTreeMap<String, PathBuf>, VolumeError> {
-    let volumes = pod.spec.iter().filter_map(|spec| spec.volumes.as_ref()).flatten();
-    volumes
-        .map(|volume| match set_up(pod, volume, pod_dir) {
-            Ok(path) => Ok((volume.name.clone(), path)),
-            Err(reason) => Err(VolumeError::SetUp {
-                volume: volume.name.clone(),
-                reason,
-            }),
-        })
-        .collect()
 }
 
 fn set_up(pod: &Pod, volume: &Volume, pod_dir: &Path) -> Result<PathBuf, SetUpError> {
@@ -267,12 +283,16 @@ fn set_up_host_path(host_path: &HostPathVolumeSource) -> Result<PathBuf, SetUpEr
             // Its folder must exist.
             _ => {
                 let mut options = OpenOptions::new();
-                options.create(true).append(true).mode(HOST_FILE_MODE);
-                options.open(&path).map_err(failed("make", &path))?;
+                options.create_new(true).append(true).mode(HOST_FILE_MODE);
+                match options.open(&path) {
+                    // Somebody was faster; what it is, is looked at below.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    made => drop(made.map_err(failed("make", &path))?),
+                }
             }
         }
     }
-    match fs::metadata(&path) {
+    match untrusted_file::metadata(&path) {
         Ok(found) if is_expected(&found.file_type()) => Ok(path),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("look at", &path)(error)),
         Ok(_) | Err(_) => Err(SetUpError::HostPathType {

@@ -39,6 +39,7 @@ mod copied_mounts;
 mod cri;
 mod discovery;
 mod foreign_pods;
+mod hostile_files;
 mod idle;
 mod joining;
 mod kubectl;

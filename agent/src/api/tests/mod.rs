@@ -80,6 +80,7 @@ pub(super) fn context(folder: &Path, store: &Arc<Store>, shutdown: &Cancellation
         images: Images::new(runtime.clone(), PathBuf::new(), pulled, shutdown.clone()),
         runtime,
         log_dir: folder.join("logs"),
+        log_followers: Default::default(),
         large_bodies: Default::default(),
         shutdown: shutdown.clone(),
     }

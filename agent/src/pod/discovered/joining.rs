@@ -28,8 +28,8 @@ pub(crate) fn log_file(owner: Owner) -> &'static str {
 }
 
 /// The sandbox configuration to send along with a container that joins the sandbox: the sandbox's own, and what is
-/// missing there. `log_folder` is where logs go of a pod that has no place for them, `privileged` what the container
-/// asks for: containerd refuses a privileged container in a sandbox that does not say the same.
+/// missing there. `log_folder` is where its log goes: the sandbox's own folder, or ours where that has none or is not
+/// safe to write into. `privileged` is what the container asks for: containerd refuses a privileged container in a sandbox that does not say the same.
 pub(crate) fn sandbox_of_request(
     sandbox: &ForeignSandbox,
     log_folder: &Path,
@@ -42,9 +42,7 @@ pub(crate) fn sandbox_of_request(
         annotations: sandbox.annotations.clone().into_iter().collect(),
         ..PodSandboxConfig::default()
     });
-    if config.log_directory.is_empty() {
-        config.log_directory = log_folder.to_string_lossy().into_owned();
-    }
+    config.log_directory = log_folder.to_string_lossy().into_owned();
     if privileged {
         let linux = config.linux.get_or_insert_default();
         linux.security_context.get_or_insert_default().privileged = true;

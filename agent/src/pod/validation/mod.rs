@@ -16,5 +16,6 @@ mod unsupported;
 mod volumes;
 
 pub(crate) use ephemeral::{ephemeral_change, ephemeral_containers};
+pub(crate) use names::{is_dns_label, is_dns_subdomain};
 pub(crate) use pod_spec::pod;
 pub(crate) use unsupported::unsupported;

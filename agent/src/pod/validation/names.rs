@@ -12,7 +12,7 @@ pub(super) type Rule = Result<(), &'static str>;
 /// The name of a container, a volume or a namespace, a host name.
 pub(super) fn dns_label(name: &str) -> Rule {
     ensure(
-        name.len() <= MAX_LABEL && is_dns_label(name),
+        is_dns_label(name),
         "is not a DNS label: lower case letters, digits and '-', a letter or digit at both ends, at most 63 characters",
     )
 }
@@ -20,7 +20,7 @@ pub(super) fn dns_label(name: &str) -> Rule {
 /// The name of a pod.
 pub(super) fn dns_subdomain(name: &str) -> Rule {
     ensure(
-        name.len() <= MAX_SUBDOMAIN && name.split('.').all(is_dns_label),
+        is_dns_subdomain(name),
         "is not a DNS subdomain: lower case letters, digits, '-' and '.', a letter or digit at both ends of each part, at most 253 characters",
     )
 }
@@ -119,7 +119,18 @@ fn ensure(holds: bool, otherwise: &'static str) -> Rule {
     if holds { Ok(()) } else { Err(otherwise) }
 }
 
-fn is_dns_label(name: &str) -> bool {
+/// Whether this is a DNS label (RFC 1123).
+pub(crate) fn is_dns_label(name: &str) -> bool {
+    name.len() <= MAX_LABEL && is_part(name)
+}
+
+/// Whether this is a DNS subdomain (RFC 1123).
+pub(crate) fn is_dns_subdomain(name: &str) -> bool {
+    name.len() <= MAX_SUBDOMAIN && name.split('.').all(is_part)
+}
+
+/// Whether this may be one part of a subdomain, which Kubernetes lets be of any length.
+fn is_part(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('-')
         && !name.ends_with('-')

@@ -73,11 +73,15 @@ pub(super) struct Decoder {
     within: Option<Within>,
     /// Whether the next entry of stdout, stderr starts a line of the container.
     at_line_start: [bool; 2],
+    /// How many bytes have come that are of no entry, since the last one.
+    without_entry: u64,
 }
 
 /// The entry whose content is being read.
 #[derive(Clone, Copy)]
 struct Within {
+    /// Whether it is an entry at all.
+    entry: bool,
     shown: bool,
     partial: bool,
 }
@@ -89,7 +93,13 @@ impl Decoder {
             selection,
             within: None,
             at_line_start: [true; 2],
+            without_entry: 0,
         }
+    }
+
+    /// How many bytes have come that are of no entry, since the last one.
+    pub(super) fn without_entry(&self) -> u64 {
+        self.without_entry
     }
 
     /// Takes from `input` what can be told so far and adds to `output` what is to be shown of it. Less than
@@ -106,6 +116,9 @@ impl Decoder {
             let content = input.split_to(end.unwrap_or(input.len()));
             if within.shown {
                 output.extend_from_slice(&content);
+            }
+            if !within.entry {
+                self.without_entry += content.len() as u64;
             }
             if end.is_some() {
                 input.advance(1);
@@ -126,6 +139,7 @@ impl Decoder {
             }
             // Not an entry, as a full disk or a power cut leaves behind: the container did not write this line.
             self.within = Some(Within {
+                entry: false,
                 shown: false,
                 partial: true,
             });
@@ -151,7 +165,9 @@ impl Decoder {
             );
         }
         *at_line_start = !header.partial;
+        self.without_entry = 0;
         self.within = Some(Within {
+            entry: true,
             shown,
             partial: header.partial,
         });

@@ -1,41 +1,56 @@
 //! CRI log files: what the container wrote, read from the file that the runtime keeps of it.
 //!
+//! The files lie where others may write: what is opened, and how, is [`crate::untrusted_file`]'s.
+//!
+//! - [`log_file`]: where a log is.
 //! - [`attempts`]: the logs that a container's folder holds.
 //! - [`entry`]: the format.
+//! - [`followers`]: who is woken when a log's folder changes, and how many may follow.
 //! - [`start`]: in which of the log's files the reading begins.
 //! - [`tail`]: where the last lines begin.
-//! - [`rotation`]: which file comes next, and when to look.
+//! - [`rotation`]: which file comes next.
 
 mod attempts;
 mod entry;
+mod followers;
+mod log_file;
 mod rotation;
 mod start;
 mod tail;
 
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
-use crate::pod::termination_message::{MAX_LOG_BYTES, MAX_LOG_LINES};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio_util::sync::CancellationToken;
 
+use crate::pod::termination_message::{MAX_LOG_BYTES, MAX_LOG_LINES};
+use crate::untrusted_file::{LOGS, read_range};
 pub(crate) use attempts::attempts;
 pub(crate) use entry::LogStream;
 use entry::{Decoder, Selection};
-use rotation::{Changes, Identity};
+use followers::Changes;
+pub(crate) use followers::{LogFollowers, MAX_FOLLOWERS, Place};
+pub(crate) use log_file::{LogFile, make_pod_folder};
+use rotation::Identity;
+use start::{Search, Searched, Start};
 
 /// How much of a file is read at once, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// How many logs are looked through at once for their last lines, for clients: that may take long, and holds a thread of
-/// those that write to the disk. The next ones wait.
+/// How many bytes may come in which no entry begins: a runtime writes 16 KiB into one, and a sparse file has no end.
+const MAX_WITHOUT_ENTRY: u64 = 64 * 1024 * 1024;
+
+/// How much of a log is looked through for a termination message, in bytes: more than 80 lines and 2048 bytes of them have.
+const MESSAGE_SEARCH_BYTES: u64 = 1024 * 1024;
+
+/// How many logs are looked through at once for their last lines, for clients: that may take long. The next ones wait.
 const SCANS: usize = 4;
 
 static SCANNING: Semaphore = Semaphore::const_new(SCANS);
@@ -65,9 +80,9 @@ pub(crate) struct LogError {
     pub(crate) source: io::Error,
 }
 
-/// Reads the log at one path and what was rotated away from it, oldest first, in pieces.
+/// Reads a log and what was rotated away from it, oldest first, in pieces.
 pub(crate) struct LogReader {
-    path: PathBuf,
+    log: LogFile,
     selection: Selection,
     current: OpenLog,
     /// The newest file when the reading began: the last one, unless the log is followed.
@@ -92,33 +107,39 @@ struct Follow {
 }
 
 impl LogReader {
-    /// Opens the log at `path`, to read what is in it now. Dropped, it looks for nothing any more.
-    pub(crate) async fn open(path: &Path, options: &LogOptions) -> Result<LogReader, LogError> {
-        let place = scanning(options).await;
-        LogReader::new(path, options, place, None).await
+    /// Opens the log, to read what is in it now.
+    pub(crate) async fn open(log: &LogFile, options: &LogOptions) -> Result<LogReader, LogError> {
+        let _place = scanning(options).await;
+        let start = find(log, options, None).await;
+        LogReader::new(log, options, start, None)
     }
 
-    /// Opens the log at `path`, to read on as the container writes, also across rotation, until `container_ended`
+    /// Opens the log, to read on as the container writes, also across rotation, until `container_ended`
     /// and then to the last byte: the runtime says that a container has ended while its log is still being written.
     pub(crate) async fn follow(
-        path: &Path,
+        log: &LogFile,
         options: &LogOptions,
+        place: Place,
         container_ended: impl Future<Output = ()> + Send + 'static,
     ) -> Result<LogReader, LogError> {
-        let place = scanning(options).await;
+        let start = {
+            let _place = scanning(options).await;
+            find(log, options, None).await
+        };
+        // What comes before the folder is watched is there at the first look.
         let follow = Follow {
-            changes: Changes::watch(path),
+            changes: place.watch(log).await,
             container_ended: Box::pin(container_ended),
             ended: false,
             settled: false,
         };
-        LogReader::new(path, options, place, Some(follow)).await
+        LogReader::new(log, options, start, Some(follow))
     }
 
-    async fn new(
-        path: &Path,
+    fn new(
+        log: &LogFile,
         options: &LogOptions,
-        place: Option<SemaphorePermit<'static>>,
+        start: io::Result<Start>,
         follow: Option<Follow>,
     ) -> Result<LogReader, LogError> {
         let selection = Selection {
@@ -126,24 +147,15 @@ impl LogReader {
             stream: options.stream,
             timestamps: options.timestamps,
         };
-        let (begin, options) = (path.to_path_buf(), *options);
-        let cancelled = CancellationToken::new();
-        let _waits = cancelled.clone().drop_guard();
-        let start = off_the_runtime(move || {
-            let _place = place;
-            start::find(&begin, &options, &cancelled)
-        });
-        let start = start.await;
         let failed = |source| LogError {
-            path: path.to_path_buf(),
+            path: log.path().to_path_buf(),
             source,
         };
         let start = start.map_err(failed)?;
-        let current = OpenLog::new(start.file, start.position, selection).await;
         Ok(LogReader {
-            path: path.to_path_buf(),
+            log: log.clone(),
             selection,
-            current: current.map_err(failed)?,
+            current: OpenLog::new(start.file, start.identity, start.position, selection),
             newest: start.newest,
             left_out: start.left_out,
             rotated: None,
@@ -161,7 +173,7 @@ impl LogReader {
     /// it had to wait for the container.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, LogError> {
         self.read_on().await.map_err(|source| LogError {
-            path: self.path.clone(),
+            path: self.log.path().to_path_buf(),
             source,
         })
     }
@@ -171,10 +183,10 @@ impl LogReader {
         while self.bytes_left > 0 {
             let mut at_end = true;
             if let Some(rotated) = &mut self.rotated {
-                at_end = !rotated.read(&mut output).await?;
+                at_end = !rotated.read(&self.log, &mut output).await?;
             }
             if at_end {
-                at_end = !self.current.read(&mut output).await?;
+                at_end = !self.current.read(&self.log, &mut output).await?;
             }
             if !output.is_empty() {
                 output.truncate(usize::try_from(self.bytes_left).unwrap_or(usize::MAX));
@@ -190,8 +202,8 @@ impl LogReader {
             if self.follow.is_none() && self.current.identity == self.newest {
                 return Ok(None);
             }
-            if let Some(next) = self.current.next_file(&self.path).await? {
-                let next = OpenLog::open(next, self.selection).await?;
+            if let Some((next, identity)) = self.current.next_file(&self.log).await? {
+                let next = OpenLog::new(next, identity, 0, self.selection);
                 self.rotated = Some(std::mem::replace(&mut self.current, next));
                 continue;
             }
@@ -217,9 +229,9 @@ impl LogReader {
     }
 }
 
-/// A log file and how far it has been read.
+/// A log file and how far it has been read. While nothing comes it holds no buffer.
 struct OpenLog {
-    file: File,
+    file: Arc<File>,
     identity: Identity,
     position: u64,
     input: BytesMut,
@@ -227,44 +239,77 @@ struct OpenLog {
 }
 
 impl OpenLog {
-    /// Opens the whole file at `path`.
-    async fn open(path: PathBuf, selection: Selection) -> io::Result<OpenLog> {
-        let file = off_the_runtime(move || std::fs::File::open(path)).await?;
-        OpenLog::new(file, 0, selection).await
-    }
-
     /// Reads `file` from `position` on.
-    async fn new(file: std::fs::File, position: u64, selection: Selection) -> io::Result<OpenLog> {
-        let mut file = File::from_std(file);
-        let identity = Identity::of(&file.metadata().await?);
-        file.seek(io::SeekFrom::Start(position)).await?;
-        Ok(OpenLog {
-            file,
+    fn new(file: File, identity: Identity, position: u64, selection: Selection) -> OpenLog {
+        OpenLog {
+            file: Arc::new(file),
             identity,
             position,
             input: BytesMut::new(),
             decoder: Decoder::new(selection),
-        })
+        }
     }
 
     /// Reads a piece and adds what it shows to `output`; false at the end of the file.
-    async fn read(&mut self, output: &mut BytesMut) -> io::Result<bool> {
-        self.input.reserve(CHUNK_BYTES);
-        let count = self.file.read_buf(&mut self.input).await?;
-        self.position += count as u64;
+    async fn read(&mut self, log: &LogFile, output: &mut BytesMut) -> io::Result<bool> {
+        let (file, position) = (Arc::clone(&self.file), self.position);
+        let read = move || read_range(&file, position, CHUNK_BYTES);
+        let piece = LOGS.run_io(log.path(), read).await?;
+        if piece.is_empty() {
+            return Ok(false);
+        }
+        self.position += piece.len() as u64;
+        self.input.extend_from_slice(&piece);
         self.decoder.decode(&mut self.input, output);
-        Ok(count > 0)
+        if self.decoder.without_entry() > MAX_WITHOUT_ENTRY {
+            return Err(not_a_log());
+        }
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        Ok(true)
     }
 
     /// The file that goes on after this one, which has been read to its end. Where this one was cut instead, it
     /// is read from its start again.
-    async fn next_file(&mut self, path: &Path) -> io::Result<Option<PathBuf>> {
-        if self.file.metadata().await?.size() < self.position {
+    async fn next_file(&mut self, log: &LogFile) -> io::Result<Option<(File, Identity)>> {
+        let (file, position, identity) = (Arc::clone(&self.file), self.position, self.identity);
+        let of = log.clone();
+        let look = move || {
+            let was_cut = file.metadata()?.size() < position;
+            let next = match rotation::next_after(identity, &of)? {
+                Some(next) => {
+                    let identity = Identity::of(&next.metadata()?);
+                    Some((next, identity))
+                }
+                None => None,
+            };
+            Ok((was_cut, next))
+        };
+        let (was_cut, next) = LOGS.run_io(log.path(), look).await?;
+        if was_cut {
             self.position = 0;
-            self.file.rewind().await?;
         }
-        let (identity, path) = (self.identity, path.to_path_buf());
-        off_the_runtime(move || rotation::next_after(identity, &path)).await
+        Ok(next)
+    }
+}
+
+/// That a file holds no entries.
+fn not_a_log() -> io::Error {
+    let mib = MAX_WITHOUT_ENTRY / (1024 * 1024);
+    io::Error::other(format!("it is not a log: no line begins in {mib} MiB of it"))
+}
+
+/// Looks for the place where to begin, in no more than the last `most` bytes of a file. Dropped, it ends at its next step.
+async fn find(log: &LogFile, options: &LogOptions, most: Option<u64>) -> io::Result<Start> {
+    let (begin, options) = (log.clone(), *options);
+    let begin = move || Search::begin(begin, &options, most);
+    let mut search = LOGS.run_io(log.path(), begin).await?;
+    loop {
+        match LOGS.run_io(log.path(), move || search.step()).await? {
+            Searched::Found(start) => return Ok(start),
+            Searched::GoOn(on) => search = *on,
+        }
     }
 }
 
@@ -275,25 +320,21 @@ async fn scanning(options: &LogOptions) -> Option<SemaphorePermit<'static>> {
     SCANNING.acquire().await.ok()
 }
 
-/// Runs `work`, which reads from the disk, where it holds up no other task.
-async fn off_the_runtime<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
-}
-
-/// The end of the log at `path` as a termination message shows it where the container left none
+/// The end of a log as a termination message shows it where the container left none
 /// (FallbackToLogsOnError): the last 80 lines, and of those the last 2048 bytes.
-pub(crate) async fn termination_message(path: &Path) -> Result<String, LogError> {
+pub(crate) async fn termination_message(log: &LogFile) -> Result<String, LogError> {
     let options = LogOptions {
         tail_lines: Some(MAX_LOG_LINES),
         ..LogOptions::default()
     };
-    let mut log = LogReader::new(path, &options, None, None).await?;
-    let mut end = BytesMut::new();
-    while let Some(piece) = log.next().await? {
+    let start = find(log, &options, Some(MESSAGE_SEARCH_BYTES)).await;
+    let mut log = LogReader::new(log, &options, start, None)?;
+    let (mut end, mut read) = (BytesMut::new(), 0);
+    // Somebody else than the container may go on writing to it.
+    while read < 2 * MESSAGE_SEARCH_BYTES
+        && let Some(piece) = log.next().await?
+    {
+        read += piece.len() as u64;
         end.extend_from_slice(&piece);
         let _ = end.split_to(end.len().saturating_sub(MAX_LOG_BYTES));
     }

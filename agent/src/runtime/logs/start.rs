@@ -5,16 +5,22 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use tokio_util::sync::CancellationToken;
+use nix::errno::Errno;
 
 use super::LogOptions;
-use super::rotation::{Identity, RotatedAway};
-use super::tail::Tail;
+use super::log_file::LogFile;
+use super::rotation::{Identity, RotatedAway, RotatedFile};
+use super::tail::{Step, Tail};
+
+/// How much of a log is looked through in one step, in bytes: a moment's work.
+const STEP_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Where to begin.
 pub(super) struct Start {
     /// The oldest file that is read.
     pub(super) file: File,
+    /// Which one that is.
+    pub(super) identity: Identity,
     /// Where in it, in bytes.
     pub(super) position: u64,
     /// The file that is the log's newest now.
@@ -23,66 +29,108 @@ pub(super) struct Start {
     pub(super) left_out: bool,
 }
 
-/// Looks through the log at `path`, whose older files were rotated away; gives up where `cancelled` says that nobody waits
-/// any more.
-pub(super) fn find(path: &Path, options: &LogOptions, cancelled: &CancellationToken) -> io::Result<Start> {
-    // Opened before looking around: what is rotated away in between is found both ways, not missed.
-    let current = match File::open(path) {
-        // Renamed, and not made anew yet.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        opened => Some(opened?),
-    };
-    let rotated = match RotatedAway::from(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => RotatedAway::default(),
-        rotated => rotated?,
-    };
-    let mut older = rotated.files.into_iter().rev();
-    let first = match current {
-        Some(file) => file,
-        None => File::open(older.next().map_or_else(|| path.to_path_buf(), |file| file.path))?,
-    };
-    let newest = Identity::of(&first.metadata()?);
-    let since = options.since.map(SystemTime::from);
-    let wanted = |written: SystemTime| since.is_none_or(|since| written >= since);
+/// Looks through a log for the place where to begin, in steps: a log may be of any size.
+pub(super) struct Search {
+    log: LogFile,
+    tail: Option<Tail>,
+    since: Option<SystemTime>,
+    newest: Identity,
+    /// The file that it is at.
+    file: File,
+    identity: Identity,
+    /// The older ones, of which the last is the next.
+    older: Vec<RotatedFile>,
+    compressed: Option<SystemTime>,
+    /// How much of a file is looked through at most; of a larger one, what is left is not looked at.
+    most: Option<u64>,
+}
 
-    let mut tail = options.tail_lines.map(|lines| Tail::new(lines, options.stream));
-    let mut file = first;
-    loop {
-        let found = match &mut tail {
-            Some(tail) => tail.start_in(&file, cancelled)?,
-            None => None,
+/// What came of one step.
+pub(super) enum Searched {
+    /// The place.
+    Found(Start),
+    /// There is more to look through.
+    GoOn(Box<Search>),
+}
+
+impl Search {
+    /// Opens the newest file of the log. Blocks.
+    pub(super) fn begin(log: LogFile, options: &LogOptions, most: Option<u64>) -> io::Result<Search> {
+        let folder = log.folder()?;
+        // Opened before looking around: what is rotated away in between is found both ways, not missed.
+        let current = match folder.file(Path::new(log.name())) {
+            // Renamed, and not made anew yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened?),
         };
-        let next = older.find(|older| older.identity != newest);
-        match (found, next) {
-            (Some(position), _) => {
-                return Ok(Start {
-                    file,
-                    position,
-                    newest,
-                    left_out: false,
-                });
-            }
-            // It may be compressed while we look: then it cannot be read any more.
-            (None, Some(next)) if wanted(next.written) => match File::open(&next.path) {
-                Ok(older) => file = older,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Ok(Start {
-                        file,
-                        position: 0,
-                        newest,
-                        left_out: true,
-                    });
-                }
-                Err(error) => return Err(error),
+        let rotated = RotatedAway::beside(&folder, &log)?;
+        let mut older = rotated.files;
+        let file = match current {
+            Some(file) => file,
+            None => match older.pop() {
+                Some(newest) => folder.file(Path::new(&newest.name))?,
+                None => return Err(Errno::ENOENT.into()),
             },
-            (None, next) => {
-                return Ok(Start {
-                    file,
-                    position: 0,
-                    newest,
-                    left_out: next.is_none() && rotated.compressed.is_some_and(wanted),
-                });
-            }
+        };
+        let newest = Identity::of(&file.metadata()?);
+        Ok(Search {
+            tail: options.tail_lines.map(|lines| Tail::new(lines, options.stream)),
+            since: options.since.map(SystemTime::from),
+            newest,
+            file,
+            identity: newest,
+            older,
+            compressed: rotated.compressed,
+            most,
+            log,
+        })
+    }
+
+    /// Looks through a part of a file. Blocks for a moment.
+    pub(super) fn step(mut self) -> io::Result<Searched> {
+        let found = match &mut self.tail {
+            Some(tail) => tail.step(&self.file, self.most.unwrap_or(STEP_BYTES))?,
+            None => Step::WholeFile,
+        };
+        match found {
+            Step::GoOn(reached) if self.most.is_some() => return Ok(self.found(reached, true)),
+            Step::GoOn(_) => return Ok(Searched::GoOn(Box::new(self))),
+            Step::Found(position) => return Ok(self.found(position, false)),
+            Step::WholeFile => {}
         }
+        let next = loop {
+            match self.older.pop() {
+                Some(file) if file.identity == self.newest => {}
+                next => break next,
+            }
+        };
+        let wanted = |written: SystemTime| self.since.is_none_or(|since| written >= since);
+        let Some(next) = next else {
+            let left_out = self.compressed.is_some_and(wanted);
+            return Ok(self.found(0, left_out));
+        };
+        if !wanted(next.written) {
+            return Ok(self.found(0, false));
+        }
+        match self.log.folder()?.file(Path::new(&next.name)) {
+            Ok(older) => {
+                self.identity = Identity::of(&older.metadata()?);
+                self.file = older;
+            }
+            // It was compressed while we looked: then it cannot be read any more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.found(0, true)),
+            Err(error) => return Err(error),
+        }
+        Ok(Searched::GoOn(Box::new(self)))
+    }
+
+    fn found(self, position: u64, left_out: bool) -> Searched {
+        Searched::Found(Start {
+            file: self.file,
+            identity: self.identity,
+            position,
+            newest: self.newest,
+            left_out,
+        })
     }
 }

@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
-use tokio_util::sync::CancellationToken;
-
+use super::MAX_WITHOUT_ENTRY;
 use super::entry::{Header, LogStream, MAX_HEADER_BYTES};
+use crate::untrusted_file::read_range;
 
 /// How much is read at once, in bytes.
 const BLOCK_BYTES: u64 = 64 * 1024;
@@ -18,6 +17,31 @@ pub(super) struct Tail {
     counted: u64,
     /// Whether no entry has been seen yet.
     last_entry: bool,
+    /// Where it stands in the file that it is at.
+    place: Option<Place>,
+}
+
+/// How far a file was looked through, from its end.
+struct Place {
+    /// The file's size when the look began.
+    size: u64,
+    /// Where what is left of it to look at ends.
+    block_end: u64,
+    /// Where the oldest entry begins that belongs to the lines.
+    start_of_kept: u64,
+    /// Where the oldest entry of either stream begins.
+    oldest_entry: u64,
+}
+
+/// What came of one step through a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The lines begin at this offset of the file, at its end where it has none of them.
+    Found(u64),
+    /// All of the file belongs to the lines, and some before it may.
+    WholeFile,
+    /// There is more of the file to look at, up to this offset.
+    GoOn(u64),
 }
 
 impl Tail {
@@ -28,27 +52,37 @@ impl Tail {
             stream,
             counted: 0,
             last_entry: true,
+            place: None,
         }
     }
 
-    /// The offset of the first entry of `file` that belongs to the lines, at its end where none does; `None` where
-    /// all do, and some before it may. The files come newest first. A log may be of any size, so `cancelled` is looked at
-    /// before each block.
-    pub(super) fn start_in(&mut self, file: &File, cancelled: &CancellationToken) -> io::Result<Option<u64>> {
-        let size = file.metadata()?.len();
-        let mut start_of_kept = size;
-        let mut block_end = size;
-        while block_end > 0 {
-            if cancelled.is_cancelled() {
-                return Err(io::Error::new(io::ErrorKind::Interrupted, "nobody waits for it"));
+    /// Looks at `bytes` more of a file, or at what is left of it: the last it was called with, or, after
+    /// [`Step::WholeFile`], the next older one. Blocks.
+    ///
+    /// # Errors
+    /// Also where no entry begins in 64 MiB: then it is no log.
+    pub(super) fn step(&mut self, file: &File, bytes: u64) -> io::Result<Step> {
+        let mut place = match self.place.take() {
+            Some(place) => place,
+            None => {
+                let size = file.metadata()?.len();
+                Place {
+                    size,
+                    block_end: size,
+                    start_of_kept: size,
+                    oldest_entry: size,
+                }
             }
-            let block_start = block_end.saturating_sub(BLOCK_BYTES);
+        };
+        let until = place.block_end.saturating_sub(bytes);
+        while place.block_end > until {
+            let block_start = place.block_end.saturating_sub(BLOCK_BYTES);
             // An entry that begins at the very end of the block has its header behind it.
-            let read_end = size.min(block_end + MAX_HEADER_BYTES as u64);
-            let mut bytes = vec![0; (read_end - block_start) as usize];
-            file.read_exact_at(&mut bytes, block_start)?;
+            let read_end = place.size.min(place.block_end + MAX_HEADER_BYTES as u64);
+            let bytes = read_range(file, block_start, (read_end - block_start) as usize)?;
 
-            let in_block = (block_end - block_start) as usize;
+            // Somebody may have cut the file meanwhile.
+            let in_block = bytes.len().min((place.block_end - block_start) as usize);
             let after_newlines = (0..in_block)
                 .rev()
                 .filter(|at| bytes[*at] == b'\n')
@@ -58,22 +92,35 @@ impl Tail {
                 let Some(header) = Header::parse(&bytes[start..]) else {
                     continue;
                 };
+                place.oldest_entry = block_start + start as u64;
                 if self.stream.is_some_and(|stream| header.stream != stream) {
                     continue;
                 }
                 if !header.partial || self.last_entry {
                     if self.counted == self.lines {
-                        return Ok(Some(start_of_kept));
+                        return Ok(Step::Found(place.start_of_kept));
                     }
                     self.counted += 1;
                 }
                 self.last_entry = false;
-                start_of_kept = block_start + start as u64;
+                place.start_of_kept = block_start + start as u64;
             }
-            block_end = block_start;
+            place.block_end = block_start;
+            if place.oldest_entry - block_start > MAX_WITHOUT_ENTRY {
+                return Err(super::not_a_log());
+            }
+        }
+        if place.block_end > 0 {
+            let left = place.block_end;
+            self.place = Some(place);
+            return Ok(Step::GoOn(left));
         }
         // Without lines to look for, nothing of older files is wanted either.
-        Ok((self.lines == 0).then_some(size))
+        Ok(if self.lines == 0 {
+            Step::Found(place.size)
+        } else {
+            Step::WholeFile
+        })
     }
 }
 
@@ -86,9 +133,19 @@ mod tests {
     fn last(log: &str, lines: u64, stream: Option<LogStream>) -> String {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(log.as_bytes()).unwrap();
-        let start = Tail::new(lines, stream).start_in(&file, &CancellationToken::new());
-        let start = start.unwrap();
-        log[start.unwrap_or(0) as usize..].to_owned()
+        // In steps of any size it comes to the same.
+        let starts = [1, BLOCK_BYTES + 1, u64::MAX].map(|bytes| {
+            let mut tail = Tail::new(lines, stream);
+            loop {
+                match tail.step(&file, bytes).unwrap() {
+                    Step::Found(start) => return start,
+                    Step::WholeFile => return 0,
+                    Step::GoOn(_) => {}
+                }
+            }
+        });
+        assert!(starts.iter().all(|start| *start == starts[0]), "{starts:?}");
+        log[starts[0] as usize..].to_owned()
     }
 
     fn entry(stream: &str, tag: &str, content: &str) -> String {
@@ -122,24 +179,35 @@ mod tests {
         let mut start_in = |log: String| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(log.as_bytes()).unwrap();
-            tail.start_in(&file, &CancellationToken::new()).unwrap()
+            tail.step(&file, u64::MAX).unwrap()
         };
-        assert_eq!(start_in(entry("stdout", "F", "last")), None);
+        assert_eq!(start_in(entry("stdout", "F", "last")), Step::WholeFile);
         let (ended, open) = (entry("stdout", "F", "x"), entry("stdout", "P", "y"));
         // The open line goes on in the newer file, so it is one with its last line.
         let older = format!("{ended}{ended}{open}");
-        assert_eq!(start_in(older), Some(ended.len() as u64));
-        assert_eq!(start_in(ended.clone()), Some(ended.len() as u64), "nothing of it");
+        assert_eq!(start_in(older), Step::Found(ended.len() as u64));
+        assert_eq!(
+            start_in(ended.clone()),
+            Step::Found(ended.len() as u64),
+            "nothing of it"
+        );
     }
 
     #[test]
-    fn a_look_that_nobody_waits_for_ends_at_its_next_block() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(entry("stdout", "F", "one").as_bytes()).unwrap();
-        let cancelled = CancellationToken::new();
-        cancelled.cancel();
-        let ended = Tail::new(5, None).start_in(&file, &cancelled);
-        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::Interrupted);
+    fn a_sparse_file_is_no_log_and_is_not_looked_through() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 43).unwrap();
+        let mut tail = Tail::new(5, None);
+        let error = loop {
+            match tail.step(&file, MAX_WITHOUT_ENTRY / 2) {
+                Ok(step) => assert!(matches!(step, Step::GoOn(_)), "{step:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(
+            error.to_string(),
+            "it is not a log: no line begins in 64 MiB of it"
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use tokio::sync::oneshot;
 
@@ -8,7 +10,7 @@ use super::*;
 /// A log in a folder of its own, which a test writes as a runtime does.
 struct Written {
     folder: tempfile::TempDir,
-    file: std::fs::File,
+    file: File,
 }
 
 impl Written {
@@ -20,6 +22,10 @@ impl Written {
 
     fn path(&self) -> PathBuf {
         self.folder.path().join("0.log")
+    }
+
+    fn log(&self) -> LogFile {
+        LogFile::new(Path::new("/var/log/pods"), &self.path())
     }
 
     fn line(&mut self, line: &str) {
@@ -35,12 +41,12 @@ impl Written {
     }
 }
 
-fn append_to(path: &Path) -> std::fs::File {
+fn append_to(path: &Path) -> File {
     OpenOptions::new().append(true).create(true).open(path).unwrap()
 }
 
 async fn read(log: &Written, options: LogOptions) -> String {
-    rest(LogReader::open(&log.path(), &options).await.unwrap()).await
+    rest(LogReader::open(&log.log(), &options).await.unwrap()).await
 }
 
 async fn rest(mut reader: LogReader) -> String {
@@ -55,7 +61,8 @@ async fn rest(mut reader: LogReader) -> String {
 async fn follow(log: &Written) -> (LogReader, oneshot::Sender<()>) {
     let (ended, container) = oneshot::channel();
     let container_ended = async { container.await.unwrap() };
-    let reader = LogReader::follow(&log.path(), &LogOptions::default(), container_ended).await;
+    let place = LogFollowers::default().place().unwrap();
+    let reader = LogReader::follow(&log.log(), &LogOptions::default(), place, container_ended).await;
     (reader.unwrap(), ended)
 }
 
@@ -85,10 +92,13 @@ async fn tail_and_limit_cut_the_log_at_both_ends() {
 
 #[tokio::test]
 async fn a_log_that_is_not_there_is_an_error_that_names_it() {
-    let error = LogReader::open(Path::new("/no/such/0.log"), &LogOptions::default())
-        .await
-        .err()
-        .unwrap();
+    let error = LogReader::open(
+        &LogFile::new(Path::new("/"), Path::new("/no/such/0.log")),
+        &LogOptions::default(),
+    )
+    .await
+    .err()
+    .unwrap();
     assert!(
         error
             .to_string()
@@ -163,7 +173,7 @@ async fn a_termination_message_is_the_last_80_lines_and_of_those_the_last_2048_b
     for number in 0..100 {
         log.line(&format!("{number:02}"));
     }
-    let message = termination_message(&log.path()).await.unwrap();
+    let message = termination_message(&log.log()).await.unwrap();
     assert_eq!(
         (message.lines().next(), message.lines().count()),
         (Some("20"), 80)
@@ -171,7 +181,7 @@ async fn a_termination_message_is_the_last_80_lines_and_of_those_the_last_2048_b
 
     log.line(&"x".repeat(3000));
     log.line("end");
-    let message = termination_message(&log.path()).await.unwrap();
+    let message = termination_message(&log.log()).await.unwrap();
     assert_eq!(message.len(), 2048);
     assert!(message.ends_with("x\nend\n"));
 }
@@ -227,7 +237,7 @@ async fn files_whose_last_line_is_too_old_are_not_read() {
     // Older than what is asked for, by its file's time; its lines say otherwise, which shows that nobody read them.
     let oldest = log.folder.path().join("0.log.20261121-031241");
     let before = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
-    std::fs::File::options()
+    File::options()
         .append(true)
         .open(oldest)
         .unwrap()
@@ -244,7 +254,7 @@ async fn files_whose_last_line_is_too_old_are_not_read() {
 async fn what_lies_in_compressed_files_is_left_out_and_said_so() {
     let log = rotated_twice();
     let whole = LogOptions::default();
-    let left_out = async |options| LogReader::open(&log.path(), &options).await.unwrap().left_out();
+    let left_out = async |options| LogReader::open(&log.log(), &options).await.unwrap().left_out();
     assert!(!left_out(whole).await);
     std::fs::write(log.folder.path().join("0.log.20261121-031240.gz"), "").unwrap();
     assert_eq!(read(&log, whole).await, "1a\n1b\n2a\n2b\n3a\n3b\n");
@@ -261,7 +271,7 @@ async fn what_lies_in_compressed_files_is_left_out_and_said_so() {
     assert!(!left_out(since).await, "they are older");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn clients_that_look_for_last_lines_wait_for_each_other_and_nobody_else_waits_for_them() {
     let mut log = Written::new();
     log.line("one");
@@ -271,9 +281,65 @@ async fn clients_that_look_for_last_lines_wait_for_each_other_and_nobody_else_wa
     };
     let others = SCANNING.acquire_many(SCANS as u32).await.unwrap();
     assert_eq!(read(&log, LogOptions::default()).await, "one\n");
-    assert_eq!(termination_message(&log.path()).await.unwrap(), "one\n");
-    let waiting = tokio::time::timeout(std::time::Duration::from_secs(60), read(&log, tail)).await;
+    assert_eq!(termination_message(&log.log()).await.unwrap(), "one\n");
+    let waiting = tokio::time::timeout(std::time::Duration::from_millis(100), read(&log, tail)).await;
     assert!(waiting.is_err());
     drop(others);
     assert_eq!(read(&log, tail).await, "one\n");
+}
+
+#[tokio::test]
+async fn what_is_no_regular_file_is_an_error_at_once_and_takes_no_thread() {
+    let log = Written::new();
+    let tail = LogOptions {
+        tail_lines: Some(1),
+        ..LogOptions::default()
+    };
+    let put = |make: &dyn Fn(&Path)| {
+        std::fs::remove_file(log.path()).unwrap();
+        make(&log.path());
+    };
+    let fifo: &dyn Fn(&Path) = &|path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let link: &dyn Fn(&Path) = &|path| symlink("/etc/passwd", path).unwrap();
+    for (make, expected) in [
+        (fifo, "it is not a regular file"),
+        (
+            link,
+            "it is a symbolic link, or lies behind one, and links are not followed here",
+        ),
+    ] {
+        put(make);
+        // More often than there are threads.
+        for options in [LogOptions::default(), tail].repeat(20) {
+            let error = LogReader::open(&log.log(), &options).await.err().unwrap();
+            assert_eq!(error.source.to_string(), expected);
+            let error = termination_message(&log.log()).await.unwrap_err();
+            assert_eq!(error.source.to_string(), expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_somebody_makes_endless_is_read_no_further_than_a_log_has_lines() {
+    let mut log = Written::new();
+    log.line("one");
+    log.file.set_len(1 << 43).unwrap();
+    let tail = LogOptions {
+        tail_lines: Some(1),
+        ..LogOptions::default()
+    };
+    let error = LogReader::open(&log.log(), &tail).await.err().unwrap();
+    assert_eq!(
+        error.source.to_string(),
+        "it is not a log: no line begins in 64 MiB of it"
+    );
+    let mut whole = LogReader::open(&log.log(), &LogOptions::default()).await.unwrap();
+    assert_eq!(next(&mut whole).await, "one\n");
+    let error = whole.next().await.unwrap_err();
+    assert_eq!(
+        error.source.to_string(),
+        "it is not a log: no line begins in 64 MiB of it"
+    );
+    // Here an end is better than an error, and its search is shorter.
+    assert_eq!(termination_message(&log.log()).await.unwrap(), "");
 }

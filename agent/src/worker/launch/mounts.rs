@@ -2,7 +2,7 @@
 //! container has mounted. Everything is looked for on the host first: a runtime makes a folder where there is nothing.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use debuglet_proto::v1::ContainerConfig;
@@ -12,6 +12,7 @@ use crate::pod::copied_mounts::copied;
 use crate::pod::plan::Held;
 use crate::pod::status::Waiting;
 use crate::runtime::error::RuntimeError;
+use crate::untrusted_file::{Folder, NoAnswer, VOLUMES, metadata};
 use crate::worker::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY, now};
 
 impl Launch {
@@ -25,9 +26,11 @@ impl Launch {
             .map(|root| root.join("pods").join(self.uid()).join("volumes"));
         for mount in self.container.volume_mounts.iter().flatten() {
             let name = &mount.name;
+            let unanswered =
+                |error: NoAnswer| self.not_mounted(format!("cannot mount the volume {name:?}: {error}"));
             if !volumes.contains_key(name)
                 && let Some(folder) = &set_up
-                && let Some(path) = find_volume(folder, name).await
+                && let Some(path) = find_volume(folder, name).await.map_err(unanswered)?
             {
                 volumes.insert(name.clone(), path);
             }
@@ -37,7 +40,7 @@ impl Launch {
                      where it lies, or it was never set up"
                 )));
             };
-            if is_gone(path).await {
+            if is_gone(path).await.map_err(unanswered)? {
                 return Err(self.not_mounted(format!(
                     "cannot mount the volume {name:?}: {} is not there any more",
                     path.display()
@@ -68,12 +71,18 @@ impl Launch {
         let copied = copied(&self.pod, &mounts, &config.mounts, copy.include);
         for mount in &copied {
             // A volume that is an image has no path on the host.
-            if !mount.host_path.is_empty() && is_gone(Path::new(&mount.host_path)).await {
-                let (at, path) = (&mount.container_path, &mount.host_path);
-                return Err(self.not_mounted(format!(
-                    "cannot copy the mount {at} of container {from:?}: {path} is not there any more"
-                )));
+            if mount.host_path.is_empty() {
+                continue;
             }
+            let (at, path) = (&mount.container_path, &mount.host_path);
+            let reason = match is_gone(Path::new(path)).await {
+                Ok(false) => continue,
+                Ok(true) => format!("{path} is not there any more"),
+                Err(error) => error.to_string(),
+            };
+            return Err(self.not_mounted(format!(
+                "cannot copy the mount {at} of container {from:?}: {reason}"
+            )));
         }
         config.mounts.extend(copied);
         Ok(())
@@ -96,22 +105,25 @@ impl Launch {
 }
 
 /// A volume of this name among those that a kubelet has set up: `FOLDER/PLUGIN/NAME`.
-async fn find_volume(folder: &Path, name: &str) -> Option<PathBuf> {
-    let mut plugins = tokio::fs::read_dir(folder).await.ok()?;
-    while let Ok(Some(plugin)) = plugins.next_entry().await {
-        let path = plugin.path().join(name);
-        if tokio::fs::metadata(&path)
-            .await
-            .is_ok_and(|metadata| metadata.is_dir())
-        {
-            return Some(path);
+async fn find_volume(folder: &Path, name: &str) -> Result<Option<PathBuf>, NoAnswer> {
+    let (volumes, name) = (folder.to_path_buf(), name.to_owned());
+    let look = move || -> io::Result<Option<PathBuf>> {
+        let folder = Folder::open(&volumes)?;
+        for plugin in folder.names()? {
+            let path = Path::new(&plugin).join(&name);
+            if folder.metadata(&path).is_ok_and(|found| found.is_dir()) {
+                return Ok(Some(volumes.join(path)));
+            }
         }
-    }
-    None
+        Ok(None)
+    };
+    // What cannot be listed holds no volume.
+    Ok(VOLUMES.run(folder, look).await?.unwrap_or_default())
 }
 
 /// Whether there is nothing at this path; what cannot be looked at counts as there.
-async fn is_gone(path: &Path) -> bool {
-    let looked = tokio::fs::metadata(path).await;
-    looked.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+async fn is_gone(path: &Path) -> Result<bool, NoAnswer> {
+    let looked_at = path.to_path_buf();
+    let look = move || metadata(&looked_at).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    VOLUMES.run(path, look).await
 }

@@ -1,20 +1,17 @@
 //! Removes a pod's volumes. Their contents were made by containers and are not to be trusted: they may hold links to
 //! anywhere, mounts, and folders nested deeper than any stack.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::{VOLUMES, VolumeError, open_folder};
+use super::{VOLUMES, VolumeError};
+use crate::untrusted_file::Folder;
 
 /// The folder that removed folders are moved to first, in the pod's folder.
 const HEAP: &str = "volumes.removing";
@@ -34,7 +31,9 @@ pub(super) fn tear_down_now(pod_dir: &Path) -> Result<(), VolumeError> {
     };
     unmount_in(&pod_dir.join(VOLUMES))?;
     unmount_in(&pod_dir.join(HEAP))?;
-    remove_volumes(&pod_dir).map_err(removing)
+    Folder::open(&pod_dir)
+        .and_then(|folder| folder.remove_tree(OsStr::new(VOLUMES), OsStr::new(HEAP)))
+        .map_err(removing)
 }
 
 /// Unmounts whatever is mounted at `folder` or below it, the last mounted first. What is busy stays, and with it all
@@ -88,104 +87,6 @@ fn unescaped(path: &[u8]) -> Vec<u8> {
         rest = if code.is_some() { &after[3..] } else { after };
     }
     plain
-}
-
-/// Removes the folder of the volumes. Every folder is moved to the heap before it is opened: that refuses what
-/// something is mounted on (EBUSY), follows no link, and keeps the depth at one however deep containers nested.
-fn remove_volumes(pod_dir: &Path) -> io::Result<()> {
-    let pod_dir = OwnedFd::from(open_folder(pod_dir)?);
-    match mkdirat(&pod_dir, HEAP, Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let heap = Heap::open(&pod_dir)?;
-    match heap.take(&pod_dir, VOLUMES) {
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
-    while heap.remove_once()? {}
-    unlinkat(&pod_dir, HEAP, UnlinkatFlags::RemoveDir)?;
-    Ok(())
-}
-
-/// The folder of folders to be removed.
-struct Heap {
-    folder: OwnedFd,
-    /// Names are numbers; this is the next one that was never used.
-    next: std::cell::Cell<u64>,
-}
-
-impl Heap {
-    fn open(pod_dir: &OwnedFd) -> io::Result<Heap> {
-        let folder = open_below(pod_dir, HEAP)?;
-        let mut next = 0;
-        // An attempt that was cut short may have left some.
-        for_each_entry(&folder, |name, _| {
-            let number = name.to_str().ok().and_then(|name| name.parse::<u64>().ok());
-            next = next.max(number.map_or(0, |number| number + 1));
-            Ok(())
-        })?;
-        Ok(Heap {
-            folder,
-            next: next.into(),
-        })
-    }
-
-    /// Moves a folder here.
-    fn take<P: ?Sized + nix::NixPath>(&self, from: &OwnedFd, name: &P) -> Result<(), Errno> {
-        let number = self.next.replace(self.next.get() + 1);
-        renameat(from, name, &self.folder, number.to_string().as_str())
-    }
-
-    /// Removes every folder that is here now, which may bring new ones; says whether there was any.
-    fn remove_once(&self) -> io::Result<bool> {
-        let mut found = false;
-        for_each_entry(&self.folder, |name, _| {
-            found = true;
-            let folder = open_below(&self.folder, name)?;
-            for_each_entry(&folder, |name, is_folder| match is_folder {
-                true => self.take(&folder, name),
-                false => unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir),
-            })?;
-            match unlinkat(&self.folder, name, UnlinkatFlags::RemoveDir) {
-                // The system may leave out entries while others are removed: once more, in the next round.
-                Err(Errno::ENOTEMPTY) => Ok(()),
-                done => done,
-            }
-        })?;
-        Ok(found)
-    }
-}
-
-fn open_below<P: ?Sized + nix::NixPath>(folder: &OwnedFd, name: &P) -> Result<OwnedFd, Errno> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(folder, name, flags, Mode::empty())
-}
-
-/// Calls `act` with the name of each entry and whether it is a folder itself. Entries may come and go meanwhile.
-fn for_each_entry(
-    folder: &OwnedFd,
-    mut act: impl FnMut(&std::ffi::CStr, bool) -> Result<(), Errno>,
-) -> Result<(), Errno> {
-    // A description of its own, so that each listing begins at the beginning.
-    let mut listing = Dir::from_fd(open_below(folder, ".")?)?;
-    for entry in listing.iter() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let is_folder = match entry.file_type() {
-            Some(kind) => kind == Type::Directory,
-            // Some file systems do not say.
-            None => {
-                let mode = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mode;
-                SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR
-            }
-        };
-        act(name, is_folder)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -128,9 +128,9 @@ fn where_the_sandbox_says_nothing_of_a_user_namespace_neither_does_the_container
 fn the_request_says_what_the_sandbox_says_and_that_the_container_is_privileged() {
     let sandbox = recorded_sandbox();
     let own = sandbox.config.clone().expect("recorded");
-    let logs = Path::new("/var/log/pods/of-ours");
-    assert_eq!(sandbox_of_request(&sandbox, logs, false), own);
-    let privileged = sandbox_of_request(&sandbox, logs, true);
+    let logs = PathBuf::from(&own.log_directory);
+    assert_eq!(sandbox_of_request(&sandbox, &logs, false), own);
+    let privileged = sandbox_of_request(&sandbox, &logs, true);
     assert_eq!(privileged.log_directory, own.log_directory);
     let linux = privileged.linux.expect("linux");
     assert_eq!(linux.cgroup_parent, own.linux.expect("linux").cgroup_parent);

@@ -1,0 +1,334 @@
+//! Threads for what may never end: a call on a path whose server is down does not return, and nothing can end it. Such a
+//! call takes one of these threads, and its caller gets an error in time.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, oneshot};
+
+/// For logs: what reads them, lists their folders and makes these.
+pub(crate) static LOGS: OwnThreads = OwnThreads::new(16, Duration::from_secs(30));
+/// For volumes, and any other path that is looked at for a container before it is made.
+pub(crate) static VOLUMES: OwnThreads = OwnThreads::new(16, Duration::from_secs(10));
+/// For what takes as long as there are files: the removal of volumes and logs. What is not done in time goes on.
+pub(crate) static REMOVALS: OwnThreads = OwnThreads::new(8, Duration::from_secs(60));
+
+/// The stack of one thread, in bytes; nothing that runs here calls itself.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// Why there is no answer about a path.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    /// The call has not returned in time. It may return later; until then each next one of the path fails at once.
+    #[error("the volume's server does not answer: nothing came of {} in {} s", path.display(), deadline.as_secs())]
+    InTime {
+        /// What was looked at.
+        path: PathBuf,
+        /// How long it may take.
+        deadline: Duration,
+    },
+    /// All threads are taken by calls that do not return.
+    #[error(
+        "cannot look at {}: {threads} looks at other paths do not end, the longest at {}",
+        path.display(),
+        oldest.display()
+    )]
+    AllThreadsTaken {
+        /// What was to be looked at.
+        path: PathBuf,
+        /// How many calls there are.
+        threads: usize,
+        /// The path of the one that is under way the longest.
+        oldest: PathBuf,
+    },
+    /// The system gives no thread.
+    #[error("cannot look at {}: there is no thread for it: {reason}", path.display())]
+    NoThread {
+        /// What was to be looked at.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+}
+
+impl From<NoAnswer> for io::Error {
+    fn from(error: NoAnswer) -> io::Error {
+        io::Error::new(io::ErrorKind::TimedOut, error)
+    }
+}
+
+/// A bounded number of threads, each of which ends with its call. They belong to the process: one that hangs is not
+/// waited for when the agent ends.
+pub(crate) struct OwnThreads {
+    most: usize,
+    deadline: Duration,
+    free: Semaphore,
+    calls: Mutex<Calls>,
+}
+
+/// The calls that are under way.
+struct Calls {
+    next: u64,
+    under_way: Vec<Call>,
+}
+
+struct Call {
+    number: u64,
+    path: PathBuf,
+    since: Instant,
+}
+
+impl OwnThreads {
+    /// At most `most` threads, each with so much time.
+    const fn new(most: usize, deadline: Duration) -> OwnThreads {
+        OwnThreads {
+            most,
+            deadline,
+            free: Semaphore::const_new(most),
+            calls: Mutex::new(Calls {
+                next: 0,
+                under_way: Vec::new(),
+            }),
+        }
+    }
+
+    /// Does `work`, which is about `path`, on a thread of its own. Dropped, the work goes on to its end and nobody hears
+    /// of it.
+    ///
+    /// # Errors
+    /// When it has no end in time, or there is no thread for it.
+    pub(crate) async fn run<T: Send + 'static>(
+        &'static self,
+        path: &Path,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NoAnswer> {
+        let latest = tokio::time::Instant::now() + self.deadline;
+        let not_in_time = || NoAnswer::InTime {
+            path: path.to_path_buf(),
+            deadline: self.deadline,
+        };
+        if self.hangs_at(path) {
+            return Err(not_in_time());
+        }
+        let Ok(Ok(thread)) = tokio::time::timeout_at(latest, self.free.acquire()).await else {
+            let oldest = self.lock().under_way.first().map(|call| call.path.clone());
+            return Err(NoAnswer::AllThreadsTaken {
+                path: path.to_path_buf(),
+                threads: self.most,
+                oldest: oldest.unwrap_or_default(),
+            });
+        };
+        let under_way = self.begin(path);
+        let (answer, answered) = oneshot::channel();
+        let run = move || {
+            let _thread = thread;
+            let _under_way = under_way;
+            // Nobody may wait any more.
+            let _ = answer.send(work());
+        };
+        std::thread::Builder::new()
+            .name("untrusted-file".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(run)
+            .map_err(|error| NoAnswer::NoThread {
+                path: path.to_path_buf(),
+                reason: error.to_string(),
+            })?;
+        match tokio::time::timeout_at(latest, answered).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(_)) => Err(NoAnswer::NoThread {
+                path: path.to_path_buf(),
+                reason: "it has panicked".to_owned(),
+            }),
+            Err(_) => Err(not_in_time()),
+        }
+    }
+
+    /// [`OwnThreads::run`] for what answers as `std::io` does.
+    pub(crate) async fn run_io<T: Send + 'static>(
+        &'static self,
+        path: &Path,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.run(path, work).await?
+    }
+
+    /// Whether a call on this path is under way for longer than it may.
+    fn hangs_at(&self, path: &Path) -> bool {
+        let calls = self.lock();
+        let mut of_path = calls.under_way.iter().filter(|call| call.path == path);
+        of_path.any(|call| call.since.elapsed() >= self.deadline)
+    }
+
+    fn begin(&'static self, path: &Path) -> UnderWay {
+        let mut calls = self.lock();
+        let number = calls.next;
+        calls.next += 1;
+        calls.under_way.push(Call {
+            number,
+            path: path.to_path_buf(),
+            since: Instant::now(),
+        });
+        UnderWay {
+            threads: self,
+            number,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One call, until this is dropped.
+struct UnderWay {
+    threads: &'static OwnThreads,
+    number: u64,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.threads
+            .lock()
+            .under_way
+            .retain(|call| call.number != self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn threads(most: usize, deadline: Duration) -> &'static OwnThreads {
+        Box::leak(Box::new(OwnThreads::new(most, deadline)))
+    }
+
+    /// A call that returns when the sender is dropped.
+    fn hanging() -> (mpsc::Sender<()>, impl FnOnce() + Send + 'static) {
+        let (end, ended) = mpsc::channel();
+        (end, move || {
+            let _ = ended.recv();
+        })
+    }
+
+    #[tokio::test]
+    async fn a_call_that_does_not_return_is_an_error_in_time_and_no_other_is_begun_at_its_path() {
+        let threads = threads(2, Duration::from_millis(50));
+        let path = Path::new("/mnt/dead");
+        let (end, hangs) = hanging();
+        let error = threads.run(path, hangs).await.expect_err("no answer");
+        assert!(matches!(&error, NoAnswer::InTime { path, .. } if path == Path::new("/mnt/dead")));
+        assert!(
+            error
+                .to_string()
+                .starts_with("the volume's server does not answer: nothing came of /mnt/dead in "),
+            "{error}"
+        );
+        let again = threads.run(path, || panic!("it was begun")).await;
+        assert_eq!(again.expect_err("no answer"), error);
+        assert_eq!(threads.run(Path::new("/mnt/other"), || 7).await, Ok(7));
+        drop(end);
+        while threads.run(path, || ()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        assert!(threads.lock().under_way.is_empty() || threads.free.available_permits() <= 2);
+    }
+
+    #[tokio::test]
+    async fn calls_that_hang_take_a_bounded_number_of_threads_and_the_next_is_told_which() {
+        let threads = threads(2, Duration::from_millis(50));
+        let mut ends = Vec::new();
+        for path in ["/mnt/one", "/mnt/two"] {
+            let (end, hangs) = hanging();
+            ends.push(end);
+            threads.run(Path::new(path), hangs).await.expect_err("no answer");
+        }
+        let error = threads.run(Path::new("/srv"), || panic!("it was begun")).await;
+        let error = error.expect_err("no thread").to_string();
+        let expected = "cannot look at /srv: 2 looks at other paths do not end, the longest at /mnt/one";
+        assert_eq!(error, expected);
+        drop(ends);
+        while threads.run(Path::new("/srv"), || ()).await.is_err() {}
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_frees_no_thread_before_the_call_has_returned() {
+        let threads = threads(1, Duration::from_millis(50));
+        let (end, hangs) = hanging();
+        let left = tokio::time::timeout(
+            Duration::from_millis(5),
+            threads.run(Path::new("/mnt/dead"), hangs),
+        );
+        left.await.expect_err("it has left");
+        let error = threads.run(Path::new("/srv"), || panic!("it was begun")).await;
+        assert!(matches!(error, Err(NoAnswer::AllThreadsTaken { .. })));
+        drop(end);
+        while threads.run(Path::new("/srv"), || ()).await.is_err() {}
+    }
+
+    /// A file system whose server never answers: `/dev/fuse` is open, and nobody reads from it. It ends when dropped.
+    struct DeadServer {
+        folder: tempfile::TempDir,
+        _connection: std::fs::File,
+    }
+
+    impl DeadServer {
+        fn mount() -> DeadServer {
+            use std::os::fd::AsRawFd;
+            let folder = tempfile::tempdir().expect("a folder");
+            let connection = std::fs::File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/fuse")
+                .expect("FUSE, as root");
+            let options = format!(
+                "fd={},rootmode=40000,user_id=0,group_id=0",
+                connection.as_raw_fd()
+            );
+            nix::mount::mount(
+                Some("dead"),
+                folder.path(),
+                Some("fuse"),
+                nix::mount::MsFlags::empty(),
+                Some(options.as_str()),
+            )
+            .expect("mounted");
+            DeadServer {
+                folder,
+                _connection: connection,
+            }
+        }
+    }
+
+    impl Drop for DeadServer {
+        fn drop(&mut self) {
+            let _ = nix::mount::umount2(self.folder.path(), nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_system_whose_server_is_dead_holds_up_one_thread_and_an_error_says_so() {
+        let threads = threads(2, Duration::from_millis(100));
+        let server = DeadServer::mount();
+        let path = server.folder.path().join("volume");
+        let look = |path: PathBuf| move || std::fs::metadata(path).map(|_| ());
+        for _ in 0..5 {
+            let error = threads
+                .run_io(&path, look(path.clone()))
+                .await
+                .expect_err("no answer");
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        }
+        assert_eq!(threads.free.available_permits(), 1);
+        // Its end is an answer, too.
+        drop(server);
+        while threads.free.available_permits() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
