@@ -20,6 +20,7 @@ use super::pod_lookup::{
 use super::pump::send_stdin;
 use super::terminal_session::{History, TerminalSession};
 use super::{print, tell};
+use crate::pod::container_names::it_has;
 use crate::pod::copied_mounts::CopyMounts;
 use crate::pod::launch::{Launch, Stage};
 use crate::pod::profile::{DebugRequest, Profile, debug_container, generated_name, powerless};
@@ -66,7 +67,7 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<u8, Fai
         container: &request.name,
         arguments: &arguments,
     };
-    run.accept(&container, copy_mounts.as_ref()).await?;
+    run.accept(&pod, &container, copy_mounts.as_ref()).await?;
     let launch = run.wait_for_start(&mut interrupts).await?;
     if !attach {
         print(&format!("{}\n", request.name))?;
@@ -89,9 +90,9 @@ fn check_target(pod: &Pod, target: Option<&str>) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(format!(
-        "{} has no container {target:?} to target; it has: {}",
+        "{} has no container {target:?} to target; {}",
         full_name(pod),
-        names.join(", ")
+        it_has(&names)
     )))
 }
 
@@ -104,11 +105,15 @@ fn copy_mounts(pod: &Pod, arguments: &Arguments) -> Result<Option<CopyMounts>, F
     let from = match (&arguments.target, names.as_slice()) {
         (Some(target), _) => target.clone(),
         (None, [only]) => only.clone(),
+        (None, []) => {
+            let message = format!("{} has no container whose mounts could be copied", full_name(pod));
+            return Err(Failure::new(message));
+        }
         (None, several) => {
             let message = format!(
-                "{} has several containers, and --copy-mounts is told none; it has: {}",
+                "{} has several containers, and --copy-mounts is told none; {}",
                 full_name(pod),
-                several.join(", ")
+                it_has(several)
             );
             return Err(
                 Failure::new(message).hint("Name the one whose mounts are to be copied with --target.")
@@ -136,6 +141,15 @@ fn container_name(pod: &Pod, asked: Option<&str>) -> Result<String, Failure> {
         );
     }
     Ok(asked.to_owned())
+}
+
+/// The patch that adds the container behind those that the pod has.
+fn addition(pod: &Pod, container: &EphemeralContainer) -> Value {
+    let spec = pod.spec.as_ref();
+    let there = spec.and_then(|spec| spec.ephemeral_containers.as_deref());
+    let all = there.unwrap_or_default().iter().chain([container]);
+    let order: Vec<Value> = all.map(|container| json!({"name": container.name})).collect();
+    json!({"spec": {"ephemeralContainers": [container], "$setElementOrder/ephemeralContainers": order}})
 }
 
 /// Says what may surprise about the container.
@@ -166,11 +180,12 @@ impl DebugRun<'_> {
     /// Has the agent accept the container, durably.
     async fn accept(
         &self,
+        pod: &Pod,
         container: &EphemeralContainer,
         copy_mounts: Option<&CopyMounts>,
     ) -> Result<(), Failure> {
         let accepted = match copy_mounts {
-            None => self.add(container).await,
+            None => self.add(pod, container).await,
             Some(copy_mounts) => self.request_launch(container, copy_mounts).await,
         };
         match accepted {
@@ -185,8 +200,8 @@ impl DebugRun<'_> {
     }
 
     /// As kubectl does; answers what the agent warns of.
-    async fn add(&self, container: &EphemeralContainer) -> Result<Vec<String>, ClientError> {
-        let patch = json!({"spec": {"ephemeralContainers": [container]}});
+    async fn add(&self, pod: &Pod, container: &EphemeralContainer) -> Result<Vec<String>, ClientError> {
+        let patch = addition(pod, container);
         let path = pod_path(self.namespace, self.pod, "ephemeralcontainers");
         let (_, warnings) = self.client.patch::<Value>(&path, &patch).await?;
         Ok(warnings)

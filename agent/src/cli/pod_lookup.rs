@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use super::client::{Client, ClientError, pod_path, pods_path};
 use super::failure::Failure;
+use crate::pod::container_names::it_has;
 
 /// The annotation that names the container which a command means when it names none.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -213,8 +214,8 @@ pub(crate) fn choose_container(pod: &Pod, asked: Option<&str>) -> Result<ChosenC
         return match all.iter().any(|name| name == asked) {
             true => Ok(chosen(asked, String::new())),
             false => Err(Failure::new(format!(
-                "{pod_name} has no container {asked:?}; it has: {}",
-                all.join(", ")
+                "{pod_name} has no container {asked:?}; {}",
+                it_has(&all)
             ))),
         };
     }

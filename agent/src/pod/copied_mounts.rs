@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
+use super::container_names::it_has;
 use super::discovered::volumes::{Place, place};
 use super::etc_hosts;
 use super::field_error::{Cause, FieldError};
@@ -54,9 +55,9 @@ pub(crate) fn check(pod: &Pod, copy: &CopyMounts) -> Option<FieldError> {
         return None;
     }
     let message = format!(
-        "the pod has no container {:?} to copy mounts from; it has {}",
+        "the pod has no container {:?} to copy mounts from; {}",
         copy.from,
-        names.join(", ")
+        it_has(&names)
     );
     Some(FieldError::new("copyMounts.from", Cause::NotFound, message))
 }

@@ -10,13 +10,14 @@ const MAX_NAME_BYTES: usize = 255;
 const SUFFIX: &str = ".log";
 
 /// The name of a pod's folder below that of all pods' logs: `NAMESPACE_NAME_UID`; the UID alone where namespace or name
-/// are not of the form that Kubernetes asks for. A UID is always of a form that names one file (`uid_of`).
+/// are not of the form that Kubernetes asks for, or too long together (an external pod; one of ours is refused then). A
+/// UID is always of a form that names one file (`uid_of`).
 pub(crate) fn log_folder(pod: &Pod) -> String {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    match sound_names(pod) {
-        Some((namespace, name)) => format!("{namespace}_{name}_{uid}"),
-        None => uid.to_owned(),
-    }
+    let named = sound_names(pod).map(|(namespace, name)| format!("{namespace}_{name}_{uid}"));
+    named
+        .filter(|folder| folder.len() <= MAX_NAME_BYTES)
+        .unwrap_or_else(|| uid.to_owned())
 }
 
 /// The name of the link to a container's log, through which log shippers find it: `NAME_NAMESPACE_CONTAINER-ID.log`, cut
@@ -62,6 +63,14 @@ mod tests {
             },
             ..Pod::default()
         }
+    }
+
+    #[test]
+    fn a_folder_has_no_longer_name_than_a_file_system_takes() {
+        let longest = "c".repeat(255 - "shop__u-1".len());
+        assert_eq!(log_folder(&pod("shop", &longest)).len(), 255);
+        // Names are sound up to 253 characters.
+        assert_eq!(log_folder(&pod("shop", &"c".repeat(253))), "u-1");
     }
 
     #[test]

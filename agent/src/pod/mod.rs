@@ -4,6 +4,7 @@
 pub(crate) mod age;
 pub(crate) mod cgroup;
 pub(crate) mod container_config;
+pub(crate) mod container_names;
 pub(crate) mod copied_mounts;
 pub(crate) mod crash_back_off;
 pub(crate) mod creation;

@@ -180,6 +180,7 @@ mod tests {
             let spec = serde_json::from_value(json!({"name": "dbg"})).expect("a container");
             let records = [Record {
                 spec,
+                order: 0,
                 origin: Origin::KubeApiserver,
                 copy_mounts: None,
                 phase,

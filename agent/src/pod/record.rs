@@ -1,6 +1,7 @@
 //! The record of one ephemeral container's launch: what must be on disk before each step, so that its process
 //! is started at most once (see "At most once" in `agent/ARCHITECTURE.md`).
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, EphemeralContainer};
@@ -64,6 +65,10 @@ pub(crate) enum Phase {
 pub(crate) struct Record {
     /// The spec as accepted, with every default filled in.
     pub(crate) spec: EphemeralContainer,
+    /// Its place among the pod's ephemeral containers: their list is sorted by it. It is no index, as numbers may be
+    /// left out.
+    #[serde(default)]
+    pub(crate) order: u64,
     /// Who asked for it first.
     pub(crate) origin: Origin,
     /// Whose mounts it is to have beside its own.
@@ -72,6 +77,31 @@ pub(crate) struct Record {
     /// How far it has come.
     #[serde(flatten)]
     pub(crate) phase: Phase,
+}
+
+/// The order of a record that comes after all of `records`, which are sorted by theirs.
+pub(crate) fn next_order(records: &[Record]) -> u64 {
+    records.last().map_or(0, |last| last.order.saturating_add(1))
+}
+
+/// Sorts records as `names` are, and gives them orders that say so. One whose order fits keeps it, so that little has
+/// to be written anew: nothing where new ones come last.
+pub(crate) fn arrange<'a>(records: &mut [Record], names: impl Iterator<Item = &'a str>) {
+    let places: HashMap<&str, usize> = names.zip(0..).collect();
+    records.sort_by_key(|record| {
+        let place = places.get(record.spec.name.as_str()).copied();
+        place.unwrap_or(usize::MAX)
+    });
+    number(records);
+}
+
+/// Makes the orders of records those of a list that stands as it is: each higher than the one before.
+pub(crate) fn number(records: &mut [Record]) {
+    let mut lowest = 0;
+    for record in records {
+        record.order = record.order.max(lowest);
+        lowest = record.order.saturating_add(1);
+    }
 }
 
 impl Record {

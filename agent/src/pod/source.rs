@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::copied_mounts;
 use super::discovered::Owner;
 use super::discovered::enriched::{OF_API_SERVER, SPEC_FROM_ANNOTATION};
 use k8s_openapi::api::core::v1::Pod;
@@ -10,18 +9,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 /// Says on a served pod where it came from.
-pub(crate) const SOURCE_ANNOTATION: &str = "debuglet.io/source";
+const SOURCE_ANNOTATION: &str = "debuglet.io/source";
 /// The value of [`SOURCE_ANNOTATION`] of a pod that was created over the API here.
 const OF_API: &str = "api";
 /// The same of a pod of the manifests folder.
 const OF_MANIFEST: &str = "manifest";
 /// Says on a served pod of the manifests folder which file it stands in.
-pub(crate) const MANIFEST_ANNOTATION: &str = "debuglet.io/manifest";
+const MANIFEST_ANNOTATION: &str = "debuglet.io/manifest";
 
-/// Says on a served pod of an API server that only the runtime tells what it is.
-pub(crate) const SPEC_ANNOTATION: &str = "debuglet.io/spec";
-/// The value of [`SPEC_ANNOTATION`].
-const OF_RUNTIME: &str = "runtime";
+/// What the keys of all annotations begin with that are written when a pod is served. No client writes one.
+const OWN_ANNOTATIONS: &str = "debuglet.io/";
 
 /// Who says what a pod is, and that it is to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,11 +60,9 @@ impl Source {
     }
 }
 
-/// Says on a served pod of a kubelet's that its spec is what the runtime shows: the kubelet has put values from Secrets into
-/// its variables, and into arguments that refer to them.
-pub(crate) fn annotate_as_of_runtime(metadata: &mut ObjectMeta) {
-    let annotations = metadata.annotations.get_or_insert_default();
-    annotations.insert(SPEC_ANNOTATION.to_owned(), OF_RUNTIME.to_owned());
+/// Whether the annotation with this key is one that is written when a pod is served.
+pub(crate) fn is_own_annotation(key: &str) -> bool {
+    key.starts_with(OWN_ANNOTATIONS)
 }
 
 /// Whether users of the cluster may see a served pod, as far as their rights go: one that the API server knows, so that
@@ -90,10 +85,7 @@ pub(crate) fn is_for_cluster_users(served: &Pod) -> bool {
 /// Takes out of `metadata` the annotations that are written when a pod is served: they are not the client's to say.
 pub(crate) fn strip(metadata: &mut ObjectMeta) {
     if let Some(annotations) = &mut metadata.annotations {
-        annotations.remove(SOURCE_ANNOTATION);
-        annotations.remove(MANIFEST_ANNOTATION);
-        annotations.remove(SPEC_FROM_ANNOTATION);
-        annotations.remove(copied_mounts::ANNOTATION);
+        annotations.retain(|key, _| !is_own_annotation(key));
     }
     metadata.annotations.take_if(|annotations| annotations.is_empty());
 }
@@ -101,6 +93,20 @@ pub(crate) fn strip(metadata: &mut ObjectMeta) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::copied_mounts;
+
+    #[test]
+    fn the_annotations_that_are_written_when_a_pod_is_served_are_known_as_such() {
+        for key in [
+            SOURCE_ANNOTATION,
+            MANIFEST_ANNOTATION,
+            SPEC_FROM_ANNOTATION,
+            copied_mounts::ANNOTATION,
+        ] {
+            assert!(is_own_annotation(key), "{key}");
+        }
+        assert!(!is_own_annotation("example.com/debuglet.io"));
+    }
 
     #[test]
     fn users_of_the_cluster_see_what_the_api_server_knows_and_what_was_created_over_the_api() {

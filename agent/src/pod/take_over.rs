@@ -251,6 +251,7 @@ mod tests {
             defaults::ephemeral_container(&mut spec);
             let record = Record {
                 spec,
+                order: 0,
                 origin,
                 copy_mounts: None,
                 phase,

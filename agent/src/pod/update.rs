@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value};
 
-use super::copied_mounts;
 use super::field_error::{Cause, FieldError};
-use super::source::{self, MANIFEST_ANNOTATION, SOURCE_ANNOTATION};
-use super::{defaults, validation};
+use super::{defaults, source, validation};
 
 /// What can be changed of a pod. Nothing is one thing with an empty map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,9 +95,12 @@ fn changed_metadata(old: &Pod, new: &Pod) -> Vec<FieldError> {
         old.owner_references.clone().unwrap_or_default() != new.owner_references.clone().unwrap_or_default(),
         only,
     );
-    for key in [SOURCE_ANNOTATION, MANIFEST_ANNOTATION, copied_mounts::ANNOTATION] {
-        let of = |annotations: &Option<BTreeMap<String, String>>| annotations.as_ref()?.get(key).cloned();
-        let changed = of(&new.annotations).is_some_and(|value| of(&old.annotations) != Some(value));
+    for (key, value) in new.annotations.iter().flatten() {
+        let before = old
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(key));
+        let changed = source::is_own_annotation(key) && before != Some(value);
         let message = "is debuglet's own, and not the client's to change";
         forbidden(format!("metadata.annotations[{key}]"), changed, message);
     }
@@ -297,6 +298,12 @@ mod tests {
                 "/metadata/annotations",
                 json!({"debuglet.io/source": "manifest"}),
                 "metadata.annotations[debuglet.io/source]",
+                Cause::Forbidden,
+            ),
+            (
+                "/metadata/annotations",
+                json!({"debuglet.io/source": "api", "debuglet.io/spec-from": "API server"}),
+                "metadata.annotations[debuglet.io/spec-from]",
                 Cause::Forbidden,
             ),
             (

@@ -11,7 +11,7 @@ use super::{DryRun, Entry, Inner, Store, Wanted, first_launch};
 use crate::pod::copied_mounts::{self, CopyMounts};
 use crate::pod::field_error::{Cause, FieldError};
 use crate::pod::launch::Launch;
-use crate::pod::record::{Origin, Phase, Record};
+use crate::pod::record::{Origin, Phase, Record, arrange};
 use crate::pod::size::{self, TooLarge};
 use crate::pod::{defaults, validation};
 
@@ -30,8 +30,10 @@ pub(crate) struct WantedList {
 
 /// A list that can be accepted.
 pub(super) struct Judged {
-    /// The records that it adds, with their places in the list.
-    pub(super) new: Vec<(usize, Record)>,
+    /// The records that it adds.
+    pub(super) new: Vec<Record>,
+    /// The records that it gives another place.
+    moved: Vec<Record>,
     /// The pod as it would be served.
     pub(super) tried: Arc<Pod>,
 }
@@ -118,14 +120,16 @@ impl Store {
     ) -> Result<Arc<Pod>, AcceptError> {
         let (uid, writing) = self.to_write(namespace, name).ok_or(AcceptError::NoSuchPod)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Judged { new, tried } = self.judge(&uid, &writing, wanted)?;
+        let Judged { new, moved, tried } = self.judge(&uid, &writing, wanted)?;
         if dry_run == DryRun::All {
             return Ok(tried);
         }
         self.keep_foreign(&uid)?;
-        self.keep(&uid, new.clone())?;
+        // What comes last first: cut short, this leaves the others in the order that they had.
+        let written: Vec<Record> = moved.into_iter().rev().chain(new).collect();
+        self.keep(&uid, &written)?;
         let mut inner = self.lock();
-        let version = inner.add(&uid, new.into_iter().map(|(_, record)| record).collect());
+        let version = inner.add(&uid, written);
         let served = inner
             .pods
             .get(&uid)
@@ -156,14 +160,23 @@ impl Store {
             let new = new_records(entry, &wanted)?;
             (new, entry.clone(), inner.history.version())
         };
-        with_new
-            .records
-            .extend(new.iter().map(|(_, record)| record.clone()));
+        let before = std::mem::take(&mut with_new.records);
+        with_new.records = before.iter().cloned().chain(new).collect();
+        let names = wanted.containers.iter().map(|container| container.name.as_str());
+        arrange(&mut with_new.records, names);
+        let (mut new, mut moved) = (Vec::new(), Vec::new());
+        for record in &with_new.records {
+            match before.iter().find(|before| before.spec.name == record.spec.name) {
+                None => new.push(record.clone()),
+                Some(before) if before.order != record.order => moved.push(record.clone()),
+                Some(_) => {}
+            }
+        }
         let tried = with_new.serve(version);
         if !new.is_empty() {
             size::judge(&tried)?;
         }
-        Ok(Judged { new, tried })
+        Ok(Judged { new, moved, tried })
     }
 
     /// Keeps a pod that somebody else runs along with its first records: they are shown while it is away, and buried
@@ -177,21 +190,32 @@ impl Store {
         kept.map_or(Ok(()), |kept| self.disk.write_pod(uid, &kept))
     }
 
-    /// Writes new records with their places in the list. All or none: where one fails, the ones before it go
-    /// again, so that what was answered with an error is not launched after a restart.
-    pub(super) fn keep(&self, uid: &str, new: Vec<(usize, Record)>) -> Result<(), DiskError> {
-        let mut kept: Vec<String> = Vec::new();
-        for (order, record) in new {
-            if let Err(error) = self.disk.write_record(uid, order, &record) {
-                self.disk.drop_record(uid, &record.spec.name);
-                for name in kept {
-                    self.disk.drop_record(uid, &name);
+    /// Writes records that are new or have another place. All or none: where one fails, the new ones go again, so that
+    /// what was answered with an error is not launched after a restart, and the others are written as they were.
+    pub(super) fn keep(&self, uid: &str, records: &[Record]) -> Result<(), DiskError> {
+        for (index, record) in records.iter().enumerate() {
+            if let Err(error) = self.disk.write_record(uid, record) {
+                for undone in &records[..=index] {
+                    self.undo(uid, &undone.spec.name);
                 }
                 return Err(error);
             }
-            kept.push(record.spec.name);
         }
         Ok(())
+    }
+
+    /// Makes a record on disk what it is in memory.
+    fn undo(&self, uid: &str, container: &str) {
+        let before = {
+            let inner = self.lock();
+            let mut records = inner.pods.get(uid).into_iter().flat_map(|entry| &entry.records);
+            records.find(|record| record.spec.name == container).cloned()
+        };
+        match before {
+            None => self.disk.drop_record(uid, container),
+            // Where the disk refuses this too, only its place is another after a restart.
+            Some(before) => drop(self.disk.write_record(uid, &before)),
+        }
     }
 
     /// Accepts that an ephemeral container is to end, whether it runs or still waits. Durable on return;
@@ -237,19 +261,25 @@ impl Store {
 }
 
 impl Inner {
-    /// Adds records that are on disk, and wakes the pod's worker.
+    /// Takes in records that are on disk, new or with another place, and wakes the pod's worker.
     pub(super) fn add(&mut self, uid: &str, records: Vec<Record>) -> u64 {
         if let Some(entry) = self.pods.get_mut(uid) {
             if records.is_empty() {
                 return self.history.version();
             }
             for record in records {
+                let mut known = entry.records.iter_mut();
+                if let Some(known) = known.find(|known| known.spec.name == record.spec.name) {
+                    known.order = record.order;
+                    continue;
+                }
                 self.launch_clock.accepted(uid, &record.spec.name);
                 entry
                     .launches
                     .insert(record.spec.name.clone(), first_launch(&record));
                 entry.records.push(record);
             }
+            entry.records.sort_by_key(|record| record.order);
             entry.wake.notify_one();
         }
         self.publish(uid, ChangeKind::Modified)
@@ -275,8 +305,8 @@ fn is_meant(entry: &Entry, wanted: &WantedList) -> bool {
         && (wanted.resource_version.is_none() || wanted.resource_version == *version)
 }
 
-/// The records that `list` adds to the pod's, with their places in the list.
-fn new_records(entry: &Entry, list: &WantedList) -> Result<Vec<(usize, Record)>, AcceptError> {
+/// The records that `list` adds to the pod's.
+fn new_records(entry: &Entry, list: &WantedList) -> Result<Vec<Record>, AcceptError> {
     let WantedList {
         containers: wanted,
         copy_mounts,
@@ -311,15 +341,13 @@ fn new_records(entry: &Entry, list: &WantedList) -> Result<Vec<(usize, Record)>,
         .iter()
         .filter(|wanted| !accepted.iter().any(|accepted| accepted.name == wanted.name));
     Ok(new
-        .enumerate()
-        .map(|(index, spec)| {
-            let record = Record {
-                spec: spec.clone(),
-                origin: Origin::Api,
-                copy_mounts: copy_mounts.get(&spec.name).cloned(),
-                phase: Phase::Accepted,
-            };
-            (entry.records.len() + index, record)
+        .map(|spec| Record {
+            spec: spec.clone(),
+            // Its place follows from the whole list.
+            order: 0,
+            origin: Origin::Api,
+            copy_mounts: copy_mounts.get(&spec.name).cloned(),
+            phase: Phase::Accepted,
         })
         .collect())
 }

@@ -34,11 +34,26 @@ pub(crate) enum Holder {
 pub(super) struct Claim<'a> {
     store: &'a Store,
     name: (String, String),
+    /// Who is told meanwhile that the name is taken.
+    claimant: Claimant,
+}
+
+/// Who has claimed a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claimant {
+    Api,
+    Manifest,
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.store.lock().claims.remove(&self.name);
+        let mut inner = self.store.lock();
+        inner.claims.remove(&self.name);
+        // A manifest may have been told that the name is taken, and then no pod came of the claim. A manifest that could
+        // not be applied is not applied again for its own claim: it would go round for ever.
+        if self.claimant == Claimant::Api && inner.pods.named(&self.name.0, &self.name.1).next().is_none() {
+            inner.name_freed.notify_one();
+        }
     }
 }
 
@@ -52,7 +67,8 @@ impl Store {
     pub(super) fn claim_for_api(&self, namespace: &str, name: &str) -> Result<Claim<'_>, Refusal> {
         let mut inner = self.lock();
         inner.free_for_api(namespace, name)?;
-        self.claim(&mut inner, namespace, name).map_err(Refusal::Taken)
+        self.claim(&mut inner, namespace, name, Claimant::Api)
+            .map_err(Refusal::Taken)
     }
 
     /// Claims the name for a pod of the manifests folder, whose own pods it knows: no pod of the API or of somebody else
@@ -68,18 +84,28 @@ impl Store {
                 Source::Discovered(_) => return Err(Holder::Foreign),
             }
         }
-        self.claim(&mut inner, namespace, name)
+        self.claim(&mut inner, namespace, name, Claimant::Manifest)
     }
 
-    fn claim(&self, inner: &mut Inner, namespace: &str, name: &str) -> Result<Claim<'_>, Holder> {
+    fn claim(
+        &self,
+        inner: &mut Inner,
+        namespace: &str,
+        name: &str,
+        claimant: Claimant,
+    ) -> Result<Claim<'_>, Holder> {
         let name = (namespace.to_owned(), name.to_owned());
         if !inner.claims.insert(name.clone()) {
             return Err(Holder::Api);
         }
-        Ok(Claim { store: self, name })
+        Ok(Claim {
+            store: self,
+            name,
+            claimant,
+        })
     }
 
-    /// Returns when a name that a manifest had to leave to a pod of the API may be free.
+    /// Returns when a name may be free that a manifest had to leave to a pod of the API or to an external one.
     pub(crate) async fn name_freed(&self) {
         self.name_freed.notified().await;
     }

@@ -70,8 +70,6 @@ impl Store {
             if let Err(error) = self.disk.remove_pod(&uid) {
                 tracing::error!(pod = %format!("{namespace}/{name}"), "a pod that was refused stays on the disk: {error}");
             }
-            drop(claim);
-            self.name_freed.notify_one();
             return Err(error.into());
         }
         let mut inner = self.lock();

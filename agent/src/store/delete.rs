@@ -113,7 +113,6 @@ impl Store {
             .unwrap_or_default();
         drop(inner);
         self.announce(version);
-        self.name_freed.notify_one();
         Ok(served)
     }
 }

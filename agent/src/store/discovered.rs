@@ -163,8 +163,6 @@ impl Store {
             version
         };
         self.announce(version);
-        // A manifest may have waited for the name.
-        self.name_freed.notify_one();
         // Only one whose first debug container could not be written down has a folder.
         if self.disk.pod_dir(uid).exists()
             && let Err(error) = self.disk.remove_pod(uid)

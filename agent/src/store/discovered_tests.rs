@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
+use crate::pod::discovered::enriched::SPEC_FROM_ANNOTATION;
 use crate::pod::discovered::volumes::MountedVolumes;
 use crate::pod::record::Phase;
 use crate::store::DryRun;
@@ -266,7 +267,7 @@ async fn what_a_kubelet_took_from_secrets_is_marked_while_only_the_runtime_tells
     look(&store, vec![found], &["u1"], &["u1"]).await;
     let marked = |store: &Store| {
         let annotations = shown(store).unwrap().metadata.annotations.clone().unwrap();
-        annotations.contains_key(crate::pod::source::SPEC_ANNOTATION)
+        annotations[SPEC_FROM_ANNOTATION] == "runtime"
     };
     assert!(marked(&store));
     debug(&store).await;

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable_file;
 use crate::pod::deletion::Removal;
-use crate::pod::record::{CreatedContainer, Origin, Phase, Record};
+use crate::pod::record::{self, CreatedContainer, Origin, Phase, Record};
 use crate::pod::source::Source;
 
 /// What the name of a folder ends with that is being removed.
@@ -97,14 +97,6 @@ pub(crate) struct LoadedPod {
     pub(crate) problems: Vec<String>,
 }
 
-/// A record as it lies on disk: with its place in the list.
-#[derive(Serialize, Deserialize)]
-struct KeptRecord {
-    order: usize,
-    #[serde(flatten)]
-    record: Record,
-}
-
 /// The state folder, locked against other agents for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -156,20 +148,13 @@ impl Disk {
         write_durably(&dir, "pod.json", kept)
     }
 
-    /// Keeps the record of one ephemeral container, the `order`th of its pod.
-    pub(crate) fn write_record(&self, uid: &str, order: usize, record: &Record) -> Result<(), DiskError> {
+    /// Keeps the record of one ephemeral container.
+    pub(crate) fn write_record(&self, uid: &str, record: &Record) -> Result<(), DiskError> {
         let dir = self.pod_dir(uid).join("ephemeral");
         create_durably(&self.pod_dir(uid))?;
         create_durably(&dir)?;
         let name = format!("{}.json", record.spec.name);
-        write_durably(
-            &dir,
-            &name,
-            &KeptRecord {
-                order,
-                record: record.clone(),
-            },
-        )
+        write_durably(&dir, &name, record)
     }
 
     /// The records of a pod, in the order in which they were accepted; one that cannot be read counts as *created*.
@@ -269,18 +254,20 @@ fn load_pod(uid: String, dir: &Path) -> Result<LoadedPod, DiskError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_error("list", &folder)(error)),
     }
-    records.sort_by_key(|kept: &KeptRecord| kept.order);
+    // Earlier versions could write one number twice.
+    records.sort_by(|one: &Record, other| (one.order, &one.spec.name).cmp(&(other.order, &other.spec.name)));
+    record::number(&mut records);
     Ok(LoadedPod {
         uid,
         kept,
-        records: records.into_iter().map(|kept| kept.record).collect(),
+        records,
         problems,
     })
 }
 
-fn load_record(name: &str, path: &Path, problems: &mut Vec<String>) -> KeptRecord {
-    match read::<KeptRecord>(path) {
-        Ok(Some(kept)) if kept.record.spec.name == name => kept,
+fn load_record(name: &str, path: &Path, problems: &mut Vec<String>) -> Record {
+    match read::<Record>(path) {
+        Ok(Some(record)) if record.spec.name == name => record,
         Ok(Some(_)) => {
             problems.push(set_aside(path, "it holds the record of another name"));
             fail_closed(name)
@@ -294,7 +281,7 @@ fn load_record(name: &str, path: &Path, problems: &mut Vec<String>) -> KeptRecor
 }
 
 /// A record that cannot be read counts as *created*, by a runtime that is not the one that runs now.
-fn fail_closed(name: &str) -> KeptRecord {
+fn fail_closed(name: &str) -> Record {
     let spec = k8s_openapi::api::core::v1::EphemeralContainer {
         name: name.to_owned(),
         ..Default::default()
@@ -305,14 +292,13 @@ fn fail_closed(name: &str) -> KeptRecord {
         runtime_instance: String::new(),
         log_path: None,
     };
-    KeptRecord {
-        order: usize::MAX,
-        record: Record {
-            spec,
-            origin: Origin::Api,
-            copy_mounts: None,
-            phase: Phase::Created(created),
-        },
+    Record {
+        spec,
+        // After all whose place is known. Far from the end of the numbers, so that others can come after it.
+        order: u64::from(u32::MAX),
+        origin: Origin::Api,
+        copy_mounts: None,
+        phase: Phase::Created(created),
     }
 }
 
@@ -388,34 +374,56 @@ mod tests {
         };
         Record {
             spec,
+            order: 0,
             origin: Origin::Api,
             copy_mounts: None,
             phase: Phase::Accepted,
         }
     }
 
+    fn placed(order: u64, name: &str) -> Record {
+        Record {
+            order,
+            ..record(name)
+        }
+    }
+
+    fn names(records: &[Record]) -> Vec<&str> {
+        records.iter().map(|record| record.spec.name.as_str()).collect()
+    }
+
     #[test]
     fn records_come_back_in_the_order_in_which_they_were_accepted() {
         let dir = tempfile::tempdir().expect("folder");
         let disk = Disk::open(dir.path()).expect("open");
-        for (order, name) in ["zebra", "ape", "mouse"].iter().enumerate() {
-            disk.write_record("u1", order, &record(name)).expect("write");
+        for (order, name) in [(0, "zebra"), (1, "ape"), (7, "mouse")] {
+            disk.write_record("u1", &placed(order, name)).expect("write");
         }
         let loaded = disk.load().expect("load");
-        let names: Vec<_> = loaded[0]
-            .records
-            .iter()
-            .map(|record| record.spec.name.as_str())
-            .collect();
-        assert_eq!(names, ["zebra", "ape", "mouse"]);
+        assert_eq!(names(&loaded[0].records), ["zebra", "ape", "mouse"]);
+        assert_eq!(record::next_order(&loaded[0].records), 8);
         assert!(loaded[0].problems.is_empty());
+    }
+
+    #[test]
+    fn records_of_one_order_and_one_that_cannot_be_read_get_orders_of_their_own() {
+        let dir = tempfile::tempdir().expect("folder");
+        let disk = Disk::open(dir.path()).expect("open");
+        for (order, name) in [(1, "b"), (1, "a"), (0, "z"), (5, "torn")] {
+            disk.write_record("u1", &placed(order, name)).expect("write");
+        }
+        fs::write(disk.pod_dir("u1").join("ephemeral/torn.json"), "{ torn").expect("tear");
+        let records = disk.load().expect("load").remove(0).records;
+        assert_eq!(names(&records), ["z", "a", "b", "torn"]);
+        assert!(records.is_sorted_by(|one, next| one.order < next.order));
+        assert!(record::next_order(&records) > records[3].order);
     }
 
     #[test]
     fn a_record_that_cannot_be_read_counts_as_created_and_is_set_aside_and_named() {
         let dir = tempfile::tempdir().expect("folder");
         let disk = Disk::open(dir.path()).expect("open");
-        disk.write_record("u1", 0, &record("dbg")).expect("write");
+        disk.write_record("u1", &record("dbg")).expect("write");
         let file = disk.pod_dir("u1").join("ephemeral/dbg.json");
         fs::write(&file, "{ torn").expect("tear");
         // A second start must not forget what the first one set aside.
@@ -436,7 +444,7 @@ mod tests {
     fn a_write_that_was_cut_before_its_rename_leaves_the_old_record() {
         let dir = tempfile::tempdir().expect("folder");
         let disk = Disk::open(dir.path()).expect("open");
-        disk.write_record("u1", 0, &record("dbg")).expect("write");
+        disk.write_record("u1", &record("dbg")).expect("write");
         fs::write(disk.pod_dir("u1").join("ephemeral/dbg.json.new"), "{ half").expect("cut");
         let loaded = disk.load().expect("load");
         assert_eq!(loaded[0].records, [record("dbg")]);

@@ -116,9 +116,8 @@ impl Inner {
     }
 
     fn compose_named(&mut self, (namespace, name): &(String, String)) {
-        let named = |key: &&PodKey| key.namespace == *namespace && key.name == *name;
-        let keys = self.pods.values().map(|entry| &entry.key);
-        let uids: Vec<String> = keys.filter(named).map(|key| key.uid.clone()).collect();
+        let named = self.pods.named(namespace, name);
+        let uids: Vec<String> = named.map(|entry| entry.key.uid.clone()).collect();
         uids.iter().for_each(|uid| self.compose(uid));
     }
 

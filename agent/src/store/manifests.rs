@@ -17,12 +17,12 @@ use super::node_report::ManifestProblem;
 use super::{Entry, Inner, Store, Wanted};
 use crate::pod::deletion::Removal;
 use crate::pod::field_error::FieldError;
-use crate::pod::identity::ManifestIdentity;
+use crate::pod::identity::{ManifestIdentity, PodKey};
 use crate::pod::log_names::log_folder;
 use crate::pod::plan::grace;
-use crate::pod::record::{CreatedContainer, Origin, Phase, Record};
+use crate::pod::record::{CreatedContainer, Origin, Phase, Record, next_order};
 use crate::pod::source::Source;
-use crate::pod::{defaults, validation};
+use crate::pod::{defaults, size, validation};
 use crate::untrusted_file::Folder;
 
 /// One pod of a manifest.
@@ -36,6 +36,11 @@ pub(crate) struct ManifestPod {
 
 /// What one file of the folder holds, or why it cannot be read, in one line.
 pub(crate) type ManifestFile = Result<Vec<ManifestPod>, String>;
+
+/// `status.reason` of a pod that breaks a rule.
+const INVALID: &str = "Invalid";
+/// The same of a pod that is valid and needs what debuglet does not do.
+const NOT_SUPPORTED: &str = "NotSupported";
 
 /// Where a first look for logs of an earlier life goes: `log_dir/NAMESPACE_NAME_UID/CONTAINER/`.
 #[derive(Clone, Debug)]
@@ -114,7 +119,7 @@ impl<'a> Application<'a> {
     /// Keeps the pods of a file, or of all files where the path is that of a folder that cannot be read.
     fn keep_all_of(&mut self, path: &Path) {
         let inner = self.store.lock();
-        for (uid, entry) in &inner.pods {
+        for (uid, entry) in inner.pods.iter() {
             let of_path = entry
                 .source
                 .manifest()
@@ -173,12 +178,14 @@ impl<'a> Application<'a> {
             .as_mut()
             .and_then(|spec| spec.ephemeral_containers.take())
             .unwrap_or_default();
-        let mut errors = validation::pod(&pod);
-        if errors.is_empty() {
-            errors = validation::unsupported(&pod);
-        }
+        let errors = validation::pod(&pod);
         if !errors.is_empty() {
-            self.refuse(path, pod, manifest, &errors);
+            self.refuse(path, pod, manifest, INVALID, &errors);
+            return Ok(());
+        }
+        let errors = validation::unsupported(&pod);
+        if !errors.is_empty() {
+            self.refuse(path, pod, manifest, NOT_SUPPORTED, &errors);
             return Ok(());
         }
         let (uid, incarnation) = self.uid(path, &namespace, &name, manifest);
@@ -244,16 +251,11 @@ impl<'a> Application<'a> {
         self.store.disk.write_pod(uid, &kept)?;
         let mut inner = self.store.lock();
         // What it replaces goes in the same breath: the new pod gets no worker before the old one is gone.
-        let name = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
+        let key = PodKey::of(&pod);
         let replaced: Vec<String> = inner
             .pods
-            .values()
-            .filter(|entry| {
-                entry.wanted == Wanted::Running
-                    && !entry.is_foreign()
-                    && (Some(&entry.key.namespace), Some(&entry.key.name))
-                        == (name.0.as_ref(), name.1.as_ref())
-            })
+            .named(&key.namespace, &key.name)
+            .filter(|entry| entry.wanted == Wanted::Running && !entry.is_foreign())
             .map(|entry| entry.key.uid.clone())
             .collect();
         for old in replaced {
@@ -268,7 +270,14 @@ impl<'a> Application<'a> {
     }
 
     /// A pod that is not valid, or needs what is not supported, and has no good version, is shown as failed.
-    fn refuse(&mut self, path: &Path, mut pod: Pod, manifest: &ManifestPod, errors: &[FieldError]) {
+    fn refuse(
+        &mut self,
+        path: &Path,
+        mut pod: Pod,
+        manifest: &ManifestPod,
+        reason: &str,
+        errors: &[FieldError],
+    ) {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         let name = pod.metadata.name.clone().unwrap_or_default();
         let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -297,7 +306,7 @@ impl<'a> Application<'a> {
         pod.metadata.uid = Some(uid.clone());
         pod.metadata.creation_timestamp = Some(Time(Timestamp::now()));
         let wanted = Wanted::Refused {
-            reason: "NotSupported".to_owned(),
+            reason: reason.to_owned(),
             message: message.clone(),
         };
         inner.insert(Entry::new(
@@ -337,10 +346,18 @@ impl<'a> Application<'a> {
             return Ok(());
         };
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let records = self.store.view(uid).map(|view| view.records).unwrap_or_default();
+        let (mut tried, version) = {
+            let inner = self.store.lock();
+            // The pod may have gone before its files could be written.
+            let Some(entry) = inner.held(uid, &writing) else {
+                return Ok(());
+            };
+            (entry.clone(), inner.history.version())
+        };
+        let records = tried.records.clone();
         let mut specs: Vec<EphemeralContainer> = records.iter().map(|record| record.spec.clone()).collect();
         let mut seen = BTreeSet::new();
-        let mut new = Vec::new();
+        let mut new: Vec<Record> = Vec::new();
         for spec in wanted {
             let name = spec.name.clone();
             if !seen.insert(name.clone()) {
@@ -358,7 +375,7 @@ impl<'a> Application<'a> {
             specs.push(spec.clone());
             let index = specs.len() - 1;
             let prefix = format!("spec.ephemeralContainers[{index}]");
-            let errors: Vec<String> = validation::ephemeral_containers(&pod, &specs, &[])
+            let mut errors: Vec<String> = validation::ephemeral_containers(&pod, &specs, &[])
                 .into_iter()
                 .filter(|error| error.field.starts_with(&prefix))
                 .map(|error| {
@@ -370,16 +387,20 @@ impl<'a> Application<'a> {
                 })
                 .collect();
             if errors.is_empty() {
-                let phase = self.first_phase(&pod, &name);
-                new.push((
-                    index,
-                    Record {
-                        spec,
-                        origin: Origin::Manifest,
-                        copy_mounts: None,
-                        phase,
-                    },
-                ));
+                tried.records.push(Record {
+                    spec,
+                    order: next_order(&tried.records),
+                    origin: Origin::Manifest,
+                    copy_mounts: None,
+                    phase: self.first_phase(&pod, &name),
+                });
+                if let Err(too_large) = size::judge(&tried.serve(version)) {
+                    tried.records.pop();
+                    errors.push(too_large.to_string());
+                }
+            }
+            if errors.is_empty() {
+                new.extend(tried.records.last().cloned());
             } else {
                 specs.pop();
                 let message = format!("it is left out: {}", errors.join("; "));
@@ -396,11 +417,8 @@ impl<'a> Application<'a> {
         if new.is_empty() {
             return Ok(());
         }
-        self.store.keep(uid, new.clone())?;
-        let version = self
-            .store
-            .lock()
-            .add(uid, new.into_iter().map(|(_, record)| record).collect());
+        self.store.keep(uid, &new)?;
+        let version = self.store.lock().add(uid, new);
         self.store.announce(version);
         Ok(())
     }

@@ -1,11 +1,16 @@
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::*;
+use crate::pod::discovered::volumes::MountedVolumes;
+use crate::pod::discovered::{DiscoveredPod, Owner};
 use crate::store::DryRun;
 use crate::store::accept::WantedList;
 use crate::store::claim::Holder;
 use crate::store::create::CreateError;
 use crate::store::delete::Deletion;
+use crate::store::discovered::Discovered;
 use crate::store::disk::Disk;
 
 const FILE: &str = "/manifests/web.json";
@@ -107,12 +112,7 @@ async fn a_pod_is_not_forgotten_while_a_debug_container_has_no_end() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     apply(&store, Some(Ok(vec![manifest("one")]))).await;
-    let debug = serde_json::from_value(json!({"name": "dbg", "image": "busybox"})).unwrap();
-    let wanted = WantedList {
-        containers: vec![debug],
-        ..WantedList::default()
-    };
-    store.accept("default", "web", wanted, DryRun::No).await.unwrap();
+    debug(&store).await;
     let uid = uid(&store);
     assert!(store.forget(&uid).await.is_err());
     store.stop("default", "web", "dbg").await.unwrap();
@@ -153,6 +153,118 @@ async fn a_pod_of_the_api_is_left_alone_and_keeps_its_name_until_it_is_deleted()
     assert_ne!(uid(&store), api);
     let workable: Vec<String> = store.workable().into_iter().map(|(uid, _)| uid).collect();
     assert_eq!(workable, [api], "the new one starts when the old one is gone");
+}
+
+/// Shows the external pods of these UIDs, named like that of [`manifest`], as the ready ones, and the runtime's list as
+/// `listed`.
+async fn discover(store: &Arc<Store>, ready: &[&str], listed: &[&str]) {
+    let found = |uid: &&str| DiscoveredPod {
+        pod: serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "default", "uid": uid},
+            "spec": {"containers": [{"name": "main", "image": "busybox"}]},
+        }))
+        .unwrap(),
+        owner: Owner::Cri,
+        manifest: None,
+        volumes: MountedVolumes::default(),
+        etc_hosts: None,
+        kubelet_root: None,
+    };
+    let all = |uids: &[&str]| uids.iter().map(|uid| (*uid).to_owned()).collect();
+    store
+        .apply_discovered(Discovered {
+            changed: ready.iter().map(found).collect(),
+            ready: all(ready),
+            listed: all(listed),
+            complete: true,
+        })
+        .await;
+}
+
+async fn debug(store: &Arc<Store>) {
+    let debug = serde_json::from_value(json!({"name": "dbg", "image": "busybox"})).unwrap();
+    let wanted = WantedList {
+        containers: vec![debug],
+        ..WantedList::default()
+    };
+    store.accept("default", "web", wanted, DryRun::No).await.unwrap();
+}
+
+/// Whether the store has notified since it was last asked.
+async fn is_notified(store: &Store) -> bool {
+    tokio::time::timeout(Duration::ZERO, store.name_freed())
+        .await
+        .is_ok()
+}
+
+#[tokio::test]
+async fn an_external_pod_gives_up_its_name_when_it_goes_also_while_its_debug_containers_have_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let problems = || store.node_report().manifests.problems.len();
+
+    // An external pod without debug containers goes.
+    discover(&store, &["e1"], &["e1"]).await;
+    apply(&store, Some(Ok(vec![manifest("one")]))).await;
+    assert_eq!((problems(), is_notified(&store).await), (1, false));
+    discover(&store, &[], &[]).await;
+    assert!(is_notified(&store).await);
+
+    // One with debug containers stays until they have ended, and leaves the name at once.
+    discover(&store, &["e2"], &["e2"]).await;
+    debug(&store).await;
+    apply(&store, Some(Ok(vec![manifest("one")]))).await;
+    assert_eq!((problems(), is_notified(&store).await), (1, false));
+    discover(&store, &[], &[]).await;
+    assert!(is_notified(&store).await);
+    apply(&store, Some(Ok(vec![manifest("one")]))).await;
+    assert_eq!((problems(), is_notified(&store).await), (0, false));
+    apply(&store, None).await;
+    let own = uid(&store);
+    store.forget(&own).await.unwrap();
+    assert!(
+        !is_notified(&store).await,
+        "no manifest waits for a manifest's pod"
+    );
+}
+
+#[tokio::test]
+async fn a_pod_of_the_api_gives_up_its_name_when_it_is_deleted_and_when_it_is_not_created_after_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    for grace_seconds in [None, Some(0)] {
+        let created = create(&store).await;
+        assert!(!is_notified(&store).await);
+        let deletion = Deletion {
+            grace_seconds,
+            ..Deletion::default()
+        };
+        store
+            .delete("default", "web", deletion, DryRun::No)
+            .await
+            .unwrap();
+        assert!(is_notified(&store).await, "{grace_seconds:?}");
+        store.forget(&created).await.unwrap();
+        is_notified(&store).await;
+    }
+
+    // Nothing comes of a claim.
+    let mut pod = manifest("one").pod;
+    pod.metadata.namespace = Some("default".to_owned());
+    let pods = folder.path().join("pods");
+    std::fs::rename(&pods, folder.path().join("aside")).unwrap();
+    std::fs::write(&pods, "no folder").unwrap();
+    let failed = store.create(pod, DryRun::No).await;
+    assert!(matches!(failed, Err(CreateError::Disk(_))), "{failed:?}");
+    assert!(is_notified(&store).await);
+    let files = BTreeMap::from([(PathBuf::from(FILE), Ok(vec![manifest("one")]))]);
+    let failed = store
+        .apply_manifests(files, LogDir(PathBuf::from("/nonexistent")))
+        .await;
+    assert!(
+        failed.is_err() && !is_notified(&store).await,
+        "else it would go round"
+    );
 }
 
 #[tokio::test]
@@ -198,4 +310,91 @@ async fn a_pod_of_the_folder_has_its_name_while_it_is_there_and_while_it_goes() 
     assert_eq!(holder().await, Holder::Manifest(PathBuf::from(FILE)));
     apply(&store, None).await;
     assert_eq!(holder().await, Holder::Leaving);
+}
+
+/// The status of the pod: phase, reason.
+fn told(store: &Store) -> (Option<String>, Option<String>) {
+    let status = store
+        .pod("default", "web")
+        .and_then(|pod| pod.status.clone())
+        .unwrap_or_default();
+    (status.phase, status.reason)
+}
+
+#[tokio::test]
+async fn a_pod_that_is_not_valid_and_one_that_is_not_supported_are_told_apart() {
+    for (change, reason) in [
+        (json!({"restartPolicy": "Sometimes"}), "Invalid"),
+        (json!({"hostUsers": false}), "NotSupported"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let mut document = manifest("one").document;
+        document["spec"]
+            .as_object_mut()
+            .unwrap()
+            .extend(change.as_object().unwrap().clone());
+        let pod = serde_json::from_value(document.clone()).unwrap();
+        apply(&store, Some(Ok(vec![ManifestPod { pod, document }]))).await;
+        assert_eq!(told(&store), (Some("Failed".to_owned()), Some(reason.to_owned())));
+    }
+}
+
+#[tokio::test]
+async fn a_pod_whose_log_folder_no_file_system_takes_is_refused_with_the_field() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let mut long = manifest("one");
+    long.pod.metadata.name = Some("p".repeat(211));
+    apply(&store, Some(Ok(vec![long]))).await;
+    let problems = store.node_report().manifests.problems;
+    assert!(
+        problems[0]
+            .message
+            .starts_with("metadata.name: may have 210 characters"),
+        "{problems:?}"
+    );
+    let pod = store.pod("default", &"p".repeat(211)).unwrap();
+    assert_eq!(pod.status.as_ref().unwrap().phase.as_deref(), Some("Failed"));
+    assert_eq!(store.workable().len(), 0);
+}
+
+#[tokio::test]
+async fn an_ephemeral_container_that_makes_the_pod_too_large_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let with = |containers: serde_json::Value| {
+        let mut manifest = manifest("one");
+        manifest.pod.spec.as_mut().unwrap().ephemeral_containers =
+            serde_json::from_value(containers).unwrap();
+        manifest
+    };
+    let sized =
+        |name: &str, bytes: usize| json!({"name": name, "image": "busybox", "args": ["x".repeat(bytes)]});
+    let containers = json!([
+        sized("a", 700_000),
+        sized("b", 700_000),
+        sized("c", 700_000),
+        sized("d", 1)
+    ]);
+    apply(&store, Some(Ok(vec![with(containers)]))).await;
+    let pod = store.pod("default", "web").unwrap();
+    let names: Vec<&str> = pod
+        .spec
+        .as_ref()
+        .unwrap()
+        .ephemeral_containers
+        .iter()
+        .flatten()
+        .map(|one| one.name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "b", "d"]);
+    let problems = store.node_report().manifests.problems;
+    assert!(
+        problems.len() == 1
+            && problems[0]
+                .message
+                .contains("\"c\": it is left out: the pod would have"),
+        "{problems:?}"
+    );
 }

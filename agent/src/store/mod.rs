@@ -19,6 +19,7 @@ pub(crate) mod manifests;
 mod namespaces;
 mod node;
 pub(crate) mod node_report;
+mod pod_table;
 pub(crate) mod problems;
 pub(crate) mod progress;
 pub(crate) mod reported;
@@ -45,7 +46,7 @@ use crate::pod::identity::PodKey;
 use crate::pod::launch::Launch;
 use crate::pod::node::Node;
 use crate::pod::record::{Phase, Record};
-use crate::pod::source::{self, Source};
+use crate::pod::source::Source;
 use crate::pod::status;
 use changes::{Change, ChangeKind, History};
 use disk::{Disk, KeptPod};
@@ -53,6 +54,7 @@ use events::{Events, Happening};
 use launch_metrics::{LaunchClock, LaunchMetrics};
 use namespaces::Namespaces;
 use node_report::NodeReport;
+use pod_table::PodTable;
 use problems::Problems;
 
 /// Whether a write is done, or only judged and answered.
@@ -74,14 +76,16 @@ pub(crate) struct Store {
     versions: watch::Sender<u64>,
     /// The newest version, for those who wait for events.
     event_versions: watch::Sender<u64>,
-    /// Wakes who applies the manifests, when a name that some of them had to wait for may be free.
-    name_freed: Notify,
+    /// See [`Inner::name_freed`].
+    name_freed: Arc<Notify>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    /// By UID.
-    pods: BTreeMap<String, Entry>,
+    pods: PodTable,
+    /// Notified when a name that a manifest may have had to wait for becomes free: [`Inner::publish_always`] and
+    /// `claim::Claim` do so.
+    name_freed: Arc<Notify>,
     /// Namespace and name of the pods that are being written to the disk: nobody else may take them meanwhile.
     claims: BTreeSet<(String, String)>,
     /// UIDs that were used by pods that are gone, and since when.
@@ -183,9 +187,6 @@ impl Entry {
         let metadata = &mut pod.metadata;
         metadata.resource_version = Some(version.to_string());
         self.source.annotate(metadata);
-        if self.shows_resolved_values() {
-            source::annotate_as_of_runtime(metadata);
-        }
         if self.is_foreign() {
             let annotations = metadata.annotations.get_or_insert_default();
             annotations.insert(SPEC_FROM_ANNOTATION.to_owned(), self.known_by.spec_from());
@@ -255,7 +256,8 @@ impl Store {
         let (version, mut problems) = disk.first_version(now.as_microsecond().unsigned_abs());
         let mut history = History::starting_at(version);
         let mut inner = Inner {
-            pods: BTreeMap::new(),
+            pods: PodTable::default(),
+            name_freed: Arc::default(),
             claims: BTreeSet::new(),
             tombstones: BTreeMap::new(),
             orphans: BTreeMap::new(),
@@ -300,13 +302,14 @@ impl Store {
             }
         }
         let version = inner.history.version();
+        let name_freed = Arc::clone(&inner.name_freed);
         let store = Store {
             node_name: node_name.to_owned(),
             disk,
             inner: Mutex::new(inner),
             versions: watch::Sender::new(version),
             event_versions: watch::Sender::new(version),
-            name_freed: Notify::new(),
+            name_freed,
         };
         store.expire_tombstones();
         Ok((Arc::new(store), problems))
@@ -444,8 +447,8 @@ impl Inner {
 
     fn newest(&self, namespace: &str, name: &str, counts: impl Fn(&Entry) -> bool) -> Option<&Entry> {
         self.pods
-            .values()
-            .filter(|entry| entry.key.namespace == namespace && entry.key.name == name && !entry.is_deleted())
+            .named(namespace, name)
+            .filter(|entry| !entry.is_deleted())
             .filter(|entry| counts(entry))
             .max_by_key(|entry| {
                 let stays = entry.removal().is_none();
@@ -461,7 +464,7 @@ impl Inner {
     /// Adds a pod.
     fn insert(&mut self, entry: Entry) {
         let uid = entry.key.uid.clone();
-        self.pods.insert(uid.clone(), entry);
+        self.pods.insert(entry);
         self.publish(&uid, ChangeKind::Added);
     }
 
@@ -491,6 +494,13 @@ impl Inner {
         let served = entry.serve(version);
         let previous = std::mem::replace(&mut entry.served, served);
         let previous = (kind != ChangeKind::Added).then_some(previous);
+        let leaves = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+        let begins_to_leave = leaves(&entry.served) && !previous.as_deref().is_some_and(leaves);
+        // A manifest never waits for another manifest's pod.
+        let is_waited_for = entry.source.manifest().is_none();
+        if is_waited_for && (begins_to_leave || kind == ChangeKind::Deleted) {
+            self.name_freed.notify_one();
+        }
         let change = Change::new(version, kind, previous, Arc::clone(&entry.served));
         self.history.pods.push(change);
         if kind == ChangeKind::Deleted {
@@ -502,18 +512,16 @@ impl Inner {
     /// What the end of a pod means to others: its namespace may be empty, and another pod may have had its name
     /// already. A client that keeps pods by name has just dropped that one too, so it is told of it once more.
     fn after_deletion(&mut self, gone: &PodKey) {
-        let served = self.pods.values().filter(|entry| !entry.is_deleted());
-        let others = served.filter(|entry| entry.key.uid != gone.uid);
-        let neighbours: Vec<&Entry> = others
-            .filter(|entry| entry.key.namespace == gone.namespace)
-            .collect();
-        let namesake = neighbours.iter().find(|entry| entry.key.name == gone.name);
-        match namesake.map(|entry| entry.key.uid.clone()) {
-            Some(namesake) => {
-                self.publish(&namesake, ChangeKind::Modified);
-            }
-            None if neighbours.is_empty() => self.namespaces.close(&gone.namespace, &mut self.history),
-            None => {}
+        let is_other = |entry: &&Entry| entry.key.uid != gone.uid && !entry.is_deleted();
+        let namesake = self.pods.named(&gone.namespace, &gone.name).find(is_other);
+        if let Some(namesake) = namesake.map(|entry| entry.key.uid.clone()) {
+            self.publish(&namesake, ChangeKind::Modified);
+        } else if !self
+            .pods
+            .of_namespace(&gone.namespace)
+            .any(|entry| is_other(&entry))
+        {
+            self.namespaces.close(&gone.namespace, &mut self.history);
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::changes::ChangeKind;
 use super::disk::{DiskError, KeptPod};
-use super::{Store, Wanted};
+use super::{Entry, Store, Wanted};
 use crate::pod::deletion::Removal;
 use crate::pod::launch::Launch;
 use crate::pod::record::{Phase, Record};
@@ -79,23 +79,16 @@ impl Store {
     /// one's end.
     pub(crate) fn workable(&self) -> Vec<(String, Arc<Notify>)> {
         let inner = self.lock();
-        let blocked = |uid: &str| {
-            let Some(entry) = inner.pods.get(uid) else {
-                return true;
-            };
-            // What somebody else runs is there already, whatever else goes.
-            !entry.is_foreign()
-                && entry.removal().is_none()
-                && inner.pods.values().any(|other| {
-                    other.removal().is_some()
-                        && other.key.namespace == entry.key.namespace
-                        && other.key.name == entry.key.name
-                })
+        let waits_for_another = |entry: &Entry| {
+            // An external pod is there already, whatever else goes.
+            let is_to_start = !entry.is_foreign() && entry.removal().is_none();
+            let mut namesakes = inner.pods.named(&entry.key.namespace, &entry.key.name);
+            is_to_start && namesakes.any(|other| other.removal().is_some())
         };
         inner
             .pods
             .iter()
-            .filter(|(uid, entry)| !matches!(entry.wanted, Wanted::Refused { .. }) && !blocked(uid))
+            .filter(|(_, entry)| !matches!(entry.wanted, Wanted::Refused { .. }) && !waits_for_another(entry))
             .map(|(uid, entry)| (uid.clone(), Arc::clone(&entry.wake)))
             .collect()
     }
@@ -141,20 +134,21 @@ impl Store {
     ) -> Result<Phase, AdvanceError> {
         let writing = self.writing(uid).ok_or(AdvanceError::Gone)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (order, mut record) = {
+        let mut record = {
             let inner = self.lock();
-            let records = &inner.held(uid, &writing).ok_or(AdvanceError::Gone)?.records;
-            let order = records
-                .iter()
-                .position(|record| record.spec.name == container)
-                .ok_or(AdvanceError::Gone)?;
-            (order, records[order].clone())
+            let mut records = inner
+                .held(uid, &writing)
+                .ok_or(AdvanceError::Gone)?
+                .records
+                .iter();
+            let record = records.find(|record| record.spec.name == container);
+            record.cloned().ok_or(AdvanceError::Gone)?
         };
         let Some(phase) = next(&record.phase) else {
             return Ok(record.phase);
         };
         record.phase = phase.clone();
-        self.disk.write_record(uid, order, &record)?;
+        self.disk.write_record(uid, &record)?;
         let mut guard = self.lock();
         let inner = &mut *guard;
         let entry = inner.pods.get_mut(uid).ok_or(AdvanceError::Gone)?;
@@ -162,7 +156,8 @@ impl Store {
             inner.launch_clock.ended(uid, container, terminated);
             launch.end(terminated);
         }
-        if let Some(kept) = entry.records.get_mut(order) {
+        let mut records = entry.records.iter_mut();
+        if let Some(kept) = records.find(|kept| kept.spec.name == container) {
             *kept = record;
         }
         entry.wake.notify_one();

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 use super::disk::DiskError;
 use super::{Entry, Store, Wanted};
 use crate::pod::field_error::FieldError;
-use crate::pod::record::{Origin, Phase, Record};
+use crate::pod::record::{Origin, Phase, Record, next_order};
 use crate::pod::{defaults, take_over, validation};
 
 /// A pod with ephemeral containers that were not launched, as far as the API server knows.
@@ -96,12 +96,13 @@ impl Store {
         }
         let record = Record {
             spec,
+            order: next_order(&records),
             origin: Origin::KubeApiserver,
             copy_mounts: None,
             phase: Phase::Accepted,
         };
         self.keep_foreign(uid)?;
-        self.keep(uid, vec![(records.len(), record.clone())])?;
+        self.keep(uid, std::slice::from_ref(&record))?;
         let version = self.lock().add(uid, vec![record]);
         self.announce(version);
         Ok(())

@@ -50,7 +50,7 @@ impl Store {
         let store = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
             let Judged { new, .. } = store.judge(&uid, &writing, wanted)?;
-            let containers: Vec<_> = new.into_iter().map(|(_, record)| record.spec).collect();
+            let containers: Vec<_> = new.into_iter().map(|record| record.spec).collect();
             Ok((!containers.is_empty()).then_some(NewContainers { uid, containers }))
         })
         .await

@@ -336,3 +336,90 @@ async fn no_more_pods_are_created_than_there_may_be_and_one_that_goes_makes_room
     store.forget(&uid).await.unwrap();
     create(&store).await;
 }
+
+fn list_of(names: &[&str]) -> WantedList {
+    let container = |name: &&str| serde_json::from_value(json!({"name": name, "image": "busybox"})).unwrap();
+    WantedList {
+        containers: names.iter().map(container).collect(),
+        ..WantedList::default()
+    }
+}
+
+async fn accept(store: &Arc<Store>, names: &[&str]) {
+    let accepted = store.accept("default", "web", list_of(names), DryRun::No).await;
+    assert_eq!(ephemeral_names(&accepted.unwrap()), names);
+}
+
+fn ephemeral_names(pod: &Pod) -> Vec<&str> {
+    let spec = pod.spec.as_ref().unwrap();
+    let containers = spec.ephemeral_containers.iter().flatten();
+    containers.map(|container| container.name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_list_has_the_order_in_which_its_client_sent_it_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    accept(&first, &["a"]).await;
+    let version = first.pods().0;
+    accept(&first, &["a"]).await;
+    assert_eq!(first.pods().0, version, "nothing has changed");
+    accept(&first, &["c", "a", "b"]).await;
+    accept(&first, &["b", "d", "c", "a"]).await;
+    let tried = first.accept("default", "web", list_of(&["a", "b", "c", "d"]), DryRun::All);
+    assert_eq!(ephemeral_names(&tried.await.unwrap()), ["a", "b", "c", "d"]);
+    // A record that moves on keeps its place.
+    first
+        .advance(&uid, "d", |_| Some(Phase::Stopping { created: None }))
+        .await
+        .unwrap();
+    drop(first);
+
+    let store = store(folder.path());
+    let pod = store.pod("default", "web").unwrap();
+    assert_eq!(ephemeral_names(&pod), ["b", "d", "c", "a"]);
+}
+
+#[tokio::test]
+async fn a_record_that_comes_after_one_was_taken_out_has_a_place_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    accept(&first, &["x", "y", "z"]).await;
+    // As where one is handed back to the kubelet.
+    first.disk.drop_record(&uid, "y");
+    first.lock().take_out(&uid, "y");
+    accept(&first, &["x", "z", "a"]).await;
+    let orders: Vec<u64> = first
+        .view(&uid)
+        .unwrap()
+        .records
+        .iter()
+        .map(|record| record.order)
+        .collect();
+    assert!(orders.is_sorted_by(|one, next| one < next), "{orders:?}");
+    drop(first);
+    let pod = store(folder.path()).pod("default", "web").unwrap();
+    assert_eq!(ephemeral_names(&pod), ["x", "z", "a"]);
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_written_leaves_the_one_that_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    accept(&first, &["a", "b"]).await;
+    // Nothing can be renamed onto a folder.
+    let blocked = pod_dir(folder.path(), &uid).join("ephemeral/new.json");
+    fs::create_dir_all(blocked.join("x")).unwrap();
+    let failed = first
+        .accept("default", "web", list_of(&["b", "new", "a"]), DryRun::No)
+        .await;
+    assert!(matches!(failed, Err(AcceptError::Disk(_))), "{failed:?}");
+    assert_eq!(ephemeral_names(&first.pod("default", "web").unwrap()), ["a", "b"]);
+    drop(first);
+    fs::remove_dir_all(blocked).unwrap();
+    let pod = store(folder.path()).pod("default", "web").unwrap();
+    assert_eq!(ephemeral_names(&pod), ["a", "b"]);
+}

@@ -248,7 +248,9 @@ fn memory_size(pod: &Pod, empty_dir: &EmptyDirVolumeSource) -> Option<i64> {
 fn memory_limit(pod: &Pod) -> Option<i64> {
     let spec = pod.spec.as_ref()?;
     let limit = |container: &Container| bytes(container.resources.as_ref()?.limits.as_ref()?.get("memory")?);
-    let together = spec.containers.iter().map(limit).sum::<Option<i64>>()?;
+    // Each limit fits into an i64, and their sum may not.
+    let add = |sum: i64, container: &Container| Some(sum.saturating_add(limit(container)?));
+    let together = spec.containers.iter().try_fold(0, add)?;
     let alone = spec
         .init_containers
         .iter()

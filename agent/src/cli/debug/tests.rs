@@ -47,6 +47,27 @@ fn an_unknown_target_is_answered_with_what_the_pod_has() {
 }
 
 #[test]
+fn a_target_of_a_pod_without_containers_is_answered_in_words() {
+    let mut empty = pod();
+    empty.spec.as_mut().unwrap().containers.clear();
+    assert_eq!(
+        check_target(&empty, Some("cart")).unwrap_err().lines(),
+        "debuglet: shop/cart-x2lqp has no container \"cart\" to target; it has no containers at all\n"
+    );
+}
+
+#[test]
+fn a_container_is_added_behind_those_that_are_there() {
+    let container = serde_json::from_value(json!({"name": "new", "image": "b"})).unwrap();
+    let patch = addition(&pod(), &container);
+    assert_eq!(
+        patch["spec"]["$setElementOrder/ephemeralContainers"],
+        json!([{"name": "old"}, {"name": "new"}])
+    );
+    assert_eq!(patch["spec"]["ephemeralContainers"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn mounts_are_copied_from_the_target_or_the_only_container() {
     let copied = |pod: &Pod, flags: &[&str]| {
         let line = [&["debug", "cart-x2lqp", "--image=b"], flags].concat();

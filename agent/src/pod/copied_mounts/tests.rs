@@ -123,7 +123,7 @@ fn a_container_that_the_pod_does_not_have_is_answered_with_those_it_has() {
     );
     assert_eq!(
         error.message,
-        "the pod has no container \"mian\" to copy mounts from; it has main, proxy, setup"
+        "the pod has no container \"mian\" to copy mounts from; it has: main, proxy, setup"
     );
 }
 

@@ -93,6 +93,7 @@ mod tests {
         defaults::ephemeral_container(&mut spec);
         Record {
             spec,
+            order: 0,
             origin: Origin::Api,
             copy_mounts: None,
             phase: Phase::Accepted,

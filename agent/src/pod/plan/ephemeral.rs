@@ -234,6 +234,7 @@ mod tests {
         };
         Record {
             spec,
+            order: 0,
             origin: Origin::Api,
             copy_mounts: None,
             phase,

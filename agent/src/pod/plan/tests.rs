@@ -95,6 +95,7 @@ impl Scene {
         let spec = serde_json::from_value(spec).expect("an ephemeral container");
         self.records.push(Record {
             spec,
+            order: 0,
             origin: Origin::Api,
             copy_mounts: None,
             phase,

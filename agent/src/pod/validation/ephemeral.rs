@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 
 use super::container::{self, Surroundings};
 use super::findings::Findings;
+use crate::pod::container_names::it_has;
 use crate::pod::defaults;
 use crate::pod::field_error::{Cause, FieldError};
 
@@ -91,8 +92,8 @@ fn target(ephemeral: &EphemeralContainer, path: &str, ordinary: &[&str], finding
     let target = ephemeral.target_container_name.as_deref().unwrap_or_default();
     if !target.is_empty() && !ordinary.contains(&target) {
         let message = format!(
-            "the pod has no container {target:?} to target; it has {}",
-            ordinary.join(", ")
+            "the pod has no container {target:?} to target; {}",
+            it_has(ordinary)
         );
         findings.add(format!("{path}.targetContainerName"), Cause::NotFound, message);
     }

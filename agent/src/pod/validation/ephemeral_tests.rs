@@ -150,7 +150,7 @@ fn a_target_is_a_container_or_an_init_container_of_the_pod() {
     );
     assert_eq!(
         errors[0].message,
-        "the pod has no container \"carts\" to target; it has cart, envoy, setup"
+        "the pod has no container \"carts\" to target; it has: cart, envoy, setup"
     );
     assert_eq!(
         causes(&aim("other")).len(),

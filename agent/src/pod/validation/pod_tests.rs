@@ -45,6 +45,26 @@ fn a_plain_pod_is_valid_and_supported() {
 }
 
 #[test]
+fn a_name_is_no_longer_than_the_folder_of_the_pods_logs_allows() {
+    let named = |namespace: usize, name: usize| {
+        let mut pod = pod_with(&json!({}));
+        pod.metadata.namespace = Some("n".repeat(namespace));
+        pod.metadata.name = Some("p".repeat(name));
+        pod
+    };
+    for (namespace, most) in [(7, 210), (63, 154), (1, 216)] {
+        let longest = named(namespace, most);
+        assert_eq!(unsupported(&longest), []);
+        let mut folder = longest.clone();
+        folder.metadata.uid = Some(crate::pod::identity::random_uid([0; 16]));
+        assert_eq!(crate::pod::log_names::log_folder(&folder).len(), 255);
+        let errors = unsupported(&named(namespace, most + 1));
+        assert_eq!(causes(&errors), [("metadata.name", "FieldValueTooLong")]);
+        assert!(errors[0].message.contains(&most.to_string()), "{}", errors[0]);
+    }
+}
+
+#[test]
 fn metadata_follows_the_forms_of_names() {
     for (metadata, field, reason) in [
         (json!({}), "metadata.name", "FieldValueRequired"),

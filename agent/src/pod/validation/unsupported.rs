@@ -12,6 +12,7 @@ use crate::pod::field_error::{Cause, FieldError};
 /// Names every field of the pod that is not supported. For a pod that is valid otherwise.
 pub(crate) fn unsupported(pod: &Pod) -> Vec<FieldError> {
     let mut findings = Unsupported(Findings::default());
+    log_folder(pod, &mut findings.0);
     if let Some(spec) = &pod.spec {
         pod_spec(spec, &mut findings);
         for (index, container) in spec.containers.iter().enumerate() {
@@ -22,6 +23,26 @@ pub(crate) fn unsupported(pod: &Pod) -> Vec<FieldError> {
         }
     }
     findings.0.into_errors()
+}
+
+/// The longest name that a file or folder can have on Linux (NAME_MAX), in bytes.
+const MAX_FILE_NAME: usize = 255;
+/// How many characters a UID has that debuglet gives.
+const UID_LENGTH: usize = 36;
+
+/// The logs of a pod lie in a folder `NAMESPACE_NAME_UID`. Kubernetes takes longer names, and then no kubelet can start
+/// the pod.
+fn log_folder(pod: &Pod, findings: &mut Findings) {
+    let length = |part: &Option<String>| part.as_deref().unwrap_or_default().len();
+    let beside = length(&pod.metadata.namespace) + UID_LENGTH + "__".len();
+    let most = MAX_FILE_NAME.saturating_sub(beside);
+    if length(&pod.metadata.name) > most {
+        let message = format!(
+            "may have {most} characters in this namespace: the folder of the pod's logs is called \
+             NAMESPACE_NAME_UID, and no folder's name has more than {MAX_FILE_NAME}"
+        );
+        findings.add("metadata.name", Cause::TooLong, message);
+    }
 }
 
 struct Unsupported(Findings);

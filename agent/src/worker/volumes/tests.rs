@@ -170,6 +170,13 @@ fn a_memory_volume_is_no_larger_than_the_pods_memory() {
             json!(null),
             Some(4 << 20),
         ),
+        // Each of them can be said, and their sum cannot.
+        (
+            json!(vec![container("8Pi"); 1100]),
+            json!([]),
+            json!(null),
+            Some(i64::MAX),
+        ),
         (json!([container("1Mi"), no_limit]), json!([]), json!(null), None),
         (json!([no_limit]), json!([]), json!("0"), None),
     ] {
