@@ -65,9 +65,16 @@ pub(crate) fn apply(form: PatchForm, object: &Value, patch: &Value) -> Result<Va
     match form {
         PatchForm::Strategic => {
             let patch = as_object("the patch", patch)?;
-            let mut object = object.clone();
-            strategic::merge_object(&mut object, patch, &mut Effort::default())?;
-            Ok(object)
+            let mut patched = object.clone();
+            strategic::merge_object(&mut patched, patch, &mut Effort::default())?;
+            // What the object is does not change, whatever the patch says of that in words.
+            for field in ["apiVersion", "kind"] {
+                let said = patched.get(field).is_none_or(Value::is_string);
+                if let (true, Some(is), Some(fields)) = (said, object.get(field), patched.as_object_mut()) {
+                    fields.insert(field.to_owned(), is.clone());
+                }
+            }
+            Ok(patched)
         }
         PatchForm::Merge if patch.is_object() => {
             let mut object = object.clone();

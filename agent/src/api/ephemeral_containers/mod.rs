@@ -57,7 +57,14 @@ pub(crate) async fn put(
     let asked = body.work(move |body| read.replacement(body)).await?;
     let base = write.base()?;
     if said(&asked.wish.metadata.uid).is_some_and(|uid| Some(uid) != base.metadata.uid) {
-        return Err(write.changed());
+        return Err(match asked.form {
+            Form::Pod => write.changed(),
+            // Kubernetes 1.20 compared the whole metadata of the two, and today's takes a UID as a precondition.
+            Form::EphemeralContainers => {
+                let error = FieldError::new("metadata.uid", Cause::Invalid, "cannot be changed");
+                Failure::invalid("Pod", &write.name, &[error])
+            }
+        });
     }
     let written = write
         .accept(&base, asked.wish, asked.version)

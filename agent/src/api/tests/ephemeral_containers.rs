@@ -115,10 +115,10 @@ async fn patches_in_their_three_forms_add_an_entry() {
     let (code, pod) = node.patch("application/merge-patch+json", &list("one")).await;
     assert_eq!((code, names(&pod)), (200, vec!["one"]));
     let (code, pod) = node.patch(STRATEGIC, &list("two")).await;
-    assert_eq!((code, names(&pod)), (200, vec!["one", "two"]));
+    assert_eq!((code, names(&pod)), (200, vec!["two", "one"]));
     let add = json!([{"op": "add", "path": "/spec/ephemeralContainers/-", "value": debugger("three")}]);
     let (code, pod) = node.patch("application/json-patch+json", &add).await;
-    assert_eq!((code, names(&pod)), (200, vec!["one", "two", "three"]));
+    assert_eq!((code, names(&pod)), (200, vec!["two", "one", "three"]));
 }
 
 #[tokio::test]
@@ -221,4 +221,21 @@ async fn a_body_beyond_the_limit_is_refused() {
     let large = json!({"x": "x".repeat(crate::api::request::MAX_BODY_BYTES)});
     let answer = node.patch(STRATEGIC, &large).await;
     assert_eq!(outcome(&answer), (413, "RequestEntityTooLarge", vec![]));
+}
+
+/// As Kubernetes 1.20 and 1.36 answer, each in its form.
+#[tokio::test]
+async fn a_list_of_a_pod_with_another_uid_is_refused_in_the_words_of_its_form() {
+    let node = Node::start().await;
+    let mut newer = node.with(&json!([debugger("dbg")])).await;
+    let older = json!({
+        "apiVersion": "v1", "kind": "EphemeralContainers",
+        "metadata": {"name": "web", "uid": "11111111-2222-3333-4444-555555555555"},
+        "ephemeralContainers": [debugger("dbg")],
+    });
+    newer["metadata"]["uid"] = older["metadata"]["uid"].clone();
+    assert_eq!(outcome(&node.put(&newer).await), (409, "Conflict", vec![]));
+    let cause = ("FieldValueInvalid", "metadata.uid");
+    assert_eq!(outcome(&node.put(&older).await), (422, "Invalid", vec![cause]));
+    assert!(names(&node.get(POD).await.1).is_empty());
 }

@@ -523,3 +523,64 @@ async fn a_delete_holds_for_the_pod_and_the_version_that_it_names() {
     let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions});
     assert_eq!(node.delete(MINE, &options).await.0, 200);
 }
+
+/// The codes are those of kube-apiserver v1.36, but for a merge patch or JSON patch that empties a field: that one
+/// answers then that the object has no name.
+#[tokio::test]
+async fn what_says_nothing_of_its_kind_means_the_paths_and_another_kind_is_named() {
+    let node = Node::start().await;
+    node.create(&pod("mine")).await;
+    let (_, served) = node.get(MINE).await;
+    for (field, said, code) in [
+        ("apiVersion", json!(""), 200),
+        ("apiVersion", Value::Null, 200),
+        ("apiVersion", json!("v2"), 400),
+        ("apiVersion", json!(1), 400),
+        ("kind", json!(""), 200),
+        ("kind", Value::Null, 200),
+        ("kind", json!("Node"), 400),
+        ("kind", json!({}), 400),
+    ] {
+        let refused = |(given, answer): (u16, Value), expected: u16| {
+            let message = answer["message"].as_str().unwrap_or_default();
+            assert_eq!(given, expected, "{field} {said}: {answer}");
+            assert!(
+                given < 300 || message.contains(field),
+                "{field} {said}: {message}"
+            );
+        };
+        let mut created = pod("new");
+        created[field] = said.clone();
+        let created = node
+            .request("POST", &format!("{PODS}?dryRun=All"), JSON, &created)
+            .await;
+        refused(created, if code == 200 { 201 } else { code });
+        let mut put = served.clone();
+        put[field] = said.clone();
+        refused(node.request("PUT", MINE, JSON, &put).await, code);
+        let ephemeral = format!("{MINE}/ephemeralcontainers");
+        refused(node.request("PUT", &ephemeral, JSON, &put).await, code);
+
+        let merged = if code == 200 { 200 } else { 422 };
+        let strategic = if said.is_string() { 200 } else { merged };
+        let patch = json!({ field: said });
+        for path in [MINE, ephemeral.as_str()] {
+            refused(node.request("PATCH", path, MERGE, &patch).await, merged);
+            refused(node.request("PATCH", path, STRATEGIC, &patch).await, strategic);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_too_long_for_the_folder_of_logs_is_refused_with_its_field() {
+    let node = Node::start().await;
+    let named = |length: usize| {
+        let mut pod = pod("mine");
+        pod["metadata"]["name"] = json!("p".repeat(length));
+        pod
+    };
+    let answer = node.create(&named(211)).await;
+    let cause = ("FieldValueTooLong", "metadata.name");
+    assert_eq!(outcome(&answer), (422, "Invalid", vec![cause]));
+    assert_eq!(node.create(&named(210)).await.0, 201);
+}

@@ -155,6 +155,45 @@ async fn the_older_form_is_answered_as_an_api_server_of_its_time_answered_it() {
 }
 
 #[tokio::test]
+async fn strategic_patches_come_to_the_lists_that_an_api_server_made_of_them() {
+    let node = Node::start().await;
+    let reference: Value = serde_json::from_str(include_str!("../reference/patches.json")).expect("JSON");
+    let cases = reference["cases"].as_array().expect("cases");
+    assert_eq!(cases.len(), 62);
+    let names_of = |list: &Value| -> Vec<String> {
+        let names = list.as_array().into_iter().flatten().filter_map(Value::as_str);
+        names.map(str::to_owned).collect()
+    };
+    for (number, case) in cases.iter().enumerate() {
+        let name = format!("patch-{number}");
+        let pod = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "main", "image": "busybox"}]}});
+        assert_eq!(node.request("POST", PODS, JSON, &pod).await.0, 201, "{name}");
+        let path = format!("{PODS}/{name}/ephemeralcontainers");
+        let before: Vec<Value> = names_of(&case["before"])
+            .into_iter()
+            .map(|name| json!({"name": name, "image": "busybox"}))
+            .collect();
+        let patch = json!({"spec": {"ephemeralContainers": before}});
+        assert_eq!(
+            node.request("PATCH", &path, STRATEGIC, &patch).await.0,
+            200,
+            "{name}"
+        );
+
+        let (code, answer) = node.request("PATCH", &path, STRATEGIC, &case["patch"]).await;
+        let expected = case.get("ours").unwrap_or(&case["code"]);
+        assert_eq!(json!(code), *expected, "{case}: {answer}");
+        let (_, pod) = node.get(&format!("{PODS}/{name}")).await;
+        if code == 200 {
+            assert_eq!(json!(names(&answer)), case["after"], "{case}");
+            assert_eq!(names(&pod), names(&answer), "{case}");
+        } else {
+            assert_eq!(json!(names(&pod)), case["before"], "{case}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_of_today_and_one_of_then_write_the_same_list() {
     let node = Node::start().await;
     let older = json!({"ephemeralContainers": [debugger("one")]});
@@ -162,7 +201,7 @@ async fn a_client_of_today_and_one_of_then_write_the_same_list() {
     assert_eq!((code, &answer["kind"]), (200, &json!("EphemeralContainers")));
     let newer = json!({"spec": {"ephemeralContainers": [debugger("two")]}});
     let (code, answer) = node.request_of(OLD_KUBECTL, "PATCH", EPHEMERAL, &newer).await;
-    assert_eq!((code, names(&answer)), (200, vec!["one", "two"]));
+    assert_eq!((code, names(&answer)), (200, vec!["two", "one"]));
 
     // kubectl 1.20 debug: read, append, put back.
     let (_, mut list) = node.request_of(OLD_KUBECTL, "GET", EPHEMERAL, &Value::Null).await;
@@ -181,6 +220,6 @@ async fn a_client_of_today_and_one_of_then_write_the_same_list() {
         .await;
     assert_eq!(
         (&pod["kind"], names(&pod)),
-        (&json!("Pod"), vec!["one", "two", "three"])
+        (&json!("Pod"), vec!["two", "one", "three"])
     );
 }

@@ -90,9 +90,25 @@ pub(crate) fn patch_form(media_type: &str) -> Result<PatchForm, Failure> {
 }
 
 /// The pod in a document, and the fields that a pod does not have. A document that does not say what it is counts as
-/// what belongs here.
+/// what belongs here; one that says something else is refused by the field that says so.
 pub(crate) fn decode_pod(mut document: Value) -> Result<(Pod, Vec<String>), DecodeError> {
     quantities_as_text(&mut document);
+    for (field, expected) in [("apiVersion", "v1"), ("kind", "Pod")] {
+        match document.get(field) {
+            None => {}
+            Some(said) if said == expected => {}
+            // As an API server reads it, who says nothing means what the path says.
+            Some(said) if said.is_null() || said == "" => {
+                document.as_object_mut().map(|fields| fields.shift_remove(field));
+            }
+            Some(said) => {
+                return Err(DecodeError {
+                    field: field.to_owned(),
+                    problem: format!("expected {expected:?}, found {said}"),
+                });
+            }
+        }
+    }
     decode::<Pod>(document)
 }
 

@@ -31,9 +31,10 @@ fn one() -> Value {
 }
 
 #[test]
-fn a_strategic_patch_adds_an_entry_and_keeps_the_others() {
+fn a_strategic_patch_adds_an_entry_before_the_others_and_keeps_these() {
     let two = json!({"name": "two", "image": "busybox"});
-    assert_eq!(strategic(&json!([two])), Ok(json!([one(), two])));
+    assert_eq!(strategic(&json!([two])), Ok(json!([two, one()])));
+    assert_eq!(strategic(&json!([{"name": "one"}, two])), Ok(json!([one(), two])));
 }
 
 #[test]
@@ -44,15 +45,10 @@ fn a_strategic_patch_of_the_same_name_merges_field_by_field() {
     expected["env"] = json!([{"name": "A", "value": "2"}, {"name": "B", "value": "3"}]);
     let patch = json!([{
         "name": "one", "image": "other", "command": ["sleep", "1"],
-        "env": [{"name": "B", "value": "3"}, {"name": "A", "value": "2"}],
+        "env": [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}],
         "$setElementOrder/env": [{"name": "A"}, {"name": "B"}],
     }]);
-    let mut merged = strategic(&patch).expect("merged");
-    merged[0]["env"]
-        .as_array_mut()
-        .expect("list")
-        .sort_by_key(|entry| entry["name"].to_string());
-    assert_eq!(merged, json!([expected]));
+    assert_eq!(strategic(&patch), Ok(json!([expected])));
 }
 
 #[test]
@@ -82,9 +78,10 @@ fn directives_of_a_strategic_patch_delete_and_replace() {
         strategic(&json!([{"name": "none", "$patch": "delete"}])),
         Ok(json!([one()]))
     );
+    // The entry that carries the directive is no entry of the list.
     assert_eq!(
-        strategic(&json!([{"name": "one", "image": "new", "$patch": "replace"}])),
-        Ok(json!([{"name": "one", "image": "new"}]))
+        strategic(&json!([{"name": "one", "image": "new", "$patch": "replace"}, {"name": "two"}])),
+        Ok(json!([{"name": "two"}]))
     );
     assert_eq!(
         strategic(&json!([{"$patch": "replace"}, {"name": "two"}])),
@@ -148,10 +145,68 @@ fn a_strategic_patch_merges_every_named_list_of_a_pod_by_its_key() {
 fn the_element_order_moves_the_entries_that_it_names() {
     let object = json!({"spec": {"containers": [{"name": "a"}, {"name": "other"}, {"name": "b"}]}});
     let order = json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}});
-    let expected = json!({"spec": {"containers": [{"name": "b"}, {"name": "other"}, {"name": "a"}]}});
+    let expected = json!({"spec": {"containers": [{"name": "other"}, {"name": "b"}, {"name": "a"}]}});
     assert_eq!(patched(&object, &order), expected);
     let same = json!({"spec": {"$setElementOrder/containers": [{"name": "a"}, {"name": "b"}]}});
     assert_eq!(patched(&object, &same), object);
+}
+
+#[test]
+fn finalizers_are_merged_and_plain_values_deleted_by_what_they_are() {
+    let object = json!({"metadata": {"finalizers": ["a/1", "b/2", "c/3"]}});
+    for (patch, expected) in [
+        (
+            json!({"finalizers": ["d/4", "b/2"]}),
+            json!(["d/4", "a/1", "b/2", "c/3"]),
+        ),
+        (json!({"finalizers": ["c/3"]}), json!(["a/1", "b/2", "c/3"])),
+        (
+            json!({"$setElementOrder/finalizers": ["c/3", "a/1", "b/2"]}),
+            json!(["c/3", "a/1", "b/2"]),
+        ),
+        (
+            json!({"$deleteFromPrimitiveList/finalizers": ["b/2", "x/9"]}),
+            json!(["a/1", "c/3"]),
+        ),
+    ] {
+        let merged = patched(&object, &json!({"metadata": patch}));
+        assert_eq!(merged["metadata"]["finalizers"], expected, "{patch}");
+    }
+    let none = json!({"metadata": {"name": "web"}});
+    let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["b/2"]}});
+    assert_eq!(patched(&none, &patch), none);
+    let shell = json!([{"name": "one", "$deleteFromPrimitiveList/command": ["sh"]}]);
+    let mut without = one();
+    without["command"] = json!([]);
+    assert_eq!(strategic(&shell), Ok(json!([without])));
+}
+
+#[test]
+fn what_has_nothing_to_be_merged_with_loses_its_directives() {
+    let patch = json!({"spec": {"securityContext": {
+        "a": null, "b": {"$patch": "delete"}, "c": [{"$patch": "replace"}, {"d": null, "e": 1}],
+    }}});
+    let expected = json!({"spec": {"securityContext": {"c": [{"e": 1}]}}});
+    assert_eq!(patched(&json!({}), &patch), expected);
+    // A new entry of a list is taken as it is: nobody knows the fields that its directives are then.
+    let added = json!({"name": "two", "env": [{"name": "A", "$patch": "delete"}], "$explode": 1});
+    assert_eq!(strategic(&json!([added])), Ok(json!([added, one()])));
+}
+
+#[test]
+fn a_strategic_patch_does_not_change_what_an_object_is() {
+    let object = json!({"apiVersion": "v1", "kind": "Pod"});
+    for patch in [
+        json!({"apiVersion": "v2", "kind": ""}),
+        json!({"apiVersion": null, "kind": "Node"}),
+    ] {
+        assert_eq!(patched(&object, &patch), object);
+    }
+    assert_eq!(
+        patched(&object, &json!({"kind": 1}))["kind"],
+        1,
+        "which is then refused"
+    );
 }
 
 #[test]
@@ -170,7 +225,12 @@ fn a_strategic_patch_that_cannot_be_read_is_malformed() {
         json!([{"image": "busybox"}]),
         json!(["one"]),
         json!([{"name": "one", "$patch": "explode"}]),
-        json!([{"name": "one", "$deleteFromPrimitiveList/command": ["sh"]}]),
+        json!([{"name": "one", "$patch": "merge"}]),
+        json!([{"name": "one", "$deleteFromPrimitiveList/env": [{"name": "A"}]}]),
+        json!([{"name": "one", "$setElementOrder/env": "A"}]),
+        json!([{"name": "one", "$setElementOrder/env": [{"name": "B"}], "env": [{"name": "A"}]}]),
+        json!([{"name": "one", "$setElementOrder/env": [{"name": "A"}, {"name": "B"}], "env": [{"name": "B"}, {"name": "A"}]}]),
+        json!([{"name": "one", "$retainKeys": ["name"], "image": "busybox"}]),
     ] {
         let result = strategic(&containers);
         assert!(
@@ -290,9 +350,10 @@ fn a_long_list_in_another_order_is_merged_and_put_into_it() {
     let count = 50_000;
     let patch = json!({"spec": {
         "$setElementOrder/containers": (0..count).map(named).collect::<Vec<_>>(),
-        "containers": (0..count).rev().map(named).collect::<Vec<_>>(),
+        "containers": (0..count).map(named).collect::<Vec<_>>(),
     }});
-    let merged = apply(PatchForm::Strategic, &json!({}), &patch).expect("applied");
+    let object = json!({"spec": {"containers": (0..count).rev().map(named).collect::<Vec<_>>()}});
+    let merged = apply(PatchForm::Strategic, &object, &patch).expect("applied");
     assert_eq!(
         merged,
         json!({"spec": {"containers": (0..count).map(named).collect::<Vec<_>>()}})
