@@ -2,18 +2,20 @@
 //! pulled once at a time, and after a failure not before its back-off has passed.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use debuglet_proto::v1::{Image, ImageSpec, ImageStatusRequest, PodSandboxConfig, PullImageRequest};
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::client::Runtime;
-use super::pull_error::{ImageError, PullFailure, WaitingReason, cause};
+use super::pull_error::{Fault, ImageError, PullFailure, WaitingReason, cause};
 use super::pull_metrics::PullMetrics;
 use super::pull_progress;
 use super::pull_secrets::PullSecrets;
@@ -170,6 +172,9 @@ pub(crate) struct Images {
     metrics: PullMetrics,
     /// Ends every pull: the runtime drops what it has no caller for, and resumes its downloads at the next try.
     stopping: CancellationToken,
+    /// Has the next pull panic, in tests.
+    #[cfg(test)]
+    panics: std::sync::atomic::AtomicBool,
 }
 
 impl std::fmt::Debug for Images {
@@ -194,6 +199,8 @@ impl Images {
             slots: Semaphore::new(PARALLEL_PULLS),
             metrics: PullMetrics::default(),
             stopping,
+            #[cfg(test)]
+            panics: false.into(),
         })
     }
 
@@ -400,8 +407,10 @@ impl Images {
         let (images, key, reference) = (self.clone(), key.clone(), reference.clone());
         let secrets = secrets.cloned();
         tokio::spawn(async move {
-            let pull = Box::pin(images.run_pull(&key, &reference, secrets.as_deref()));
-            let ended = images.stopping.run_until_cancelled(pull).await;
+            let pull = AssertUnwindSafe(Box::pin(images.run_pull(&key, &reference, secrets.as_deref())));
+            let ended = images.stopping.run_until_cancelled(pull.catch_unwind()).await;
+            // A panic is a failure like others: those who wait hear of it, and the next pull may begin after a while.
+            let ended = ended.map(|ended| ended.unwrap_or_else(|_| Err(Arc::new(panicked(&key)))));
             images.note(&key, ended.as_ref(), last_wait);
             sender.send_replace(ended);
         });
@@ -443,6 +452,10 @@ impl Images {
     ) -> PullOutcome {
         // The semaphore is never closed; without a permit the pull would go on all the same.
         let _slot = self.slots.acquire().await.ok();
+        #[cfg(test)]
+        if self.panics.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            panic!("a test asked for it");
+        }
         let started_at = Instant::now();
         let before = self.on_node(key, &key.image).await;
         let auth = RegistryAuth::read(&self.auth_file).await;
@@ -543,6 +556,14 @@ impl Images {
     fn lock(&self) -> MutexGuard<'_, HashMap<PullKey, PullState>> {
         // A panic elsewhere leaves the map as whole as it was: every change is one insert or remove.
         self.pulls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is told of a pull that panicked; the panic itself is in the log.
+fn panicked(key: &PullKey) -> PullFailure {
+    PullFailure {
+        fault: Fault::Other,
+        message: format!("debuglet panicked while it pulled image \"{}\"", key.image),
     }
 }
 

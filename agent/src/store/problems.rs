@@ -6,12 +6,12 @@
 //! a restart: the new agent meets them again.
 
 use k8s_openapi::jiff::Timestamp;
-use prometheus::IntGaugeVec;
 use prometheus::core::Collector;
+use prometheus::{IntCounterVec, IntGaugeVec};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use crate::metrics::gauges;
+use crate::metrics::{counters, gauges};
 
 /// How many problems are listed; further ones are only counted in the metric.
 const LISTED: usize = 100;
@@ -21,24 +21,36 @@ const LISTED: usize = 100;
 pub(crate) enum ProblemKind {
     /// The runtime does not answer the question for its version. The object is its socket.
     RuntimeNotReady,
+    /// A pod's worker, or a step of it, panicked, and goes on after a pause. The object is the pod's UID.
+    Panicked,
+}
+
+/// What panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PanicOf {
+    /// A pod's worker.
+    Worker,
+    /// A step that a worker has begun.
+    Step,
 }
 
 impl ProblemKind {
     /// The kinds, for the metric's label.
     #[cfg(test)]
-    const ALL: [ProblemKind; 1] = [ProblemKind::RuntimeNotReady];
+    const ALL: [ProblemKind; 2] = [ProblemKind::RuntimeNotReady, ProblemKind::Panicked];
 
     /// The kind as `/readyz`, the metric and the node report name it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             ProblemKind::RuntimeNotReady => "RuntimeNotReady",
+            ProblemKind::Panicked => "Panicked",
         }
     }
 
     /// Whether the agent cannot do its work while such a problem lasts: `/readyz` fails then.
     pub(crate) fn makes_unready(self) -> bool {
         match self {
-            ProblemKind::RuntimeNotReady => true,
+            ProblemKind::RuntimeNotReady | ProblemKind::Panicked => true,
         }
     }
 }
@@ -66,6 +78,7 @@ pub(super) struct Problems {
     /// In the order of their first report.
     problems: Vec<Problem>,
     counted: IntGaugeVec,
+    panics: IntCounterVec,
 }
 
 impl Default for Problems {
@@ -76,6 +89,11 @@ impl Default for Problems {
                 "debuglet_problems",
                 "What is wrong on this node at this moment, by kind.",
                 &["kind"],
+            ),
+            panics: counters(
+                "debuglet_panics_total",
+                "Panics of the workers of pods and of their steps; each is a defect of debuglet.",
+                &["of"],
             ),
         }
     }
@@ -151,9 +169,22 @@ impl Store {
         kinds
     }
 
-    /// The family of metrics.
+    /// Counts a panic.
+    pub(crate) fn panicked(&self, of: PanicOf) {
+        let of = match of {
+            PanicOf::Worker => "worker",
+            PanicOf::Step => "step",
+        };
+        self.lock().problems.panics.with_label_values(&[of]).inc();
+    }
+
+    /// The families of metrics.
     pub(crate) fn problem_families(&self) -> Vec<Box<dyn Collector>> {
-        vec![Box::new(self.lock().problems.counted.clone())]
+        let problems = &self.lock().problems;
+        vec![
+            Box::new(problems.counted.clone()),
+            Box::new(problems.panics.clone()),
+        ]
     }
 }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::files::{self, ContainerFiles};
 use super::objects;
+use super::panics;
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
 use crate::pod::container_config::{ContainerContext, Image, container_config};
 use crate::pod::copied_mounts::CopyMounts;
@@ -316,6 +317,7 @@ impl Launch {
                     "Created",
                     message,
                 );
+                panics::point("after-create");
                 let container_id = answer.into_inner().container_id;
                 self.link_log(&container_id, &log_path).await;
                 Ok(Made {
@@ -516,7 +518,9 @@ pub(crate) async fn start(
     let request = StartContainerRequest {
         container_id: container_id.to_owned(),
     };
+    panics::point("before-start");
     let started = context.runtime.runtime().start_container(request).await;
+    panics::point("after-start");
     let seen = context.runtime.observe_container(container_id, sandbox_id).await;
     match started {
         Ok(_) => {

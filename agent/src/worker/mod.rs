@@ -8,6 +8,7 @@ pub(crate) mod garbage;
 pub(crate) mod image_garbage;
 mod launch;
 mod objects;
+mod panics;
 mod pod_worker;
 mod report;
 mod sandbox;
@@ -18,12 +19,12 @@ mod target;
 pub(crate) mod volumes;
 mod waits;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::pod::kubelet_life::Life;
@@ -48,7 +49,9 @@ pub(crate) struct Workers {
     signals: Arc<Signals>,
     /// Told what may concern somebody else's pods.
     news: Arc<News>,
-    tasks: JoinSet<String>,
+    tasks: JoinSet<()>,
+    /// The pods of the workers, by the ids of their tasks.
+    pods: HashMap<Id, String>,
     working: BTreeSet<String>,
 }
 
@@ -60,6 +63,7 @@ impl Workers {
             signals: Arc::default(),
             news,
             tasks: JoinSet::new(),
+            pods: HashMap::new(),
             working: BTreeSet::new(),
         }
     }
@@ -81,7 +85,7 @@ impl Workers {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 changed = versions.changed() => if changed.is_err() { break },
-                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.ended(ended),
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.ended(ended),
                 count = events.recv_many(&mut arrived, EVENTS_AT_ONCE) => {
                     if count == 0 { break }
                     for event in arrived.drain(..) {
@@ -98,7 +102,7 @@ impl Workers {
                 _ = relist.tick() => self.signals.relist(|uid| !self.context.store.is_only_shown(uid)),
             }
         }
-        while let Some(ended) = self.tasks.join_next().await {
+        while let Some(ended) = self.tasks.join_next_with_id().await {
             self.ended(ended);
         }
     }
@@ -114,24 +118,25 @@ impl Workers {
                     Arc::clone(&self.signals),
                     shutdown.clone(),
                 );
-                self.tasks.spawn(async move {
-                    Box::pin(worker.run()).await;
-                    uid
-                });
+                let task = self.tasks.spawn(Box::pin(worker.run()));
+                self.pods.insert(task.id(), uid);
             }
         }
     }
 
-    fn ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(uid) = self.pods.remove(&id) else { return };
+        self.signals.forget(&uid);
         match ended {
-            Ok(uid) => {
-                self.signals.forget(&uid);
+            Ok(_) => {
                 self.working.remove(&uid);
             }
-            // A worker that panicked is a defect: its pod is left alone rather than treated on half-known state.
-            Err(error) => {
-                tracing::error!("a pod's worker has failed; its pod is not looked after any more: {error}");
-            }
+            // A worker outlives its panics, so this is one more defect: the pod waits for the next agent.
+            Err(error) => panics::of_task(&self.context, &uid, error),
         }
     }
 

@@ -3,16 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::jiff::Timestamp;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::context::{self, Context};
 use super::launch::{Launch, PullingFlag};
+use super::panics::{self, Panics};
 use super::signals::{Signal, Signals};
 use super::step::{Outcome, RETRY_AFTER, now};
 use super::take_over::SecondAttempts;
@@ -67,7 +70,11 @@ pub(super) struct PodWorker {
     targets: Targets,
     /// Containers of a kubelet's beside one of ours of the same name.
     second_attempts: SecondAttempts,
-    steps: JoinSet<(String, Outcome)>,
+    steps: JoinSet<Outcome>,
+    /// What each of them is busy with.
+    step_names: HashMap<Id, String>,
+    /// The panics of this worker and of its steps.
+    panics: Panics,
     busy: BTreeMap<String, Arc<PullingFlag>>,
     /// Ends the waits of the steps.
     waits: Waits,
@@ -103,6 +110,8 @@ impl PodWorker {
             targets: Targets::default(),
             second_attempts: SecondAttempts::default(),
             steps: JoinSet::new(),
+            step_names: HashMap::new(),
+            panics: Panics::default(),
             busy: BTreeMap::new(),
             waits: Waits::new(&shutdown),
             launches: BTreeMap::new(),
@@ -111,26 +120,74 @@ impl PodWorker {
     }
 
     /// Works until the pod is gone or the agent stops; then lets the steps under way come to their end.
+    ///
+    /// A panic is a defect, and ends neither the worker nor the steps that are under way: the worker forgets what it
+    /// knew, and looks at everything anew after a pause.
     pub(super) async fn run(mut self) {
-        while let Some(wake_in) = self.turn().await {
-            tokio::select! {
-                () = self.shutdown.cancelled() => break,
-                () = self.signal.wake.notified() => {}
-                Some(ended) = self.steps.join_next(), if !self.steps.is_empty() => self.ended(ended),
-                () = tokio::time::sleep(wake_in.unwrap_or(Duration::MAX)), if wake_in.is_some() => {}
-            }
-            while let Some(ended) = self.steps.try_join_next() {
-                self.ended(ended);
+        loop {
+            match AssertUnwindSafe(self.round()).catch_unwind().await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(panic) => {
+                    let pause = self
+                        .panics
+                        .of_worker(&self.context, &self.uid, &panics::message(&*panic));
+                    self.start_over();
+                    let pause = tokio::time::sleep(pause);
+                    if self.shutdown.run_until_cancelled(pause).await.is_none() {
+                        break;
+                    }
+                }
             }
         }
+        self.panics.forget(&self.context, &self.uid);
         self.waits.end();
         while self.steps.join_next().await.is_some() {}
+    }
+
+    /// One turn, and the wait for the next one; false when there will be none.
+    async fn round(&mut self) -> bool {
+        let Some(wake_in) = self.turn().await else {
+            return false;
+        };
+        let quiet_in = self.panics.quiet_in();
+        tokio::select! {
+            () = self.shutdown.cancelled() => return false,
+            () = self.signal.wake.notified() => {}
+            Some(ended) = self.steps.join_next_with_id(), if !self.steps.is_empty() => self.ended(ended),
+            () = tokio::time::sleep(wake_in.unwrap_or(Duration::MAX)), if wake_in.is_some() => {}
+            () = tokio::time::sleep(quiet_in.unwrap_or(Duration::MAX)), if quiet_in.is_some() => {
+                self.panics.forget(&self.context, &self.uid);
+            }
+        }
+        while let Some(ended) = self.steps.try_join_next_with_id() {
+            self.ended(ended);
+        }
+        true
+    }
+
+    /// Forgets what was learnt of the pod, as some of it may be half told after a panic. The steps under way go on, and
+    /// their names stay busy until they end.
+    fn start_over(&mut self) {
+        self.observed = ObservedPod::default();
+        self.exited.clear();
+        self.settling.clear();
+        self.dirty = true;
+        self.shown = None;
+        self.held.clear();
+        self.pulled.clear();
+        self.targets = Targets::default();
+        self.second_attempts = SecondAttempts::default();
+        let under_way: BTreeSet<&String> = self.step_names.values().collect();
+        self.busy.retain(|name, _| under_way.contains(name));
+        self.launches.retain(|name, _| under_way.contains(name));
     }
 
     /// One turn: look, plan, report, begin. Answers after how long the next one is due at the latest, if that
     /// is known; `None` once the pod is gone.
     async fn turn(&mut self) -> Option<Option<Duration>> {
         let view = self.context.store.view(&self.uid)?;
+        panics::point("worker");
         if !Arc::ptr_eq(&view.wake, &self.signal.wake) {
             // The pod went and came back under its UID: it gets a worker of its own, which that wakes.
             return None;
@@ -504,8 +561,8 @@ impl PodWorker {
     fn spawn(&mut self, name: &str, step: impl Future<Output = Outcome> + Send + 'static) {
         let flag = PullingFlag::new(Arc::clone(&self.signal.wake));
         self.busy.insert(name.to_owned(), flag);
-        let name = name.to_owned();
-        self.steps.spawn(async move { (name, step.await) });
+        let step = self.steps.spawn(step);
+        self.step_names.insert(step.id(), name.to_owned());
     }
 
     /// Like `spawn`, for a step that may be cut short: the runtime takes it back, or goes on by itself, or is asked
@@ -517,13 +574,25 @@ impl PodWorker {
         });
     }
 
-    fn ended(&mut self, ended: Result<(String, Outcome), tokio::task::JoinError>) {
-        let (name, outcome) = match ended {
-            Ok(ended) => ended,
+    fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(name) = self.step_names.remove(&id) else {
+            return;
+        };
+        // How far a step came that panicked is for its record and the runtime to say, as after a restart of the agent:
+        // nothing is planned for its name before both were looked at.
+        let outcome = match ended {
+            Ok((_, outcome)) => outcome,
             Err(error) => {
-                // A step that panicked is a defect; its name stays busy, so that nothing is done twice.
-                tracing::error!(pod_uid = self.uid, "a step has failed: {error}");
-                return;
+                let outcome = self.panics.of_step(&self.context, &self.uid, &name, error);
+                // A stop does not wait for the next try of a launch.
+                match self.launches.contains_key(&name) {
+                    true => outcome.of_launch(),
+                    false => outcome,
+                }
             }
         };
         self.busy.remove(&name);

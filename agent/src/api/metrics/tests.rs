@@ -21,6 +21,7 @@ use crate::runtime::images::Images;
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::store::manifests::{LogDir, ManifestPod};
+use crate::store::problems::PanicOf;
 use crate::store::progress::Report;
 
 /// The API's router over the pod `default/web`, measured.
@@ -274,6 +275,17 @@ async fn calls_to_the_runtime_and_pulls_are_counted() {
     );
     assert_eq!(samples["debuglet_image_pull_bytes_total"], 1000.0);
     assert_eq!(samples["debuglet_image_pull_duration_seconds_sum"], 2.0);
+}
+
+#[tokio::test]
+async fn panics_are_counted_by_what_panicked() {
+    let node = Node::new().await;
+    node.store.panicked(PanicOf::Step);
+    node.store.panicked(PanicOf::Step);
+    node.store.panicked(PanicOf::Worker);
+    let samples = node.samples().await;
+    assert_eq!(samples["debuglet_panics_total{of=\"step\"}"], 2.0);
+    assert_eq!(samples["debuglet_panics_total{of=\"worker\"}"], 1.0);
 }
 
 #[tokio::test]

@@ -199,6 +199,18 @@ async fn an_absent_image_is_pulled_and_a_present_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_pull_that_panics_fails_and_the_image_can_be_pulled_again() {
+    let node = Node::new(Script::default());
+    tokio::time::pause();
+    node.images.panics.store(true, Ordering::Relaxed);
+    let error = node.ensure(PullPolicy::IfNotPresent).await.unwrap_err();
+    assert!(error.message.contains("panicked"), "{error}");
+    tokio::time::advance(FIRST_BACK_OFF).await;
+    node.ensure(PullPolicy::IfNotPresent).await.unwrap();
+    assert_eq!(node.pulls(), 1);
+}
+
+#[tokio::test]
 async fn an_absent_image_that_is_never_pulled_is_an_error() {
     let node = Node::new(Script::default());
     let error = node.ensure(PullPolicy::Never).await.unwrap_err();
