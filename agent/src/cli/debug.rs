@@ -28,6 +28,8 @@ pub(super) use arguments::Arguments;
 
 /// The reasons of a container that ended although it never ran.
 const NEVER_RAN: [&str; 3] = ["StartError", "Stopped", "PodRemoved"];
+/// The reason of a container of which nobody can tell whether it ran, or how it ended.
+const NOT_KNOWN: &str = "ContainerStatusUnknown";
 
 /// Runs the container; the exit code is the container's where the command was attached to it.
 pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<u8, Failure> {
@@ -267,11 +269,21 @@ impl DebugRun<'_> {
 
     /// A container that has ended before it was seen to run: it may have run all the same.
     fn ended_already(&self, launch: Launch) -> Result<Launch, Failure> {
-        let ran = !NEVER_RAN.contains(&launch.reason.as_str()) && !launch.reason.is_empty();
-        if ran {
-            return Ok(launch);
-        }
-        let mut failure = Failure::new(self.refusal(&launch));
+        let mut failure = match launch.reason.as_str() {
+            NOT_KNOWN => Failure::new(format!(
+                "it is not known whether {} in {}/{} ran: {}",
+                self.container,
+                self.namespace,
+                self.pod,
+                why(&launch)
+            ))
+            .hint(format!(
+                "It is not started again. What it wrote, if anything: debuglet logs {} -n {} -c {}",
+                self.pod, self.namespace, self.container
+            )),
+            reason if reason.is_empty() || NEVER_RAN.contains(&reason) => Failure::new(self.refusal(&launch)),
+            _ => return Ok(launch),
+        };
         if self.arguments.attach.unwrap_or(self.arguments.stdin) {
             failure.exit_code = exit_code(&launch).max(1);
         }
@@ -280,16 +292,12 @@ impl DebugRun<'_> {
 
     /// `cannot start NAME in NS/POD: WHY (REASON)`.
     fn refusal(&self, launch: &Launch) -> String {
-        let message = launch.message.trim().trim_end_matches('.');
-        let why = match (message, launch.reason.as_str()) {
-            ("", "") => "it ended before it started".to_owned(),
-            ("", reason) => reason.to_owned(),
-            (message, "") => message.to_owned(),
-            (message, reason) => format!("{message} ({reason})"),
-        };
         format!(
-            "cannot start {} in {}/{}: {why}",
-            self.container, self.namespace, self.pod
+            "cannot start {} in {}/{}: {}",
+            self.container,
+            self.namespace,
+            self.pod,
+            why(launch)
         )
     }
 
@@ -429,6 +437,17 @@ impl DebugRun<'_> {
                 return Ok(launch);
             }
         }
+    }
+}
+
+/// Why a container ended before it was seen to run: `MESSAGE (REASON)`.
+fn why(launch: &Launch) -> String {
+    let message = launch.message.trim().trim_end_matches('.');
+    match (message, launch.reason.as_str()) {
+        ("", "") => "it ended before it started".to_owned(),
+        ("", reason) => reason.to_owned(),
+        (message, "") => message.to_owned(),
+        (message, reason) => format!("{message} ({reason})"),
     }
 }
 

@@ -163,7 +163,6 @@ mod tests {
             Phase::Created(CreatedContainer {
                 container_id: "dbg-0".to_owned(),
                 sandbox_id: "s1".to_owned(),
-                runtime_instance: "i1".to_owned(),
                 log_path: None,
             })
         };

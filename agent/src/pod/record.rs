@@ -29,8 +29,6 @@ pub(crate) struct CreatedContainer {
     pub(crate) container_id: String,
     /// The sandbox it was made in.
     pub(crate) sandbox_id: String,
-    /// Which run of the runtime made it: see `runtime::instance`.
-    pub(crate) runtime_instance: String,
     /// The file on the host that its output goes to. In somebody else's pod that follows from how its sandbox was asked
     /// for, which nobody can tell any more once it is gone. None in records that were written before it was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,7 +41,7 @@ pub(crate) struct CreatedContainer {
 pub(crate) enum Phase {
     /// To be launched: StartContainer was not called.
     Accepted,
-    /// The container exists and StartContainer may have been called.
+    /// The container exists, and StartContainer is called once by who wrote this, or was called: it may have run.
     Created(CreatedContainer),
     /// A stop was accepted: nothing is started any more.
     Stopping {

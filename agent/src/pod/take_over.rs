@@ -202,7 +202,6 @@ mod tests {
             Phase::Created(CreatedContainer {
                 container_id: "c1".to_owned(),
                 sandbox_id: "s1".to_owned(),
-                runtime_instance: "i1".to_owned(),
                 log_path: None,
             })
         };

@@ -7,7 +7,6 @@ pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod foreign;
 pub(crate) mod images;
-pub(crate) mod instance;
 pub(crate) mod log_links;
 pub(crate) mod logs;
 mod mounts;

@@ -280,7 +280,7 @@ fn load_record(name: &str, path: &Path, problems: &mut Vec<String>) -> Record {
     }
 }
 
-/// A record that cannot be read counts as *created*, by a runtime that is not the one that runs now.
+/// A record that cannot be read counts as *created*: its container may have run.
 fn fail_closed(name: &str) -> Record {
     let spec = k8s_openapi::api::core::v1::EphemeralContainer {
         name: name.to_owned(),
@@ -289,7 +289,6 @@ fn fail_closed(name: &str) -> Record {
     let created = CreatedContainer {
         container_id: String::new(),
         sandbox_id: String::new(),
-        runtime_instance: String::new(),
         log_path: None,
     };
     Record {

@@ -435,7 +435,6 @@ impl<'a> Application<'a> {
             return Phase::Created(CreatedContainer {
                 container_id: String::new(),
                 sandbox_id: String::new(),
-                runtime_instance: String::new(),
                 log_path: None,
             });
         }

@@ -9,7 +9,7 @@ use debuglet_proto::v1::{RemoveContainerRequest, StopContainerRequest};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
 use super::context::Context;
-use super::launch::{disk_failed, record_created, start};
+use super::launch::{disk_failed, record_created, start_once};
 use super::step::Outcome;
 use super::{files, garbage};
 use crate::pod::container_config::log_path;
@@ -19,7 +19,7 @@ use crate::pod::plan::ephemeral::EphemeralStep;
 use crate::pod::plan::{
     containers_have_their_own_processes, may_have_ended_with_target, target_took_it_along,
 };
-use crate::pod::record::{Phase, Record};
+use crate::pod::record::{CreatedContainer, Phase, Record};
 use crate::pod::status;
 use crate::pod::termination_message as message;
 use crate::runtime::error::RuntimeError;
@@ -103,43 +103,33 @@ pub(crate) async fn ephemeral(
     let name = record.spec.name.as_str();
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let found = observed.of_record(record);
-    let sandbox_id = found.map(|found| found.sandbox_id.clone()).unwrap_or_default();
-    let log_path = PathBuf::from(found.map(|found| found.log_path.clone()).unwrap_or_default());
+    let made = |container_id: String| CreatedContainer {
+        container_id,
+        sandbox_id: found.map(|found| found.sandbox_id.clone()).unwrap_or_default(),
+        log_path: found
+            .map(|found| PathBuf::from(&found.log_path))
+            .filter(|path| !path.as_os_str().is_empty()),
+    };
     match step {
         EphemeralStep::Nothing | EphemeralStep::Foreign | EphemeralStep::Launch => Outcome::Done,
-        EphemeralStep::Start {
-            container_id,
-            unrecorded,
-        } => {
-            // A stop may have been accepted since the plan was made: then nothing is started any more.
-            let phase = if unrecorded {
-                record_created(context, &uid, name, &container_id, &sandbox_id, &log_path).await
-            } else {
-                context.store.advance(&uid, name, |_| None).await
-            };
-            match phase {
-                Ok(Phase::Created(created)) if created.container_id == container_id => {}
-                Ok(_) => return Outcome::Done,
-                Err(error) => return disk_failed(&error),
-            }
-            match start(context, pod, name, &container_id, &sandbox_id).await {
-                Ok(_) => Outcome::Done,
-                Err(outcome) => outcome,
-            }
-        }
-        EphemeralStep::Adopt { container_id } => {
-            written(record_created(context, &uid, name, &container_id, &sandbox_id, &log_path).await)
-        }
-        EphemeralStep::Discard { container_id } => {
-            let back = |phase: &Phase| matches!(phase, Phase::Created(_)).then_some(Phase::Accepted);
-            match context.store.advance(&uid, name, back).await {
-                Ok(Phase::Accepted) => remove(context, &container_id).await,
-                Ok(_) => Outcome::Done,
+        EphemeralStep::Start { container_id } => {
+            match record_created(context, &uid, name, made(container_id)).await {
+                Ok(Some(permit)) => start_once(context, pod, permit).await,
+                // A stop was accepted since the plan was made.
+                Ok(None) => Outcome::Done,
                 Err(error) => disk_failed(&error),
             }
         }
+        // It runs already: the right to start it is given up.
+        EphemeralStep::Adopt { container_id } => written(
+            record_created(context, &uid, name, made(container_id))
+                .await
+                .map(drop),
+        ),
         EphemeralStep::Stop { container_id } => stop(context, &container_id, grace_seconds).await,
-        EphemeralStep::Remove { container_id } => remove(context, &container_id).await,
+        EphemeralStep::Discard { container_id } | EphemeralStep::Remove { container_id } => {
+            remove(context, &container_id).await
+        }
         EphemeralStep::End { .. } => {
             let Some(found) = found else { return Outcome::Done };
             let mut terminated = status::containers::terminated(found);
@@ -190,7 +180,13 @@ async fn ended_with_target(
     target_took_it_along(record, found, &observed)
 }
 
-async fn end(context: &Context, uid: &str, name: &str, terminated: ContainerStateTerminated) -> Outcome {
+/// Makes the record *ended* durable, with the container's final status; one that has ended keeps the status it has.
+pub(super) async fn end(
+    context: &Context,
+    uid: &str,
+    name: &str,
+    terminated: ContainerStateTerminated,
+) -> Outcome {
     let ended = move |phase: &Phase| match phase {
         Phase::Ended { .. } => None,
         Phase::Accepted => Some(Phase::Ended {
@@ -207,12 +203,12 @@ async fn end(context: &Context, uid: &str, name: &str, terminated: ContainerStat
         }),
     };
     let store = Arc::clone(&context.store);
-    written(store.advance(uid, name, ended).await)
+    written(store.advance(uid, name, ended).await.map(drop))
 }
 
-fn written(advanced: Result<Phase, AdvanceError>) -> Outcome {
+fn written(advanced: Result<(), AdvanceError>) -> Outcome {
     match advanced {
-        Ok(_) => Outcome::Done,
+        Ok(()) => Outcome::Done,
         Err(error) => disk_failed(&error),
     }
 }

@@ -8,16 +8,18 @@ mod mounts;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use debuglet_proto::v1::{CreateContainerRequest, PodSandboxConfig, StartContainerRequest};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::ending;
 use super::files::{self, ContainerFiles};
 use super::objects;
 use super::panics;
-use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
+use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY, now};
 use crate::pod::container_config::{ContainerContext, Image, container_config};
 use crate::pod::copied_mounts::CopyMounts;
 use crate::pod::discovered::joining::{Host, fit, sandbox_of_request};
@@ -28,13 +30,13 @@ use crate::pod::log_names::{log_folder, log_link};
 use crate::pod::objects::Objects;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::pod::plan::Held;
+use crate::pod::plan::ephemeral::start_refused;
 use crate::pod::record::{CreatedContainer, Origin, Phase};
 use crate::pod::sandbox_config::{SandboxContext, sandbox_config};
 use crate::pod::security_context::ImageUser;
 use crate::pod::status::Waiting;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::images::{ImageEvent, ImageRequest, PullPolicy, ResolvedImage};
-use crate::runtime::instance::instance;
 use crate::runtime::log_links::LogLinks;
 use crate::runtime::logs::LogFile;
 use crate::runtime::pull_error::ImageError;
@@ -89,7 +91,7 @@ struct Joined {
 /// Whether a pull is under way for a container, for its pod's worker to show.
 #[derive(Debug)]
 pub(crate) struct PullingFlag {
-    pulling: std::sync::atomic::AtomicBool,
+    pulling: AtomicBool,
     wake: Arc<tokio::sync::Notify>,
 }
 
@@ -97,18 +99,18 @@ impl PullingFlag {
     /// No pull yet; `wake` wakes the worker when one begins.
     pub(crate) fn new(wake: Arc<tokio::sync::Notify>) -> Arc<PullingFlag> {
         Arc::new(PullingFlag {
-            pulling: std::sync::atomic::AtomicBool::new(false),
+            pulling: AtomicBool::new(false),
             wake,
         })
     }
 
     /// Whether a pull is under way.
     pub(crate) fn is_up(&self) -> bool {
-        self.pulling.load(std::sync::atomic::Ordering::Relaxed)
+        self.pulling.load(Ordering::Relaxed)
     }
 
     fn set(&self, pulling: bool) {
-        if self.pulling.swap(pulling, std::sync::atomic::Ordering::Relaxed) != pulling {
+        if self.pulling.swap(pulling, Ordering::Relaxed) != pulling {
             self.wake.notify_one();
         }
     }
@@ -123,7 +125,7 @@ impl Launch {
         }
     }
 
-    /// Gets the image, creates the container, starts it.
+    /// Gets the image, creates the container, starts it: an ephemeral one at most once.
     pub(crate) async fn run(self) -> Outcome {
         let image = match self.image().await {
             Ok(image) => image,
@@ -139,34 +141,27 @@ impl Launch {
             Ok(made) => made,
             Err(outcome) => return outcome,
         };
+        let made = CreatedContainer {
+            container_id,
+            sandbox_id: self.sandbox.id.clone(),
+            log_path: Some(log_path),
+        };
+        let (context, name) = (&self.context, &self.container.name);
         if self.ephemeral.is_some() {
-            match record_created(
-                &self.context,
-                self.uid(),
-                &self.container.name,
-                &container_id,
-                &self.sandbox.id,
-                &log_path,
-            )
-            .await
-            {
-                Ok(Phase::Created(_)) => {}
+            return match record_created(context, self.uid(), name, made).await {
+                Ok(Some(permit)) => start_once(context, &self.pod, permit).await,
                 // It was stopped meanwhile: the container is not started, and the next plan removes it.
-                Ok(_) => return Outcome::Done,
-                Err(error) => return disk_failed(&error),
-            }
+                Ok(None) => Outcome::Done,
+                Err(error) => disk_failed(&error),
+            };
         }
-        let started = start(
-            &self.context,
-            &self.pod,
-            &self.container.name,
-            &container_id,
-            &self.sandbox.id,
-        )
-        .await;
-        match started {
-            Ok(Some(container)) => Outcome::Seen(Box::new(container)),
-            Ok(None) => Outcome::Done,
+        match start(context, &self.pod, name, &made).await {
+            Ok(Started::Seen(Some(container))) => Outcome::Seen(container),
+            Ok(Started::Seen(None)) => Outcome::Done,
+            // An ordinary container is made anew.
+            Ok(Started::Refused(error)) => {
+                Outcome::failed("RunContainerError", error.to_string(), RETRY_AFTER)
+            }
             Err(outcome) => outcome,
         }
     }
@@ -484,72 +479,97 @@ impl Launch {
     }
 }
 
-/// Writes *created*, unless the launch was stopped meanwhile; answers the phase that holds then.
+/// The right to call StartContainer once for an ephemeral container. Only [`record_created`] gives it out, when it has
+/// made the record *created* durable, and [`start_once`] uses it up: so no record leads to a second call, in this process
+/// or in a later one.
+pub(crate) struct StartPermit {
+    uid: String,
+    name: String,
+    created: CreatedContainer,
+}
+
+/// Makes the record *created* durable. `None` where it was not *accepted* any more, because a stop came first: then the
+/// container must not be started.
 pub(crate) async fn record_created(
     context: &Context,
     uid: &str,
     name: &str,
-    container_id: &str,
-    sandbox_id: &str,
-    log_path: &Path,
-) -> Result<Phase, AdvanceError> {
-    let created = CreatedContainer {
-        container_id: container_id.to_owned(),
-        sandbox_id: sandbox_id.to_owned(),
-        runtime_instance: instance(context.runtime.socket()).await,
-        log_path: Some(log_path.to_path_buf()).filter(|path| !path.as_os_str().is_empty()),
+    created: CreatedContainer,
+) -> Result<Option<StartPermit>, AdvanceError> {
+    let written = Arc::new(AtomicBool::new(false));
+    let (phase, by_us) = (Phase::Created(created.clone()), Arc::clone(&written));
+    let next = move |before: &Phase| {
+        let accepted = matches!(before, Phase::Accepted);
+        by_us.store(accepted, Ordering::Relaxed);
+        accepted.then_some(phase)
     };
-    context
-        .store
-        .advance(uid, name, |phase| {
-            matches!(phase, Phase::Accepted).then_some(Phase::Created(created))
-        })
-        .await
+    context.store.advance(uid, name, next).await?;
+    Ok(written.load(Ordering::Relaxed).then(|| StartPermit {
+        uid: uid.to_owned(),
+        name: name.to_owned(),
+        created,
+    }))
 }
 
-/// Starts a container and looks at what came of it; `None` if it is gone.
-pub(crate) async fn start(
+/// Calls StartContainer for an ephemeral container, for the only time. An error with the container still in state CREATED
+/// ends it: see [`start_refused`].
+pub(crate) async fn start_once(context: &Context, pod: &Pod, permit: StartPermit) -> Outcome {
+    let StartPermit { uid, name, created } = permit;
+    match start(context, pod, &name, &created).await {
+        Ok(Started::Seen(Some(container))) => Outcome::Seen(container),
+        Ok(Started::Seen(None)) => Outcome::Done,
+        Ok(Started::Refused(error)) => {
+            let terminated = start_refused(&created.container_id, &error.to_string(), now());
+            ending::end(context, &uid, &name, terminated).await
+        }
+        Err(outcome) => outcome,
+    }
+}
+
+/// What one call of StartContainer came to.
+enum Started {
+    /// The container stands as this; `None` if it is gone.
+    Seen(Option<Box<ObservedContainer>>),
+    /// The runtime answered an error and shows the container as CREATED.
+    Refused(RuntimeError),
+}
+
+/// Calls StartContainer, and looks at what came of it.
+async fn start(
     context: &Context,
     pod: &Pod,
     name: &str,
-    container_id: &str,
-    sandbox_id: &str,
-) -> Result<Option<ObservedContainer>, Outcome> {
+    made: &CreatedContainer,
+) -> Result<Started, Outcome> {
     let request = StartContainerRequest {
-        container_id: container_id.to_owned(),
+        container_id: made.container_id.clone(),
     };
     panics::point("before-start");
     let started = context.runtime.runtime().start_container(request).await;
     panics::point("after-start");
-    let seen = context.runtime.observe_container(container_id, sandbox_id).await;
+    let seen = context
+        .runtime
+        .observe_container(&made.container_id, &made.sandbox_id)
+        .await;
+    let failed = |error: &RuntimeError| Outcome::failed("RunContainerError", error.to_string(), RETRY_AFTER);
     match started {
         Ok(_) => {
-            context.tell(
-                pod,
-                Some(name),
-                Severity::Normal,
-                "Started",
-                format!("Started container {name}"),
-            );
-            seen.map_err(|error| Outcome::failed("RunContainerError", error.to_string(), RETRY_AFTER))
+            let message = format!("Started container {name}");
+            context.tell(pod, Some(name), Severity::Normal, "Started", message);
+            let seen = seen.map_err(|error| failed(&error))?;
+            Ok(Started::Seen(seen.map(Box::new)))
         }
         Err(status) => {
             let error = RuntimeError::new("start container", name, &status);
-            context.tell(
-                pod,
-                Some(name),
-                Severity::Warning,
-                "Failed",
-                format!("Error: {error}"),
-            );
+            let message = format!("Error: {error}");
+            context.tell(pod, Some(name), Severity::Warning, "Failed", message);
             match seen {
+                Ok(Some(container)) if container.state == ContainerState::Created => {
+                    Ok(Started::Refused(error))
+                }
                 // The runtime has settled it: what it says is what is reported.
-                Ok(Some(container)) if container.state != ContainerState::Created => Ok(Some(container)),
-                _ => Err(Outcome::failed(
-                    "RunContainerError",
-                    error.to_string(),
-                    RETRY_AFTER,
-                )),
+                Ok(Some(container)) => Ok(Started::Seen(Some(Box::new(container)))),
+                Ok(None) | Err(_) => Err(failed(&error)),
             }
         }
     }

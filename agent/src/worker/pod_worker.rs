@@ -30,7 +30,6 @@ use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation};
 use crate::pod::record::{Phase, Record};
 use crate::pod::take_over::is_the_kubelets;
 use crate::runtime::error::RuntimeError;
-use crate::runtime::instance::instance;
 use crate::store::events::Severity;
 use crate::store::progress::View;
 
@@ -239,7 +238,6 @@ impl PodWorker {
         self.targets
             .find(&self.context.runtime, &view.records, &self.observed)
             .await;
-        let runtime_instance = self.runtime_instance(&view.records).await;
         let forbidden = self.context.forbidden.borrow().clone();
         let busy: BTreeSet<String> = self.busy.keys().cloned().collect();
         let now = now();
@@ -253,7 +251,6 @@ impl PodWorker {
             forbidden: forbidden.as_deref(),
             kubernetes: view.kubernetes.as_deref(),
             kubelet_down,
-            runtime_instance: &runtime_instance,
             crashes: &self.crashes,
             held: &self.held,
             pulled: &self.pulled,
@@ -270,21 +267,6 @@ impl PodWorker {
             self.begin(&view, action);
         }
         Some(wake_in)
-    }
-
-    /// The identity of the running runtime, which is read only where the rules ask for it: of a container that was
-    /// created, as its record says, and was not started.
-    async fn runtime_instance(&self, records: &[Record]) -> String {
-        let asked_for = |record: &Record| {
-            let found = self.observed.of_record(record);
-            matches!(record.phase, Phase::Created(_))
-                && found.is_some_and(|found| found.state == ContainerState::Created)
-        };
-        if records.iter().any(asked_for) {
-            instance(self.context.runtime.socket()).await
-        } else {
-            String::new()
-        }
     }
 
     /// Looks at the pod in the runtime, and reads the last words of what has ended since.

@@ -16,7 +16,11 @@ on_both_versions!(
     a_launch_survives_a_kill_between_any_two_calls,
     a_stop_survives_a_kill_between_any_two_calls,
     a_launch_survives_a_kill_at_any_step_on_the_disk,
+    a_container_that_is_created_after_an_error_to_startcontainer_is_not_started_again,
 );
+
+/// The state of a container of which nobody can tell whether it ran.
+const MAY_HAVE_RUN: &str = "terminated:ContainerStatusUnknown";
 
 async fn a_launch_survives_a_kill_between_any_two_calls(version: ContainerdVersion) {
     let node = Node::start(version).await;
@@ -54,9 +58,16 @@ async fn a_launch_survives_a_kill_between_any_two_calls(version: ContainerdVersi
             .api()
             .pod_until("default", &pod.name, has_begun("dbg"))
             .await;
-        assert_eq!(state_of(&served, "dbg"), "running:", "{step}");
-        pod.started_times(1, &step).await;
-        assert_eq!(containers_of(&node, &pod).await, 1, "{step}");
+        // StartContainer may have been called, and what the runtime shows does not say whether it was.
+        if (method, moment) == ("StartContainer", Moment::Before) {
+            assert_eq!(state_of(&served, "dbg"), MAY_HAVE_RUN, "{step}");
+            pod.has_no_container(&node).await;
+            assert_eq!(pod.starts("starts"), 0, "{step}");
+        } else {
+            assert_eq!(state_of(&served, "dbg"), "running:", "{step}");
+            pod.started_times(1, &step).await;
+            assert_eq!(containers_of(&node, &pod).await, 1, "{step}");
+        }
         agent.kill().await;
     }
 }
@@ -130,12 +141,19 @@ async fn a_launch_survives_a_kill_at_any_step_on_the_disk(version: ContainerdVer
                 .is_some_and(|all| !all.is_empty());
             assert!(known || !accepted, "{step}: accepted and forgotten");
             if known {
-                agent
+                let served = agent
                     .api()
-                    .pod_until("default", &pod.name, |pod| state_of(pod, "dbg") == "running:")
+                    .pod_until("default", &pod.name, has_begun("dbg"))
                     .await;
-                pod.started_times(1, &step).await;
-                assert_eq!(containers_of(&node, &pod).await, 1, "{step}");
+                match state_of(&served, "dbg").as_str() {
+                    "running:" => {
+                        pod.started_times(1, &step).await;
+                        assert_eq!(containers_of(&node, &pod).await, 1, "{step}");
+                    }
+                    // It was killed after the record *created*.
+                    MAY_HAVE_RUN => assert_eq!(pod.starts("starts"), 0, "{step}"),
+                    other => panic!("{step}: {other}"),
+                }
             }
             agent.kill().await;
         }
@@ -165,17 +183,17 @@ async fn a_launch_survives_kills_at_any_time() {
             .api()
             .pod_until("default", &pod.name, has_begun(&name))
             .await;
-        let starts = std::fs::read_to_string(pod.scratch.join(&name))
-            .unwrap_or_default()
-            .lines()
-            .count();
+        let starts = pod.starts(&name);
         match state_of(&served, &name).as_str() {
-            "running:" => pod.file_has_lines(&name, 1).await,
-            // Its StartContainer call was cut.
-            "terminated:StartError" => assert!(starts <= 1),
+            "running:" => {
+                pod.file_has_lines(&name, 1).await;
+                assert_eq!(pod.starts(&name), 1, "{name}");
+                assert_eq!(node.cri().containers(&name).await.len(), 1);
+            }
+            // Its StartContainer call was cut, or not made.
+            "terminated:StartError" | MAY_HAVE_RUN => assert!(starts <= 1, "{name} started {starts} times"),
             other => panic!("{name}: {other}, started {starts} times"),
         }
-        assert_eq!(node.cri().containers(&name).await.len(), 1);
         agent.kill().await;
     }
 }
@@ -231,12 +249,66 @@ async fn a_container_that_may_have_run_under_another_runtime_is_not_started() {
         .api()
         .pod_until("default", &pod.name, has_begun("dbg"))
         .await;
-    assert_eq!(state_of(&served, "dbg"), "terminated:ContainerStatusUnknown");
+    assert_eq!(state_of(&served, "dbg"), MAY_HAVE_RUN);
     assert_eq!(
         integration::ephemeral_status(&served, "dbg")["state"]["terminated"]["exitCode"],
         137
     );
-    assert!(!pod.scratch.join("starts").exists(), "never started");
+    assert_eq!(pod.starts("starts"), 0, "never started");
+}
+
+/// containerd that cannot write down that a process runs kills it, answers an error, and shows the container as CREATED.
+async fn a_container_that_is_created_after_an_error_to_startcontainer_is_not_started_again(
+    version: ContainerdVersion,
+) {
+    let node = Node::start(version).await;
+    let proxy = node.start_proxy().await;
+    let agent = start_agent(&node, &proxy).await;
+    let pod = start_pod(&node, &agent, "start-error").await;
+    proxy.fail(
+        "StartContainer",
+        Moment::After,
+        tonic::Code::Unknown,
+        "failed to update container state: no space left on device",
+    );
+    proxy.show_container_as("dbg", ContainerState::ContainerCreated);
+    agent
+        .api()
+        .debug("default", &pod.name, &[counting_container()])
+        .await;
+
+    let served = agent
+        .api()
+        .pod_until("default", &pod.name, has_begun("dbg"))
+        .await;
+    assert_eq!(state_of(&served, "dbg"), MAY_HAVE_RUN);
+    let terminated = &integration::ephemeral_status(&served, "dbg")["state"]["terminated"];
+    let message = terminated["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("does not say whether the container ran") && message.contains("no space left"),
+        "{terminated}"
+    );
+    pod.started_times(1, "an error after the start").await;
+    assert_eq!(
+        proxy.calls("StartContainer"),
+        2,
+        "the pod's own container and dbg"
+    );
+
+    // The sandbox is replaced, and the agent restarted: neither is a reason to start it anew.
+    proxy.let_pass();
+    agent.kill().await;
+    node.crictl(&["stopp", &pod.sandbox(&node).await]).await;
+    let agent = start_agent(&node, &proxy).await;
+    agent
+        .api()
+        .pod_until("default", &pod.name, |pod| {
+            is_running(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1
+        })
+        .await;
+    let served = agent.api().pod("default", &pod.name).await;
+    assert_eq!(state_of(&served, "dbg"), MAY_HAVE_RUN);
+    pod.started_times(1, "a new sandbox").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,10 +345,25 @@ struct CountingPod {
 }
 
 impl CountingPod {
+    /// How many lines a container has left in `file`.
+    fn starts(&self, file: &str) -> usize {
+        let text = std::fs::read_to_string(self.scratch.join(file)).unwrap_or_default();
+        text.lines().count()
+    }
+
+    async fn has_no_container(&self, node: &Node) {
+        integration::eventually("the container is removed", async || {
+            match containers_of(node, self).await {
+                0 => Ok(()),
+                some => Err(some),
+            }
+        })
+        .await;
+    }
+
     async fn started_times(&self, times: usize, step: &str) {
         self.file_has_lines("starts", times).await;
-        let starts = std::fs::read_to_string(self.scratch.join("starts")).unwrap();
-        assert_eq!(starts.lines().count(), times, "{step}");
+        assert_eq!(self.starts("starts"), times, "{step}");
     }
 
     async fn file_has_lines(&self, file: &str, lines: usize) {

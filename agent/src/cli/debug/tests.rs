@@ -129,6 +129,23 @@ fn a_command_that_cannot_start_is_a_failure_with_its_exit_code_where_attached() 
 }
 
 #[test]
+fn of_a_container_that_may_have_run_nobody_says_that_it_did_not_start() {
+    let unclear = launch(json!({
+        "container": "debugger-c4kzt", "stage": "Terminated", "reason": "ContainerStatusUnknown", "exitCode": 137,
+        "message": "The runtime answered an error to StartContainer and does not say whether the container ran.",
+    }));
+    let failure = ended(&["-i"], unclear.clone()).unwrap_err();
+    assert_eq!(
+        failure.lines(),
+        "debuglet: it is not known whether debugger-c4kzt in shop/cart-x2lqp ran: The runtime answered an error to \
+         StartContainer and does not say whether the container ran (ContainerStatusUnknown)\n  \
+         It is not started again. What it wrote, if anything: debuglet logs cart-x2lqp -n shop -c debugger-c4kzt\n"
+    );
+    assert_eq!(failure.exit_code, 137);
+    assert_eq!(ended(&[], unclear).unwrap_err().exit_code, 1);
+}
+
+#[test]
 fn an_exit_code_is_what_a_process_can_have() {
     for (code, expected) in [
         (Some(0), 0),

@@ -22,20 +22,19 @@ pub(crate) enum EphemeralStep {
     Foreign,
     /// Get the image, create the container in the ready sandbox, write *created*, start it.
     Launch,
-    /// It exists and was surely not started: write *created* if that was not done, then start it.
+    /// It exists, and StartContainer was not called for it, since there is no record *created*: write that, then start
+    /// it.
     Start {
         /// The runtime's id.
         container_id: String,
-        /// Whether *created* is still to be written.
-        unrecorded: bool,
     },
     /// It runs or ran, and the disk does not know it: write *created*.
     Adopt {
         /// The runtime's id.
         container_id: String,
     },
-    /// It was made in a sandbox that is dead, and surely not started: put the record back to *accepted* where
-    /// it says more, then remove the container; the next plan launches it again.
+    /// It was made in a sandbox that is dead, and StartContainer was not called for it, since there is no record
+    /// *created*: remove the container; the next plan launches it again.
     Discard {
         /// The runtime's id.
         container_id: String,
@@ -52,7 +51,7 @@ pub(crate) enum EphemeralStep {
     },
     /// It is over though nothing can be read of it: write *ended* with this status.
     EndAs(ContainerStateTerminated),
-    /// Over and on disk, but a container that never ran is left: remove it.
+    /// It is over and that is on disk, but a container that does not run is left in state CREATED: remove it.
     Remove {
         /// The runtime's id.
         container_id: String,
@@ -61,13 +60,16 @@ pub(crate) enum EphemeralStep {
 
 /// Decides the next step of `record`'s container.
 ///
-/// `found` is the newest container of its name; `ready_sandbox` the pod's ready sandbox, if any;
-/// `runtime_instance` names the running runtime, empty where that cannot be told.
+/// `found` is the newest container of its name; `ready_sandbox` the pod's ready sandbox, if any.
+///
+/// StartContainer is called at most once for a record: by the step that has just written *created*. Whoever finds
+/// *created* beside a container in state CREATED cannot tell whether it ran. The runtime shows CREATED before the
+/// call; after a call that it never received; after it was restarted and lost the process (containerd 1.6); and after
+/// it killed a process that ran, because it could not write that down (containerd with a full disk).
 pub(crate) fn step(
     record: &Record,
     found: Option<&ObservedContainer>,
     ready_sandbox: Option<&str>,
-    runtime_instance: &str,
     now: Nanoseconds,
 ) -> EphemeralStep {
     if let Some(found) = found
@@ -79,7 +81,7 @@ pub(crate) fn step(
         Phase::Ended { .. } => after_the_end(found),
         Phase::Stopping { created } => finish_stop(created.as_ref(), found, now),
         Phase::Accepted => not_known_to_be_created(found, ready_sandbox),
-        Phase::Created(created) => maybe_started(created, found, ready_sandbox, runtime_instance, now),
+        Phase::Created(created) => maybe_started(created, found, now),
     }
 }
 
@@ -108,7 +110,10 @@ fn finish_stop(
         (Some((ContainerState::Exited, found)), _) => EphemeralStep::End {
             container_id: found.id.clone(),
         },
-        (Some((ContainerState::Created, _)), _) | (None, None) => EphemeralStep::EndAs(terminated(
+        (Some((ContainerState::Created, _)), Some(created)) => {
+            EphemeralStep::EndAs(may_have_run(created, now))
+        }
+        (Some((ContainerState::Created, _)) | None, None) => EphemeralStep::EndAs(terminated(
             "Stopped",
             "It was stopped before it started.",
             STOPPED_EXIT_CODE,
@@ -126,10 +131,9 @@ fn not_known_to_be_created(found: Option<&ObservedContainer>, ready_sandbox: Opt
     let container_id = found.id.clone();
     match found.state {
         // StartContainer is called only once *created* is on disk: it was never started.
-        ContainerState::Created if ready_sandbox == Some(found.sandbox_id.as_str()) => EphemeralStep::Start {
-            container_id,
-            unrecorded: true,
-        },
+        ContainerState::Created if ready_sandbox == Some(found.sandbox_id.as_str()) => {
+            EphemeralStep::Start { container_id }
+        }
         ContainerState::Created => EphemeralStep::Discard { container_id },
         ContainerState::Running | ContainerState::Unknown => EphemeralStep::Adopt { container_id },
         ContainerState::Exited => EphemeralStep::End { container_id },
@@ -139,8 +143,6 @@ fn not_known_to_be_created(found: Option<&ObservedContainer>, ready_sandbox: Opt
 fn maybe_started(
     created: &CreatedContainer,
     found: Option<&ObservedContainer>,
-    ready_sandbox: Option<&str>,
-    runtime_instance: &str,
     now: Nanoseconds,
 ) -> EphemeralStep {
     let Some(found) = found else {
@@ -151,17 +153,8 @@ fn maybe_started(
         ContainerState::Running => EphemeralStep::Nothing,
         ContainerState::Exited => EphemeralStep::End { container_id },
         ContainerState::Unknown => EphemeralStep::Stop { container_id },
-        // A runtime that was restarted shows a container whose process it lost as CREATED: it may have run.
-        ContainerState::Created
-            if runtime_instance.is_empty() || created.runtime_instance != runtime_instance =>
-        {
-            EphemeralStep::EndAs(lost(created, now))
-        }
-        ContainerState::Created if ready_sandbox == Some(found.sandbox_id.as_str()) => EphemeralStep::Start {
-            container_id,
-            unrecorded: false,
-        },
-        ContainerState::Created => EphemeralStep::Discard { container_id },
+        // Whatever its sandbox: a container that may have run is not made anew in another one either.
+        ContainerState::Created => EphemeralStep::EndAs(may_have_run(created, now)),
     }
 }
 
@@ -169,11 +162,36 @@ fn maybe_started(
 fn lost(created: &CreatedContainer, now: Nanoseconds) -> ContainerStateTerminated {
     let message =
         "The runtime no longer knows how it ended; it ran, or may have run, and is not started again.";
+    unknown(&created.container_id, message, now)
+}
+
+/// The final status of a container that is still CREATED although its record says that StartContainer was about to be
+/// called.
+fn may_have_run(created: &CreatedContainer, now: Nanoseconds) -> ContainerStateTerminated {
+    let message = "StartContainer may have been called, and the runtime does not say whether the container ran; \
+                   it is not started again.";
+    unknown(&created.container_id, message, now)
+}
+
+/// The final status of a container that is still CREATED after the runtime answered `error` to StartContainer.
+///
+/// No error counts as proof that the container did not run, not even one that says that the runtime was not reached:
+/// which of them the runtime, a proxy or the client made cannot be told for sure, and a second process is worse than a
+/// debug container that somebody has to ask for again.
+pub(crate) fn start_refused(container_id: &str, error: &str, now: Nanoseconds) -> ContainerStateTerminated {
+    let message = format!(
+        "The runtime answered an error to StartContainer and does not say whether the container ran; \
+         it is not started again. The error: {error}"
+    );
+    unknown(container_id, &message, now)
+}
+
+fn unknown(container_id: &str, message: &str, now: Nanoseconds) -> ContainerStateTerminated {
     terminated(
         "ContainerStatusUnknown",
         message,
         UNKNOWN_EXIT_CODE,
-        Some(&created.container_id),
+        Some(container_id),
         now,
     )
 }
@@ -216,13 +234,11 @@ mod tests {
     use crate::pod::record::Origin;
 
     const READY: &str = "ready-sandbox";
-    const INSTANCE: &str = "instance-1";
 
     fn created() -> CreatedContainer {
         CreatedContainer {
             container_id: "c1".to_owned(),
             sandbox_id: READY.to_owned(),
-            runtime_instance: INSTANCE.to_owned(),
             log_path: None,
         }
     }
@@ -273,10 +289,7 @@ mod tests {
             EphemeralStep::Nothing => "nothing",
             EphemeralStep::Foreign => "foreign",
             EphemeralStep::Launch => "launch",
-            EphemeralStep::Start { unrecorded: true, .. } => "record and start",
-            EphemeralStep::Start {
-                unrecorded: false, ..
-            } => "start",
+            EphemeralStep::Start { .. } => "record and start",
             EphemeralStep::Adopt { .. } => "adopt",
             EphemeralStep::Discard { .. } => "discard",
             EphemeralStep::Stop { .. } => "stop",
@@ -317,45 +330,78 @@ mod tests {
             ("accepted, has ended",                   accepted(), Some((Exited, READY)),     "end"),
             ("accepted, unknown",                     accepted(), Some((Unknown, READY)),    "adopt"),
             ("created, nothing there",                made(),     None,                      "end as unknown"),
-            ("created, not started",                  made(),     Some((Created, READY)),    "start"),
-            ("created, not started, dead sandbox",    made(),     Some((Created, "dead")),   "discard"),
+            ("created, shown as not started",         made(),     Some((Created, READY)),    "end as unknown"),
+            ("the same in a dead sandbox",            made(),     Some((Created, "dead")),   "end as unknown"),
             ("created, runs",                         made(),     Some((Running, READY)),    "nothing"),
             ("created, has ended",                    made(),     Some((Exited, "dead")),    "end"),
             ("created, unknown",                      made(),     Some((Unknown, READY)),    "stop"),
             ("stopping, never made",                  stopping_none(), None,                 "end as stopped"),
             ("stopping, made and not recorded",       stopping_none(), Some((Created, READY)), "end as stopped"),
+            ("the same in a dead sandbox",            stopping_none(), Some((Created, "dead")), "end as stopped"),
             ("stopping, not recorded, runs",          stopping_none(), Some((Running, READY)), "stop"),
             ("stopping, gone",                        stopping(), None,                      "end as unknown"),
-            ("stopping, not started",                 stopping(), Some((Created, READY)),    "end as stopped"),
+            ("stopping, shown as not started",        stopping(), Some((Created, READY)),    "end as unknown"),
+            ("the same in a dead sandbox",            stopping(), Some((Created, "dead")),   "end as unknown"),
             ("stopping, runs",                        stopping(), Some((Running, READY)),    "stop"),
             ("stopping, has ended",                   stopping(), Some((Exited, READY)),     "end"),
             ("stopping, unknown",                     stopping(), Some((Unknown, READY)),    "stop"),
             ("ended, nothing there",                  ended(),    None,                      "nothing"),
-            ("ended, a container that never ran",     ended(),    Some((Created, READY)),    "remove"),
+            ("ended, a container that is CREATED",    ended(),    Some((Created, READY)),    "remove"),
             ("ended, has ended",                      ended(),    Some((Exited, READY)),     "nothing"),
             ("ended, runs",                           ended(),    Some((Running, READY)),    "stop"),
         ];
         for (case, phase, container, expected) in table {
             let container = container.map(|(state, sandbox)| found(state, sandbox, true));
-            let step = step(&record(phase), container.as_ref(), Some(READY), INSTANCE, 7);
+            let step = step(&record(phase), container.as_ref(), Some(READY), 7);
             assert_eq!(name(&step), expected, "{case}");
         }
     }
 
+    /// Only *accepted* leads to a start, and a step that starts writes *created* first: so no record leads to two.
     #[test]
-    fn a_created_container_under_another_run_of_the_runtime_may_have_run_and_is_ended_whatever_its_sandbox() {
-        for sandbox in [READY, "dead"] {
-            let container = found(ContainerState::Created, sandbox, true);
-            for instance in ["instance-2", ""] {
-                let step = step(
-                    &record(Phase::Created(created())),
-                    Some(&container),
-                    Some(READY),
-                    instance,
-                    7,
+    fn once_a_record_says_created_no_state_of_the_container_leads_to_a_start() {
+        use ContainerState::{Created, Exited, Running, Unknown};
+        let containers = [None, Some(Created), Some(Running), Some(Exited), Some(Unknown)];
+        let phases = [
+            Phase::Created(created()),
+            Phase::Stopping { created: None },
+            Phase::Stopping {
+                created: Some(created()),
+            },
+            ended(),
+        ];
+        for (phase, state) in phases
+            .iter()
+            .flat_map(|phase| containers.map(|state| (phase, state)))
+        {
+            for (sandbox, ready) in [(READY, Some(READY)), ("dead", Some(READY)), (READY, None)] {
+                let container = state.map(|state| found(state, sandbox, true));
+                let step = step(&record(phase.clone()), container.as_ref(), ready, 7);
+                assert!(
+                    !matches!(name(&step), "launch" | "record and start" | "discard"),
+                    "{phase:?} {state:?} {sandbox}: {step:?}"
                 );
-                assert_eq!(name(&step), "end as unknown", "{sandbox} {instance:?}");
             }
+        }
+    }
+
+    #[test]
+    fn whatever_error_answered_startcontainer_the_end_says_that_the_container_may_have_run() {
+        for error in ["no space left on device", "transport error", "not found"] {
+            let status = start_refused("c1", error, 7);
+            assert_eq!(
+                status.reason.as_deref(),
+                Some("ContainerStatusUnknown"),
+                "{error}"
+            );
+            assert_eq!(status.exit_code, UNKNOWN_EXIT_CODE, "{error}");
+            assert_eq!(status.container_id.as_deref(), Some("containerd://c1"), "{error}");
+            let message = status.message.unwrap_or_default();
+            assert!(
+                message.contains("does not say whether the container ran"),
+                "{message}"
+            );
+            assert!(message.ends_with(error), "{message}");
         }
     }
 
@@ -373,7 +419,7 @@ mod tests {
                 ContainerState::Exited,
             ] {
                 let container = found(state, READY, false);
-                let step = step(&record(phase.clone()), Some(&container), Some(READY), INSTANCE, 7);
+                let step = step(&record(phase.clone()), Some(&container), Some(READY), 7);
                 assert_eq!(name(&step), "foreign", "{phase:?} {state:?}");
             }
         }
@@ -381,7 +427,7 @@ mod tests {
 
     #[test]
     fn without_a_ready_sandbox_a_new_container_is_not_discarded_from_nowhere() {
-        let step = step(&record(Phase::Accepted), None, None, INSTANCE, 7);
+        let step = step(&record(Phase::Accepted), None, None, 7);
         assert_eq!(
             name(&step),
             "launch",

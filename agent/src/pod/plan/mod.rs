@@ -57,8 +57,6 @@ pub(crate) struct Situation<'a> {
     pub(crate) kubernetes: Option<&'a Pod>,
     /// Whether the node's kubelet is surely down, and its work is done here meanwhile.
     pub(crate) kubelet_down: bool,
-    /// Names the running runtime; empty where that cannot be told.
-    pub(crate) runtime_instance: &'a str,
     /// The delays of containers that keep ending.
     pub(crate) crashes: &'a CrashBackOff,
     /// Steps that failed, by container name.
@@ -266,7 +264,7 @@ fn plan_ephemeral(situation: &Situation<'_>, record: &Record, plan: &mut Plan) {
         plan.actions.push(Action::HandBack { name: name.clone() });
         return;
     }
-    match ephemeral::step(record, found, ready, situation.runtime_instance, situation.now) {
+    match ephemeral::step(record, found, ready, situation.now) {
         EphemeralStep::Nothing => {}
         EphemeralStep::Foreign => {
             if matches!(record.phase, Phase::Accepted) {

@@ -97,7 +97,7 @@ fn end_records(situation: &Situation<'_>, plan: &mut Plan) -> bool {
             // It is being stopped: how it ends is still to be seen.
             continue;
         }
-        let step = match ephemeral::step(record, found, None, situation.runtime_instance, situation.now) {
+        let step = match ephemeral::step(record, found, None, situation.now) {
             EphemeralStep::End { container_id } => EphemeralStep::End { container_id },
             EphemeralStep::EndAs(terminated) => EphemeralStep::EndAs(terminated),
             // It was never started, and will not be.

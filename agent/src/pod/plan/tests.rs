@@ -10,7 +10,6 @@ use crate::pod::record::{CreatedContainer, Origin};
 
 const NOW: Nanoseconds = 1_000_000_000_000;
 const SECOND: Nanoseconds = 1_000_000_000;
-const INSTANCE: &str = "instance-1";
 
 struct Scene {
     pod: Pod,
@@ -112,7 +111,6 @@ impl Scene {
             forbidden: self.forbidden,
             kubernetes: self.kubernetes.as_ref(),
             kubelet_down: self.kubelet_down,
-            runtime_instance: INSTANCE,
             crashes: &self.crashes,
             held: &self.held,
             pulled: &self.pulled,
@@ -160,7 +158,6 @@ fn created() -> Phase {
     Phase::Created(CreatedContainer {
         container_id: "dbg-0".to_owned(),
         sandbox_id: "s0".to_owned(),
-        runtime_instance: INSTANCE.to_owned(),
         log_path: None,
     })
 }
