@@ -52,15 +52,21 @@ pub(crate) async fn forward(
 ) -> Result<Response, Failure> {
     let pod = find(&context.store, &namespace, &name)?;
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let external = context.store.sandbox_of_external(uid);
     let ports = ports(&uri)?;
     let answer = match client {
         Upgrade::Spdy(client) => {
-            let url = context.runtime.port_forward_url(uid, &ports).await;
+            let url = context
+                .runtime
+                .port_forward_url(uid, external.as_deref(), &ports)
+                .await;
             let url = url.map_err(Refusal::from)?;
             let answer = client.pass_through(&url, context.shutdown.clone()).await;
             answer.map_err(Refusal::from)
         }
-        Upgrade::WebSocket(client) => serve_web_socket(client, &context, uid, ports).await,
+        Upgrade::WebSocket(client) => {
+            serve_web_socket(client, &context, uid, external.as_deref(), ports).await
+        }
     };
     answer.map_err(|refusal| match refusal {
         Refusal::Session(StreamError::NoSandbox) => {
@@ -74,6 +80,7 @@ async fn serve_web_socket(
     client: WebSocketClient,
     context: &Context,
     uid: &str,
+    external: Option<&str>,
     ports: Vec<u16>,
 ) -> Result<Response, Refusal> {
     let names = FORMS.map(|(name, _)| name);
@@ -84,7 +91,7 @@ async fn serve_web_socket(
     if matches!(form, Form::Channels(_)) && ports.is_empty() {
         return Err(Refusal::Ports("at least one must be named".to_owned()));
     }
-    let url = context.runtime.port_forward_url(uid, &ports).await?;
+    let url = context.runtime.port_forward_url(uid, external, &ports).await?;
     let shutdown = context.shutdown.clone();
     Ok(match form {
         Form::Tunnel => {

@@ -2,6 +2,7 @@
 //! tell is left out: which containers are init containers, whether they are ready, what a volume is made of.
 
 pub(crate) mod enriched;
+pub(crate) mod identity;
 pub(crate) mod joining;
 pub(crate) mod known_volumes;
 pub(crate) mod resolved;
@@ -27,14 +28,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::etc_hosts;
-use super::identity::derived_uid;
 use super::labels;
 use super::observed::{ObservedContainer, ObservedSandbox};
+use identity::sound_uid;
 use static_manifest::StaticManifest;
 use volumes::{MountedVolumes, kubelet_root};
-
-/// The longest UID that is taken as it is, in bytes; Kubernetes' have 36 or 32.
-const MAX_UID_LENGTH: usize = 128;
 
 /// A sandbox that debuglet did not make (CRI `PodSandboxStatus`, verbose).
 #[derive(Clone, Debug, PartialEq)]
@@ -98,21 +96,13 @@ impl Owner {
     }
 }
 
-/// The UID of the pod of a sandbox: the one in its metadata, or, where that is empty or could not name a folder, one
-/// that follows from the sandbox's id.
-pub(crate) fn uid_of(uid: &str, sandbox_id: &str) -> String {
-    let sound = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if uid.is_empty() || uid.len() > MAX_UID_LENGTH || !uid.bytes().all(sound) {
-        return derived_uid(&["sandbox", sandbox_id]);
-    }
-    uid.to_owned()
-}
-
 /// A pod that was found in the runtime.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DiscoveredPod {
     /// As far as it is known, without ephemeral containers and without a status.
     pub(crate) pod: Pod,
+    /// The sandbox that it was found in.
+    pub(crate) sandbox_id: String,
     /// Who runs it.
     pub(crate) owner: Owner,
     /// Of a static pod, the manifest that describes it, where that was found.
@@ -134,7 +124,7 @@ pub(crate) fn discover(
     let PodSandboxMetadata {
         name, uid, namespace, ..
     } = sandbox.metadata.clone();
-    let uid = uid_of(&uid, &sandbox.observed.id);
+    let uid = sound_uid(&uid, &sandbox.observed.id);
     let mut newest: BTreeMap<&str, &ForeignContainer> = BTreeMap::new();
     for container in containers {
         let shown = newest.entry(&container.observed.name).or_insert(container);
@@ -218,6 +208,7 @@ pub(crate) fn discover(
     };
     DiscoveredPod {
         pod,
+        sandbox_id: sandbox.observed.id.clone(),
         owner: Owner::of(&sandbox.annotations),
         manifest: None,
         kubelet_root,

@@ -14,15 +14,24 @@ pub(crate) struct ObservedPod {
     pub(crate) containers: Vec<ObservedContainer>,
     /// Whether somebody else runs the pod: then debug containers join a sandbox that is not ours.
     pub(crate) foreign: bool,
+    /// Of a pod that somebody else runs, the sandbox that it was found in, and is shown as.
+    pub(crate) found_in: Option<String>,
 }
 
 impl ObservedPod {
-    /// The sandbox that containers may join: of several ready ones the highest attempt counts.
+    /// The pod's ready sandbox: of several the highest attempt counts.
     pub(crate) fn ready_sandbox(&self) -> Option<&ObservedSandbox> {
         self.sandboxes
             .iter()
             .filter(|sandbox| sandbox.ready && (sandbox.ours || self.foreign))
-            .max_by_key(|sandbox| sandbox.attempt)
+            .max_by_key(|sandbox| (sandbox.attempt, sandbox.created_at, &sandbox.id))
+    }
+
+    /// The ready sandbox, if containers may join it. Of a pod that somebody else runs that is the one that it is shown as,
+    /// and no other: what a user saw is what is debugged.
+    pub(crate) fn sandbox_to_join(&self) -> Option<&ObservedSandbox> {
+        self.ready_sandbox()
+            .filter(|sandbox| !self.foreign || self.found_in.as_ref() == Some(&sandbox.id))
     }
 
     /// The container of an ephemeral container's record: the one that was created for it, if that is there, else the

@@ -14,6 +14,7 @@ use super::trouble::{Trouble, Waits};
 use crate::kubernetes::api_server::{ApiServer, Reach};
 use crate::kubernetes::back_off::BackOff;
 use crate::kubernetes::ephemeral_containers::{Addition, AdditionError};
+use crate::pod::identity::PodKey;
 use crate::pod::observed::{ContainerState, ObservedPod};
 use crate::pod::record::{Phase, Record};
 use crate::runtime::client::Runtime;
@@ -111,14 +112,19 @@ impl Appender {
                 .into_iter()
                 .filter(|entry| was_created(&entry.record))
                 .collect();
-            if local.is_empty() {
+            let Some(LocalEntry { namespace, name, .. }) = local.first() else {
                 continue;
-            }
+            };
+            let key = PodKey {
+                namespace: namespace.clone(),
+                name: name.clone(),
+                uid: uid.clone(),
+            };
             if let Some(at) = self.waits_until(&uid) {
                 again = Some(again.map_or(at, |sooner| sooner.min(at)));
                 continue;
             }
-            match self.runtime.observe_pod(&uid, true, &HashMap::new()).await {
+            match self.runtime.observe_pod(&key, true, &HashMap::new()).await {
                 Ok(observed) => local.retain(|entry| self.exists(entry, &observed)),
                 Err(error) => {
                     tracing::warn!("it is not known which debug containers exist: {error}");

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use debuglet_proto::v1::{
     Container, ContainerConfig, ContainerFilter, ContainerStatusRequest, ContainerStatusResponse,
-    ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxStatusRequest,
-    PodSandboxStatusResponse,
+    ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxState,
+    PodSandboxStatusRequest, PodSandboxStatusResponse,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -13,7 +13,10 @@ use serde::de::DeserializeOwned;
 use super::client::Runtime;
 use super::error::RuntimeError;
 use super::observe::{is_ours, none_if_gone, observed_container, observed_sandbox};
-use crate::pod::discovered::{ForeignContainer, ForeignSandbox, uid_of};
+use crate::pod::discovered::identity::ListedSandbox;
+use crate::pod::discovered::{ForeignContainer, ForeignSandbox};
+use crate::pod::identity::PodKey;
+use crate::pod::labels;
 
 /// The entry of a verbose answer that holds all the runtime knows, as one JSON document.
 const INFO: &str = "info";
@@ -95,10 +98,21 @@ impl Runtime {
     }
 }
 
-/// The UID of the pod that a sandbox is of, see [`uid_of`].
-pub(crate) fn uid_of_sandbox(sandbox: &PodSandbox) -> String {
-    let uid = sandbox.metadata.as_ref().map_or("", |metadata| &metadata.uid);
-    uid_of(uid, &sandbox.id)
+/// What of a listed sandbox says which external pod it is of.
+pub(crate) fn listed(sandbox: &PodSandbox) -> ListedSandbox {
+    let metadata = sandbox.metadata.clone().unwrap_or_default();
+    ListedSandbox {
+        id: sandbox.id.clone(),
+        said: PodKey {
+            namespace: metadata.namespace,
+            name: metadata.name,
+            uid: metadata.uid,
+        },
+        attempt: metadata.attempt,
+        created_at: sandbox.created_at,
+        ready: sandbox.state() == PodSandboxState::SandboxReady,
+        of_kubelet: sandbox.annotations.contains_key(labels::CONFIG_SOURCE),
+    }
 }
 
 fn foreign_sandbox(answer: PodSandboxStatusResponse) -> Option<ForeignSandbox> {

@@ -12,24 +12,24 @@ use tonic::Code;
 
 use super::client::Runtime;
 use super::error::RuntimeError;
-use super::foreign::uid_of_sandbox;
+use super::foreign::listed;
+use crate::pod::identity::PodKey;
 use crate::pod::labels;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedPod, ObservedSandbox};
 
 impl Runtime {
-    /// What the runtime shows of the pod with this UID, which is ours or, with `foreign`, somebody else's. `known` are
-    /// containers whose last look showed them exited: nothing of them changes any more, so they are not asked for
-    /// again.
+    /// What the runtime shows of `pod`, which is ours or, with `foreign`, somebody else's. `known` are containers whose
+    /// last look showed them exited: nothing of them changes any more, so they are not asked for again.
     pub(crate) async fn observe_pod(
         &self,
-        uid: &str,
+        pod: &PodKey,
         foreign: bool,
         known: &HashMap<String, ObservedContainer>,
     ) -> Result<ObservedPod, RuntimeError> {
         let (sandboxes, containers) = if foreign {
-            self.list_foreign(uid).await?
+            self.list_foreign(pod).await?
         } else {
-            self.list_labelled(uid).await?
+            self.list_labelled(&pod.uid).await?
         };
         let mut observed = ObservedPod {
             foreign,
@@ -92,10 +92,12 @@ impl Runtime {
         Ok((sandboxes, containers))
     }
 
-    /// The sandboxes whose metadata has the UID, and what is in them: others' need not be labelled.
-    async fn list_foreign(&self, uid: &str) -> Result<(Vec<PodSandbox>, Vec<Container>), RuntimeError> {
+    /// The sandboxes whose metadata says that they are the pod's, and what is in them: others' need not be labelled.
+    async fn list_foreign(&self, pod: &PodKey) -> Result<(Vec<PodSandbox>, Vec<Container>), RuntimeError> {
         let mut sandboxes = self.list_sandboxes().await?;
-        sandboxes.retain(|sandbox| uid_of_sandbox(sandbox) == uid);
+        sandboxes.retain(|sandbox| {
+            !is_our_sandbox(&sandbox.labels, &sandbox.annotations) && listed(sandbox).is_of(pod)
+        });
         let mut containers = Vec::new();
         for sandbox in &sandboxes {
             containers.extend(self.list_containers_in(&sandbox.id).await?);

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use super::client::Runtime;
 use super::error::RuntimeError;
-use super::foreign::uid_of_sandbox;
+use super::observe::is_our_sandbox;
 use crate::http_upgrade::{UpgradeError, upgrade};
 
 /// How long the streaming server may take to accept the connection and to switch protocols.
@@ -140,12 +140,15 @@ impl Runtime {
 
     /// A session with `ports` of a pod (CRI `PortForward`); of those the runtime only wants to know where a client
     /// names them before it opens its streams.
+    ///
+    /// `external` is the sandbox that a pod which somebody else runs is shown as: its ports and no other's are meant.
     pub(crate) async fn port_forward_url(
         &self,
         pod_uid: &str,
+        external: Option<&str>,
         ports: &[u16],
     ) -> Result<StreamingUrl, StreamError> {
-        let sandbox = self.ready_sandbox(pod_uid).await?;
+        let sandbox = self.ready_sandbox(pod_uid, external).await?;
         let request = PortForwardRequest {
             pod_sandbox_id: sandbox.clone(),
             port: ports.iter().copied().map(i32::from).collect(),
@@ -156,8 +159,8 @@ impl Runtime {
         Ok(StreamingUrl(answer.into_inner().url))
     }
 
-    /// The id of the pod's newest sandbox that is ready.
-    async fn ready_sandbox(&self, pod_uid: &str) -> Result<String, StreamError> {
+    /// The id of the sandbox that was found of an external pod, or of the newest sandbox of a pod of ours, if it is ready.
+    async fn ready_sandbox(&self, pod_uid: &str, external: Option<&str>) -> Result<String, StreamError> {
         let filter = PodSandboxFilter {
             state: Some(PodSandboxStateValue {
                 state: PodSandboxState::SandboxReady.into(),
@@ -169,17 +172,27 @@ impl Runtime {
             .list_pod_sandbox(ListPodSandboxRequest { filter: Some(filter) })
             .await
             .map_err(|status| RuntimeError::new("list the sandboxes of pod", pod_uid, &status))?;
-        newest_of(pod_uid, listed.into_inner().items).ok_or(StreamError::NoSandbox)
+        let ready = listed.into_inner().items;
+        let found = match external {
+            Some(id) => ready
+                .into_iter()
+                .map(|sandbox| sandbox.id)
+                .find(|ready| ready == id),
+            None => newest_of_ours(pod_uid, ready),
+        };
+        found.ok_or(StreamError::NoSandbox)
     }
 }
 
-/// The id of the pod's newest sandbox. Whose a sandbox is stands in its metadata: labels are anybody's to set.
-fn newest_of(pod_uid: &str, sandboxes: Vec<PodSandbox>) -> Option<String> {
+/// The id of the newest sandbox that debuglet made for a pod. Whose a sandbox is stands in its metadata, which anybody may
+/// have copied: so it counts only with our own label.
+fn newest_of_ours(pod_uid: &str, sandboxes: Vec<PodSandbox>) -> Option<String> {
     let attempts = sandboxes.into_iter().filter_map(|sandbox| {
-        let attempt = sandbox.metadata.as_ref()?.attempt;
-        (uid_of_sandbox(&sandbox) == pod_uid).then_some((attempt, sandbox.id))
+        let metadata = sandbox.metadata.as_ref()?;
+        let is_its = metadata.uid == pod_uid && is_our_sandbox(&sandbox.labels, &sandbox.annotations);
+        is_its.then_some((metadata.attempt, sandbox.created_at, sandbox.id))
     });
-    attempts.max().map(|(_, id)| id)
+    attempts.max().map(|(_, _, id)| id)
 }
 
 impl StreamingUrl {
@@ -262,24 +275,25 @@ mod tests {
     use crate::pod::labels;
 
     #[test]
-    fn a_sandbox_is_the_pods_by_its_metadata_and_not_by_its_labels() {
-        let sandbox = |id: &str, uid: &str, attempt, label: &str| PodSandbox {
+    fn a_sandbox_is_a_pod_of_ours_by_its_metadata_and_our_label() {
+        let sandbox = |id: &str, uid: &str, attempt, origin: &str| PodSandbox {
             id: id.to_owned(),
             metadata: Some(PodSandboxMetadata {
                 uid: uid.to_owned(),
                 attempt,
                 ..PodSandboxMetadata::default()
             }),
-            labels: [(labels::POD_UID.to_owned(), label.to_owned())].into(),
+            labels: [(labels::ORIGIN.to_owned(), origin.to_owned())].into(),
             ..PodSandbox::default()
         };
         let sandboxes = vec![
-            sandbox("old", "u1", 0, "u1"),
-            sandbox("new", "u1", 2, ""),
-            sandbox("other", "u2", 7, "u1"),
+            sandbox("old", "u1", 0, labels::ORIGIN_DEBUGLET),
+            sandbox("new", "u1", 2, labels::ORIGIN_DEBUGLET),
+            sandbox("copied", "u1", 7, ""),
+            sandbox("other", "u2", 7, labels::ORIGIN_DEBUGLET),
         ];
-        assert_eq!(newest_of("u1", sandboxes.clone()).as_deref(), Some("new"));
-        assert_eq!(newest_of("u3", sandboxes), None);
+        assert_eq!(newest_of_ours("u1", sandboxes.clone()).as_deref(), Some("new"));
+        assert_eq!(newest_of_ours("u3", sandboxes), None);
     }
 
     #[test]

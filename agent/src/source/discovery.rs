@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::static_manifests::StaticManifests;
+use crate::pod::discovered::identity::ListedSandbox;
 use crate::pod::discovered::{DiscoveredPod, Owner, discover};
 use crate::runtime::client::Runtime;
 use crate::runtime::error::RuntimeError;
-use crate::runtime::foreign::uid_of_sandbox;
+use crate::runtime::foreign;
 use crate::runtime::news::{Awaited, News};
 use crate::runtime::observe::{is_our_sandbox, is_ours};
 use crate::store::Store;
@@ -119,30 +120,30 @@ impl Discovery {
         let containers = self.runtime.list_all_containers().await?;
         self.settle(&sandboxes, &containers);
 
-        let foreign = |sandbox: &&PodSandbox| !is_our_sandbox(&sandbox.labels, &sandbox.annotations);
-        let listed = sandboxes.iter().filter(foreign).map(uid_of_sandbox).collect();
+        let is_external = |sandbox: &&PodSandbox| !is_our_sandbox(&sandbox.labels, &sandbox.annotations);
+        let external: Vec<&PodSandbox> = sandboxes.iter().filter(is_external).collect();
+        let described: Vec<ListedSandbox> = external.iter().map(|sandbox| foreign::listed(sandbox)).collect();
+        let uids = self.store.external_uids(&described);
         // Of several ready ones the highest attempt counts.
-        let mut newest: BTreeMap<String, &PodSandbox> = BTreeMap::new();
-        let is_ready = |sandbox: &&PodSandbox| sandbox.state() == PodSandboxState::SandboxReady;
-        for sandbox in sandboxes.iter().filter(foreign).filter(is_ready) {
-            let shown = newest.entry(uid_of_sandbox(sandbox)).or_insert(sandbox);
-            let attempt =
-                |sandbox: &PodSandbox| sandbox.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
-            if attempt(sandbox) > attempt(shown) {
-                *shown = sandbox;
+        let mut newest: BTreeMap<String, (&ListedSandbox, &PodSandbox)> = BTreeMap::new();
+        for ((uid, described), sandbox) in uids.iter().zip(&described).zip(external) {
+            let shown = newest.get(uid).map(|(shown, _)| shown.rank());
+            if described.ready && shown.is_none_or(|shown| described.rank() > shown) {
+                newest.insert(uid.clone(), (described, sandbox));
             }
         }
+        let listed = uids.into_iter().collect();
         let mut changed = Vec::new();
         let mut ready = BTreeSet::new();
         let mut looks = HashMap::new();
-        for (uid, sandbox) in newest {
+        for (uid, (_, sandbox)) in newest {
             if !self.all && !self.store.is_foreign(&uid) {
                 continue;
             }
             let look = look_of(sandbox, &containers);
             // One that is here no more was buried since it was shown.
             if self.looks.get(&uid) != Some(&look) || !self.store.has_pod(&uid) {
-                match self.detail(&sandbox.id).await {
+                match self.detail(&sandbox.id, &uid).await {
                     Ok(Some(pod)) => changed.push(pod),
                     // Gone since it was listed.
                     Ok(None) => continue,
@@ -177,13 +178,15 @@ impl Discovery {
         Ok(())
     }
 
-    async fn detail(&self, sandbox_id: &str) -> Result<Option<DiscoveredPod>, RuntimeError> {
+    /// The pod of this sandbox, under the UID that it has here.
+    async fn detail(&self, sandbox_id: &str, uid: &str) -> Result<Option<DiscoveredPod>, RuntimeError> {
         let Some(sandbox) = self.runtime.foreign_sandbox(sandbox_id).await? else {
             return Ok(None);
         };
         let containers = self.runtime.foreign_containers(sandbox_id).await?;
         let node_name = self.store.node_name();
         let mut found = discover(&sandbox, &containers, node_name);
+        found.pod.metadata.uid = Some(uid.to_owned());
         if found.owner == Owner::StaticPod {
             found.manifest = self.static_manifests.of(&found.pod, node_name).await;
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::kubelet::Kubelet;
+use crate::pod::identity::PodKey;
 use crate::pod::kubelet_life::Life;
 use crate::pod::log_names::log_folder;
 use crate::pod::observed::ObservedPod;
@@ -102,7 +103,11 @@ impl TakeOver {
     }
 
     async fn take_of(&mut self, pod: &LeftUndone) -> Result<(), RuntimeError> {
-        let observed = self.runtime.observe_pod(&pod.uid, true, &HashMap::new()).await?;
+        let key = PodKey {
+            uid: pod.uid.clone(),
+            ..PodKey::of(&pod.known)
+        };
+        let observed = self.runtime.observe_pod(&key, true, &HashMap::new()).await?;
         let folders = self.log_folders(pod, &observed).await?;
         for name in &pod.names {
             let logged = is_logged(&folders, name).await;

@@ -8,9 +8,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::changes::ChangeKind;
 use super::disk::KeptPod;
-use super::{Entry, Inner, Store, Wanted};
+use super::{Entry, Inner, Store, Wanted, bearer};
 use crate::pod::deletion::Removal;
 use crate::pod::discovered::enriched::Known;
+use crate::pod::discovered::identity::{self, ListedSandbox};
 use crate::pod::discovered::resolved::without_resolved;
 use crate::pod::discovered::{DiscoveredPod, Owner};
 use crate::pod::identity::PodKey;
@@ -47,6 +48,20 @@ impl Store {
     /// Whether somebody else runs the pod with this UID.
     pub(crate) fn is_foreign(&self, uid: &str) -> bool {
         self.lock().pods.get(uid).is_some_and(Entry::is_foreign)
+    }
+
+    /// The UIDs of the external pods of `sandboxes`, in their order (see [`identity`]).
+    pub(crate) fn external_uids(&self, sandboxes: &[ListedSandbox]) -> Vec<String> {
+        let inner = self.lock();
+        identity::uids(sandboxes, |uid| {
+            let entry = inner.pods.get(uid).map(|entry| bearer(&entry.key, &entry.source));
+            entry.or_else(|| Some(inner.tombstones.get(uid)?.bearer.clone()))
+        })
+    }
+
+    /// The sandbox that the external pod with this UID was found in; `None` for a pod of ours.
+    pub(crate) fn sandbox_of_external(&self, uid: &str) -> Option<String> {
+        self.lock().pods.get(uid)?.known_by.sandbox_id.clone()
     }
 
     /// Whether there is a pod with this UID, whoever runs it.
@@ -114,6 +129,11 @@ impl Store {
                 continue;
             }
             let mut inner = self.lock();
+            if inner.is_borne_by_another(&uid, &found) {
+                tracing::error!("a pod is not shown, because another one has its UID {uid}");
+                refused.insert(uid);
+                continue;
+            }
             inner.tombstones.remove(&uid);
             inner.show(&uid, found, records);
         }
@@ -184,6 +204,13 @@ fn risen(found: &DiscoveredPod) -> KeptPod {
 }
 
 impl Inner {
+    /// Whether the UID is that of another pod than the one that was found: then nothing of it is shown under that UID.
+    fn is_borne_by_another(&self, uid: &str, found: &DiscoveredPod) -> bool {
+        let key = PodKey::of(&found.pod);
+        let another = |entry: &Entry| entry.is_foreign() && entry.key != key;
+        self.pods.get(uid).is_some_and(another)
+    }
+
     /// Shows a pod as it was found; `records` are what is known of its ephemeral containers from before.
     fn show(&mut self, uid: &str, found: DiscoveredPod, records: Vec<Record>) {
         let source = Source::Discovered(found.owner);
@@ -192,6 +219,7 @@ impl Inner {
         let known_by = Known {
             as_of: kubernetes.as_ref().and(self.kubernetes_away),
             kubernetes,
+            sandbox_id: Some(found.sandbox_id),
             manifest: found.manifest.map(Arc::new),
             found: Some(Arc::new(found.pod)),
         };

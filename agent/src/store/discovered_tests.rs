@@ -28,6 +28,7 @@ fn found(uid: &str, image: &str) -> DiscoveredPod {
     });
     DiscoveredPod {
         pod: serde_json::from_value(pod).unwrap(),
+        sandbox_id: "s1".to_owned(),
         owner: Owner::Cri,
         manifest: None,
         volumes: MountedVolumes::default(),
@@ -284,4 +285,73 @@ async fn what_a_kubelet_took_from_secrets_is_marked_while_only_the_runtime_tells
     // It is gone there and runs here still.
     store.apply_kubernetes(KubernetesChange::Gone(Box::new(known)));
     assert!(marked(&store));
+}
+
+fn listed(id: &str, name: &str, created_at: i64) -> ListedSandbox {
+    ListedSandbox {
+        id: id.to_owned(),
+        said: PodKey {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            uid: "u1".to_owned(),
+        },
+        attempt: 0,
+        created_at,
+        ready: true,
+        of_kubelet: false,
+    }
+}
+
+/// The pod `till` has the UID that its sandbox says: it was there first.
+#[tokio::test]
+async fn a_pod_of_a_uid_that_another_one_has_never_gets_what_is_kept_of_that_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (till, cart) = (listed("s1", "till", 1), listed("s2", "cart", 2));
+    let uid_of_cart = {
+        let store = store(folder.path());
+        let uids = store.external_uids(&[cart.clone(), till.clone()]);
+        assert_eq!(uids[1], "u1");
+        look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+        debug(&store).await;
+        uids[0].clone()
+    };
+    assert_ne!(uid_of_cart, "u1");
+    let store = store(folder.path());
+    let alone = std::slice::from_ref(&cart);
+    assert_eq!(
+        store.external_uids(alone),
+        [uid_of_cart.clone()],
+        "its records are there"
+    );
+    look(&store, vec![], &[], &[]).await;
+    end(&store, "u1").await;
+    store.forget("u1").await.unwrap();
+    assert_eq!(
+        store.external_uids(alone),
+        [uid_of_cart],
+        "its tombstone is there"
+    );
+    assert_eq!(store.external_uids(&[till]), ["u1"], "it comes back");
+}
+
+#[tokio::test]
+async fn a_pod_is_shown_as_the_sandbox_that_it_was_found_in_and_takes_no_other_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
+    assert_eq!(store.sandbox_of_external("u1").as_deref(), Some("s1"));
+    assert_eq!(store.view("u1").unwrap().sandbox_id.as_deref(), Some("s1"));
+    let mut other = found("u1", "two");
+    other.pod.metadata.name = Some("cart".to_owned());
+    let refused = store
+        .apply_discovered(Discovered {
+            changed: vec![other],
+            ready: ["u1".to_owned()].into(),
+            listed: ["u1".to_owned()].into(),
+            complete: true,
+        })
+        .await;
+    assert_eq!(refused, ["u1".to_owned()].into());
+    assert_eq!(shown(&store).unwrap().metadata.name.as_deref(), Some("till"));
+    assert!(store.pod("shop", "cart").is_none());
 }

@@ -31,6 +31,7 @@ async fn find(store: &Arc<Store>, uid: &str) {
         .apply_discovered(Discovered {
             changed: vec![DiscoveredPod {
                 pod: found,
+                sandbox_id: "s1".to_owned(),
                 owner: Owner::Kubelet,
                 manifest: None,
                 volumes: MountedVolumes::default(),

@@ -41,6 +41,7 @@ use crate::pod::copied_mounts;
 use crate::pod::deletion::Removal;
 use crate::pod::discovered::Owner;
 use crate::pod::discovered::enriched::{Known, SPEC_FROM_ANNOTATION};
+use crate::pod::discovered::identity::Bearer;
 use crate::pod::discovered::resolved::without_resolved;
 use crate::pod::identity::PodKey;
 use crate::pod::launch::Launch;
@@ -88,8 +89,8 @@ pub(crate) struct Inner {
     name_freed: Arc<Notify>,
     /// Namespace and name of the pods that are being written to the disk: nobody else may take them meanwhile.
     claims: BTreeSet<(String, String)>,
-    /// UIDs that were used by pods that are gone, and since when.
-    tombstones: BTreeMap<String, Timestamp>,
+    /// UIDs that were used by pods that are gone.
+    tombstones: BTreeMap<String, Tombstone>,
     /// Records whose pod could not be read at start, until a source names the pod again.
     orphans: BTreeMap<String, Vec<Record>>,
     /// Whether the pods that somebody else runs are all here.
@@ -107,6 +108,31 @@ pub(crate) struct Inner {
     problems: Problems,
     facts: Node,
     node: Arc<NodeObject>,
+}
+
+/// What is remembered of a pod that is gone, beside what is on disk.
+#[derive(Debug)]
+struct Tombstone {
+    since: Timestamp,
+    bearer: Bearer,
+}
+
+impl Tombstone {
+    fn of(kept: &KeptPod, since: Timestamp) -> Tombstone {
+        Tombstone {
+            since,
+            bearer: bearer(&PodKey::of(&kept.pod), &kept.source),
+        }
+    }
+}
+
+/// Whose UID it is that the pod of this key has.
+fn bearer(key: &PodKey, source: &Source) -> Bearer {
+    Bearer {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        external: matches!(source, Source::Discovered(_)),
+    }
 }
 
 /// What a pod is to be.
@@ -292,9 +318,8 @@ impl Store {
                     inner.insert(entry);
                 }
                 Some(kept) => {
-                    inner
-                        .tombstones
-                        .insert(loaded.uid, kept.gone_since.unwrap_or(Timestamp::UNIX_EPOCH));
+                    let since = kept.gone_since.unwrap_or(Timestamp::UNIX_EPOCH);
+                    inner.tombstones.insert(loaded.uid, Tombstone::of(&kept, since));
                 }
                 None => {
                     inner.orphans.insert(loaded.uid, loaded.records);

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::changes::ChangeKind;
 use super::disk::{DiskError, KeptPod};
-use super::{Entry, Store, Wanted};
+use super::{Entry, Store, Tombstone, Wanted};
 use crate::pod::deletion::Removal;
 use crate::pod::launch::Launch;
 use crate::pod::record::{Phase, Record};
@@ -59,6 +59,8 @@ pub(crate) struct View {
     pub(crate) status: PodStatus,
     /// Whether somebody else runs the pod.
     pub(crate) foreign: bool,
+    /// The sandbox that a pod which somebody else runs was found in; `None` where it was not found yet.
+    pub(crate) sandbox_id: Option<String>,
     /// What wakes its worker: a pod that went and came back under its UID has another one.
     pub(crate) wake: Arc<Notify>,
 }
@@ -106,6 +108,7 @@ impl Store {
             removal: entry.removal(),
             status: entry.status.clone(),
             foreign: entry.is_foreign(),
+            sandbox_id: entry.known_by.sandbox_id.clone(),
             wake: Arc::clone(&entry.wake),
         })
     }
@@ -242,7 +245,7 @@ impl Store {
             inner.pods.remove(uid);
             inner.launch_clock.forget(uid);
             if remembered {
-                inner.tombstones.insert(uid.to_owned(), now);
+                inner.tombstones.insert(uid.to_owned(), Tombstone::of(&kept, now));
             }
             version
         };
@@ -255,8 +258,11 @@ impl Store {
     pub(super) fn expire_tombstones(&self) {
         let expired: Vec<String> = {
             let inner = self.lock();
-            let mut by_age: Vec<(&Timestamp, &String)> =
-                inner.tombstones.iter().map(|(uid, since)| (since, uid)).collect();
+            let mut by_age: Vec<(&Timestamp, &String)> = inner
+                .tombstones
+                .iter()
+                .map(|(uid, tombstone)| (&tombstone.since, uid))
+                .collect();
             by_age.sort();
             let excess = by_age.len().saturating_sub(TOMBSTONES);
             let now = Timestamp::now();

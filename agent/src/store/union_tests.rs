@@ -26,6 +26,7 @@ async fn store_with(folder: &Path, owner: Owner) -> Arc<Store> {
     });
     let found = DiscoveredPod {
         pod: serde_json::from_value(pod).unwrap(),
+        sandbox_id: "s1".to_owned(),
         owner,
         manifest: None,
         volumes: MountedVolumes::default(),

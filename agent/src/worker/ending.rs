@@ -13,6 +13,7 @@ use super::launch::{disk_failed, record_created, start_once};
 use super::step::Outcome;
 use super::{files, garbage};
 use crate::pod::container_config::log_path;
+use crate::pod::identity::PodKey;
 use crate::pod::log_names::{log_folder, log_link};
 use crate::pod::observed::{ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
@@ -161,7 +162,7 @@ async fn ended_with_target(
     found: &ObservedContainer,
     observed: &ObservedPod,
 ) -> Option<String> {
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let key = PodKey::of(pod);
     let mut observed = observed.clone();
     for wait in TARGET_SETTLES {
         if !containers_have_their_own_processes(pod) || !may_have_ended_with_target(record, found) {
@@ -173,7 +174,7 @@ async fn ended_with_target(
         tokio::time::sleep(wait).await;
         observed = context
             .runtime
-            .observe_pod(uid, observed.foreign, &HashMap::new())
+            .observe_pod(&key, observed.foreign, &HashMap::new())
             .await
             .ok()?;
     }

@@ -22,6 +22,7 @@ use super::panics;
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY, now};
 use crate::pod::container_config::{ContainerContext, Image, container_config};
 use crate::pod::copied_mounts::CopyMounts;
+use crate::pod::discovered::identity::sound_uid;
 use crate::pod::discovered::joining::{Host, fit, sandbox_of_request};
 use crate::pod::discovered::known_volumes::known_volumes;
 use crate::pod::discovered::{DiscoveredPod, ForeignContainer, ForeignSandbox, Owner, discover};
@@ -364,7 +365,11 @@ impl Launch {
         let pod = discover(&sandbox, &containers, node_name);
         let mut volumes = pod.volumes.paths();
         if let Some(spec) = &self.pod.spec {
-            volumes.extend(known_volumes(spec, self.uid(), &containers));
+            volumes.extend(known_volumes(
+                spec,
+                &sound_uid(&sandbox.metadata.uid, id),
+                &containers,
+            ));
         }
         Ok(Some(Joined {
             sandbox,

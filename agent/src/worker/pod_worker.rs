@@ -24,6 +24,7 @@ use super::waits::Waits;
 use super::{ending, report, sandbox, take_over};
 use crate::pod::crash_back_off::CrashBackOff;
 use crate::pod::defaults;
+use crate::pod::identity::PodKey;
 use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
 use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation};
@@ -233,6 +234,7 @@ impl PodWorker {
             wake_in = self.settle();
         }
         if view.foreign {
+            self.observed.found_in.clone_from(&view.sandbox_id);
             self.second_attempts.tell(&self.context, &view, &self.observed);
         }
         self.targets
@@ -274,7 +276,7 @@ impl PodWorker {
         self.observed = self
             .context
             .runtime
-            .observe_pod(&self.uid, view.foreign, &self.exited)
+            .observe_pod(&PodKey::of(&view.pod), view.foreign, &self.exited)
             .await?;
         let full = full_pod(view);
         for container in &mut self.observed.containers {
@@ -494,7 +496,7 @@ impl PodWorker {
         target_id: Option<String>,
         only_pull: bool,
     ) {
-        let Some(sandbox) = self.observed.ready_sandbox().cloned() else {
+        let Some(sandbox) = self.observed.sandbox_to_join().cloned() else {
             return;
         };
         let name = container.name.clone();

@@ -38,6 +38,9 @@ pub(crate) fn is_said_of(known: &Pod, here: &PodKey, owner: Owner) -> bool {
 pub(crate) struct Known {
     /// What the runtime alone shows of it.
     pub(crate) found: Option<Arc<Pod>>,
+    /// The sandbox that it was found in: the one that its debug containers join. `None` where it was not found since the
+    /// agent started.
+    pub(crate) sandbox_id: Option<String>,
     /// The manifest that describes it.
     pub(crate) manifest: Option<Arc<StaticManifest>>,
     /// What the API server says of it.

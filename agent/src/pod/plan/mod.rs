@@ -252,7 +252,7 @@ fn plan_ephemeral(situation: &Situation<'_>, record: &Record, plan: &mut Plan) {
     }
     let ready = situation
         .observed
-        .ready_sandbox()
+        .sandbox_to_join()
         .map(|sandbox| sandbox.id.as_str());
     let found = situation.observed.of_record(record);
     if take_over::goes_back(
@@ -308,7 +308,13 @@ fn plan_launch(situation: &Situation<'_>, record: &Record, ready: Option<&str>, 
         return;
     }
     if ready.is_none() {
-        if situation.observed.foreign {
+        if situation.observed.ready_sandbox().is_some() {
+            plan.wait(
+                name,
+                "ContainerCreating",
+                "the pod has a new sandbox, which is being looked at",
+            );
+        } else if situation.observed.foreign {
             let message = "the pod has no sandbox that is ready; whoever runs it has to make one";
             plan.wait(name, "ContainerCreating", message);
         } else if ordinary::finished(situation) {

@@ -102,6 +102,12 @@ impl Scene {
         self
     }
 
+    /// Somebody else runs it, and it was found in its newest sandbox.
+    fn is_external(&mut self) {
+        self.observed.foreign = true;
+        self.observed.found_in = self.observed.sandboxes.last().map(|sandbox| sandbox.id.clone());
+    }
+
     fn plan(&self) -> Plan {
         plan(&Situation {
             pod: &self.pod,
@@ -375,7 +381,7 @@ fn of_a_target_that_a_kubelet_runs_it_is_told_when_it_is_to_start_again() {
             .sandbox("s0", 0, true)
             .container("main", 2, "s0", Exited, 1)
             .ephemeral("dbg", Some("main"), Phase::Accepted);
-        scene.observed.foreign = true;
+        scene.is_external();
         let annotations = scene.pod.metadata.annotations.get_or_insert_default();
         annotations.insert(annotation.to_owned(), "file".to_owned());
         let message = &scene.plan().waiting["dbg"].message;
@@ -584,7 +590,7 @@ fn our_debug_container_is_found_by_its_id_beside_another_of_its_name() {
 #[test]
 fn of_a_pod_that_somebody_else_runs_only_the_debug_containers_are_planned() {
     let mut scene = Scene::of(&one_container()).ephemeral("debugger", None, Phase::Accepted);
-    scene.observed.foreign = true;
+    scene.is_external();
     assert!(
         scene.actions().is_empty(),
         "no sandbox of ours is run: {:?}",
@@ -634,7 +640,7 @@ fn mounts_are_copied_from_a_container_that_was_made_in_this_sandbox_whether_it_r
             Scene::of(&one_container())
                 .sandbox("s1", 1, true)
                 .ephemeral("dbg", None, Phase::Accepted);
-        scene.observed.foreign = true;
+        scene.is_external();
         scene.records[0].copy_mounts = Some(CopyMounts {
             from: "main".to_owned(),
             include: Include::Volumes,
@@ -670,7 +676,7 @@ fn what_was_taken_over_is_launched_only_while_the_api_server_asks_for_it() {
         Scene::of(&one_container())
             .sandbox("s0", 0, true)
             .ephemeral("dbg", None, Phase::Accepted);
-    scene.observed.foreign = true;
+    scene.is_external();
     scene.records[0].origin = Origin::KubeApiserver;
     scene.kubelet_down = true;
     scene.kubernetes = Some(known());
@@ -682,7 +688,7 @@ fn what_was_taken_over_is_launched_only_while_the_api_server_asks_for_it() {
 #[test]
 fn of_a_pod_that_is_gone_what_was_taken_over_and_not_made_goes_back_and_is_not_ended() {
     let mut scene = Scene::of(&one_container()).ephemeral("dbg", None, Phase::Accepted);
-    scene.observed.foreign = true;
+    scene.is_external();
     scene.removal = Some(0);
     scene.kubelet_down = true;
     scene.kubernetes = Some(known());
@@ -700,7 +706,7 @@ fn what_was_stopped_and_never_started_keeps_its_name_where_a_kubelet_would_start
         .sandbox("s0", 0, true)
         .container("dbg", 0, "s0", Created, 0)
         .ephemeral("dbg", None, ended());
-    scene.observed.foreign = true;
+    scene.is_external();
     assert_eq!(scene.actions(), ["Remove dbg"]);
     scene.kubernetes = Some(known());
     assert!(scene.actions().is_empty());

@@ -73,6 +73,7 @@ impl Case {
             pod: serde_json::from_value(pod).expect("a pod"),
             observed: ObservedPod {
                 foreign: false,
+                found_in: None,
                 sandboxes: vec![ObservedSandbox {
                     id: SANDBOX.into(),
                     attempt: 0,
