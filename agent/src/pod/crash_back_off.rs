@@ -1,8 +1,9 @@
-//! How long a container that keeps ending waits before it is started again: the kubelet's rule.
+//! How long a container that keeps ending, or a sandbox that keeps dying, waits before the next one is started: the kubelet's
+//! rule for containers.
 
 use std::collections::BTreeMap;
 
-use super::observed::{Nanoseconds, ObservedContainer};
+use super::observed::{Nanoseconds, ObservedContainer, ObservedSandbox};
 
 const SECOND: Nanoseconds = 1_000_000_000;
 /// The first delay (the kubelet's `--container-restart...` base).
@@ -18,10 +19,19 @@ struct Delay {
     renewed_at: Nanoseconds,
 }
 
-/// The delays of one pod's containers, by name.
+/// The delay of a pod's sandbox.
+#[derive(Clone, Debug)]
+struct SandboxDelay {
+    nanoseconds: Nanoseconds,
+    /// The dead sandbox after which it was counted.
+    after: String,
+}
+
+/// The delays of one pod's containers, by name, and of its sandbox.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CrashBackOff {
     delays: BTreeMap<String, Delay>,
+    sandbox: Option<SandboxDelay>,
 }
 
 impl CrashBackOff {
@@ -56,6 +66,33 @@ impl CrashBackOff {
                 renewed_at: now,
             },
         );
+    }
+
+    /// When the sandbox that follows `dead` may be made; `None`: at once. CRI does not tell when a sandbox died, so the
+    /// delay is counted from its creation: one that lived for longer than the delay is followed at once.
+    pub(crate) fn sandbox_until(&self, dead: &ObservedSandbox) -> Option<Nanoseconds> {
+        let delay = self.sandbox.as_ref()?;
+        Some(dead.created_at + delay.nanoseconds)
+    }
+
+    /// The delay in force for the sandbox, in seconds, for messages.
+    pub(crate) fn sandbox_seconds(&self) -> i64 {
+        self.sandbox
+            .as_ref()
+            .map_or(0, |delay| delay.nanoseconds / SECOND)
+    }
+
+    /// Notes that a sandbox is made at `now` that follows `dead`. What is tried again after the same one counts once.
+    pub(crate) fn sandbox_made(&mut self, dead: &ObservedSandbox, now: Nanoseconds) {
+        let nanoseconds = match &self.sandbox {
+            Some(delay) if delay.after == dead.id => return,
+            Some(delay) if now - dead.created_at <= FORGOTTEN_AFTER => (delay.nanoseconds * 2).min(LONGEST),
+            _ => INITIAL,
+        };
+        self.sandbox = Some(SandboxDelay {
+            nanoseconds,
+            after: dead.id.clone(),
+        });
     }
 
     /// Makes up the delay of a container that was restarted before this process began, from its attempt,
@@ -136,6 +173,40 @@ mod tests {
         back_off.restarted(&ended(0, 0, SECOND), SECOND);
         let later = ended(1, SECOND, SECOND + FORGOTTEN_AFTER + SECOND);
         assert_eq!(back_off.until(&later), None);
+    }
+
+    fn dead(attempt: u32, created_at: Nanoseconds) -> ObservedSandbox {
+        ObservedSandbox {
+            id: format!("s{attempt}"),
+            attempt,
+            ours: true,
+            ready: false,
+            created_at,
+            ips: Vec::new(),
+            runtime_handler: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_sandbox_that_dies_at_once_is_followed_at_once_and_then_after_10_s_doubling_to_5_min() {
+        let mut back_off = CrashBackOff::default();
+        let mut now = 1_000 * SECOND;
+        let mut waits = Vec::new();
+        for attempt in 0..8 {
+            let dead = dead(attempt, now);
+            let until = back_off.sandbox_until(&dead).unwrap_or(now);
+            waits.push((until - now) / SECOND);
+            now = until;
+            // The runtime refuses it, and it is tried again.
+            back_off.sandbox_made(&dead, now);
+            back_off.sandbox_made(&dead, now + SECOND);
+        }
+        assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
+        let lived = dead(8, now);
+        now += FORGOTTEN_AFTER + SECOND;
+        assert!(back_off.sandbox_until(&lived).is_some_and(|until| until < now));
+        back_off.sandbox_made(&lived, now);
+        assert_eq!(back_off.sandbox_seconds(), 10, "it starts over");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::{ending, report, sandbox, take_over};
 use crate::pod::crash_back_off::CrashBackOff;
 use crate::pod::defaults;
 use crate::pod::identity::PodKey;
-use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
+use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod, ObservedSandbox};
 use crate::pod::plan::ephemeral::EphemeralStep;
 use crate::pod::plan::{self, Action, Held, Plan, SANDBOX, Situation};
 use crate::pod::record::{Phase, Record};
@@ -356,7 +356,10 @@ impl PodWorker {
         let context = Arc::clone(&self.context);
         let pod = Arc::clone(&view.pod);
         match action {
-            Action::RunSandbox { attempt } => {
+            Action::RunSandbox { attempt, after } => {
+                if let Some(after) = after {
+                    self.sandbox_died(&pod, &after);
+                }
                 let dead: Vec<String> = self
                     .observed
                     .sandboxes
@@ -373,6 +376,10 @@ impl PodWorker {
             }
             Action::RemoveSandbox { id } => {
                 self.spawn_wait(SANDBOX, async move { sandbox::remove(&context, &id).await });
+            }
+            Action::RemoveDeadSandbox { id } => {
+                let key = id.clone();
+                self.spawn_wait(&key, async move { sandbox::stop_and_remove(&context, &id).await });
             }
             Action::Forget => {
                 let created = view.records.iter().filter_map(|record| {
@@ -470,6 +477,18 @@ impl PodWorker {
                     self.spawn(&name, step);
                 }
             }
+        }
+    }
+
+    /// Takes note, and tells, that a sandbox is made in the place of one that died.
+    fn sandbox_died(&mut self, pod: &Pod, dead: &ObservedSandbox) {
+        self.crashes.sandbox_made(dead, now());
+        let changed = "Pod sandbox changed, it will be killed and re-created.";
+        let context = &self.context;
+        context.tell(pod, None, Severity::Normal, "SandboxChanged", changed.to_owned());
+        if self.crashes.sandbox_seconds() > 10 {
+            let message = "Back-off making the pod's sandbox again, which keeps dying".to_owned();
+            context.tell(pod, None, Severity::Warning, "BackOff", message);
         }
     }
 

@@ -122,6 +122,15 @@ pub(crate) async fn remove(context: &Context, id: &str) -> Outcome {
     }
 }
 
+/// Removes a sandbox that died, perhaps without anybody having stopped it: then its network is still there, and the
+/// runtime refuses to remove it.
+pub(crate) async fn stop_and_remove(context: &Context, id: &str) -> Outcome {
+    match stop(context, id).await {
+        Outcome::Done => remove(context, id).await,
+        failed => failed,
+    }
+}
+
 /// Cleans up after a pod of which nothing is left in the runtime: its volumes, its logs, its place in the store.
 pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::crash_back_off::CrashBackOff;
 use super::labels;
-use super::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod};
+use super::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod, ObservedSandbox};
 use super::record::{Phase, Record};
 use super::status::Waiting;
 use super::take_over;
@@ -76,6 +76,8 @@ pub(crate) enum Action {
     RunSandbox {
         /// `metadata.attempt`.
         attempt: u32,
+        /// The dead sandbox that this one follows, whose delay grows.
+        after: Option<Box<ObservedSandbox>>,
     },
     /// Stop a sandbox and whatever runs in it.
     StopSandbox {
@@ -84,6 +86,11 @@ pub(crate) enum Action {
     },
     /// Remove a sandbox that is stopped and empty.
     RemoveSandbox {
+        /// The runtime's id.
+        id: String,
+    },
+    /// Remove a dead and empty sandbox that another one followed. Its failure holds back nothing else.
+    RemoveDeadSandbox {
         /// The runtime's id.
         id: String,
     },
@@ -325,7 +332,8 @@ fn plan_launch(situation: &Situation<'_>, record: &Record, ready: Option<&str>, 
             );
             plan.permanent.insert(name.clone());
         } else {
-            plan.wait(name, "ContainerCreating", "");
+            let why = ordinary::sandbox_is_paced(situation).map(|(_, why)| why);
+            plan.wait(name, "ContainerCreating", why.unwrap_or_default());
         }
         return;
     }

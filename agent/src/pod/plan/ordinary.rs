@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Action, Plan, SANDBOX, Situation};
-use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
+use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedSandbox};
 use crate::pod::record::Phase;
 
 /// Whether the container, which has ended, is started again by the pod's `restartPolicy`. Init containers are
@@ -47,7 +47,7 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     match situation.observed.ready_sandbox() {
         None => without_sandbox(situation, plan),
         Some(sandbox) => {
-            remove_old_sandboxes(situation, sandbox, plan);
+            remove_dead_sandboxes(situation, sandbox, plan);
             if finished(situation) {
                 stop_when_nobody_debugs(situation, sandbox, plan);
             } else if init_is_done(situation, sandbox, plan) {
@@ -72,14 +72,24 @@ fn without_sandbox(situation: &Situation<'_>, plan: &mut Plan) {
     } else {
         "ContainerCreating"
     };
-    let why = situation.forbidden.unwrap_or_default();
-    for container in containers(situation.pod) {
-        plan.wait(&container.name, waiting, why);
+    let newest_dead = newest_dead_sandbox(situation);
+    if let Some(newest) = newest_dead {
+        remove_dead_sandboxes(situation, newest, plan);
     }
-    for container in init_containers(situation.pod) {
+    let paced = sandbox_is_paced(situation);
+    let why = match (situation.forbidden, &paced) {
+        (Some(why), _) => why,
+        (None, Some((_, why))) => why,
+        (None, None) => "",
+    };
+    for container in containers(situation.pod).chain(init_containers(situation.pod)) {
         plan.wait(&container.name, waiting, why);
     }
     if situation.forbidden.is_some() || situation.busy.contains(SANDBOX) || plan.held(situation, SANDBOX) {
+        return;
+    }
+    if let Some((until, _)) = paced {
+        plan.wake_by(until);
         return;
     }
     // A sandbox that died may leave processes behind, and its name and addresses: end it first.
@@ -89,7 +99,29 @@ fn without_sandbox(situation: &Situation<'_>, plan: &mut Plan) {
         .iter()
         .max_by_key(|sandbox| sandbox.attempt);
     let attempt = died.map_or(0, |sandbox| sandbox.attempt + 1);
-    plan.actions.push(Action::RunSandbox { attempt });
+    plan.actions.push(Action::RunSandbox {
+        attempt,
+        after: newest_dead.cloned().map(Box::new),
+    });
+}
+
+/// The newest sandbox of ours where none is ready.
+fn newest_dead_sandbox<'a>(situation: &Situation<'a>) -> Option<&'a ObservedSandbox> {
+    let sandboxes = situation.observed.sandboxes.iter();
+    let dead = sandboxes.filter(|sandbox| sandbox.ours && !sandbox.ready);
+    dead.max_by_key(|sandbox| sandbox.attempt)
+}
+
+/// When a pod whose sandbox keeps dying gets the next one, and why not now; `None` if nothing holds it back.
+pub(super) fn sandbox_is_paced(situation: &Situation<'_>) -> Option<(Nanoseconds, String)> {
+    let until = situation.crashes.sandbox_until(newest_dead_sandbox(situation)?)?;
+    // A clock that was set back must not hold it for long.
+    let holds = until > situation.now && until - situation.now <= super::LONGEST_HOLD;
+    holds.then(|| {
+        let seconds = situation.crashes.sandbox_seconds();
+        let message = format!("back-off {seconds}s making the pod's sandbox again, which keeps dying");
+        (until, message)
+    })
 }
 
 /// Kubernetes stops a pod that has finished; here the sandbox stays while a debug container runs in it.
@@ -108,8 +140,9 @@ fn stop_when_nobody_debugs(situation: &Situation<'_>, sandbox: &ObservedSandbox,
     }
 }
 
-fn remove_old_sandboxes(situation: &Situation<'_>, ready: &ObservedSandbox, plan: &mut Plan) {
-    if situation.busy.contains(SANDBOX) || plan.held_at_the_end(situation, SANDBOX) {
+/// Removes the sandboxes of ours that are empty, but for the one that is ready or died last: `newest`.
+fn remove_dead_sandboxes(situation: &Situation<'_>, newest: &ObservedSandbox, plan: &mut Plan) {
+    if situation.busy.contains(SANDBOX) {
         return;
     }
     for sandbox in &situation.observed.sandboxes {
@@ -118,8 +151,13 @@ fn remove_old_sandboxes(situation: &Situation<'_>, ready: &ObservedSandbox, plan
             .containers
             .iter()
             .any(|container| container.sandbox_id == sandbox.id);
-        if sandbox.ours && sandbox.id != ready.id && empty {
-            plan.actions.push(Action::RemoveSandbox {
+        if sandbox.ours
+            && sandbox.id != newest.id
+            && empty
+            && !situation.busy.contains(&sandbox.id)
+            && !plan.held(situation, &sandbox.id)
+        {
+            plan.actions.push(Action::RemoveDeadSandbox {
                 id: sandbox.id.clone(),
             });
         }

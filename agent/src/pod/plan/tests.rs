@@ -132,9 +132,10 @@ impl Scene {
 
 fn said(action: &Action) -> String {
     match action {
-        Action::RunSandbox { attempt } => format!("run sandbox {attempt}"),
+        Action::RunSandbox { attempt, .. } => format!("run sandbox {attempt}"),
         Action::StopSandbox { id } => format!("stop sandbox {id}"),
         Action::RemoveSandbox { id } => format!("remove sandbox {id}"),
+        Action::RemoveDeadSandbox { id } => format!("remove dead sandbox {id}"),
         Action::Launch { name, attempt, .. } => format!("launch {name} {attempt}"),
         Action::Stop {
             id, grace_seconds, ..
@@ -291,13 +292,53 @@ fn of_the_ended_containers_of_a_name_only_the_newest_stays() {
 }
 
 #[test]
+fn a_sandbox_that_keeps_dying_is_made_again_at_a_growing_pace() {
+    let mut scene =
+        Scene::of(&one_container())
+            .sandbox("s0", 0, false)
+            .ephemeral("dbg", None, Phase::Accepted);
+    assert_eq!(scene.actions(), ["run sandbox 1"], "the first time at once");
+    scene
+        .crashes
+        .sandbox_made(&scene.observed.sandboxes[0].clone(), NOW - SECOND);
+    let mut scene = scene.sandbox("s1", 1, false);
+    scene.observed.sandboxes[1].created_at = NOW - SECOND;
+    let plan = scene.plan();
+    assert_eq!(plan.wake_at, Some(NOW + 9 * SECOND));
+    let message = "back-off 10s making the pod's sandbox again, which keeps dying";
+    for name in ["main", "dbg"] {
+        let waiting = &plan.waiting[name];
+        assert_eq!(
+            (waiting.reason.as_str(), waiting.message.as_str()),
+            ("ContainerCreating", message)
+        );
+    }
+    assert_eq!(
+        scene.actions(),
+        ["remove dead sandbox s0"],
+        "only the newest stays"
+    );
+    scene.held.insert("s0".to_owned(), held_for_good());
+    assert!(scene.actions().is_empty());
+    scene.observed.sandboxes[1].created_at = NOW - 10 * SECOND;
+    assert_eq!(
+        scene.actions(),
+        ["run sandbox 2"],
+        "a removal that fails holds nothing back"
+    );
+    // A clock that was set back.
+    scene.observed.sandboxes[1].created_at = NOW + 1_000 * SECOND;
+    assert_eq!(scene.actions(), ["run sandbox 2"]);
+}
+
+#[test]
 fn an_old_sandbox_goes_once_it_is_empty() {
     let scene = Scene::of(&one_container())
         .sandbox("s0", 0, false)
         .sandbox("s1", 1, true);
     assert_eq!(
         scene.container("main", 1, "s1", Running, 0).actions(),
-        ["remove sandbox s0"]
+        ["remove dead sandbox s0"]
     );
 }
 
