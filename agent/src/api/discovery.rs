@@ -153,6 +153,16 @@ pub(crate) const RESOURCES: &[Resource] = &[
     Resource {
         group: OURS,
         version: OUR_VERSION,
+        name: "leftovers",
+        singular: "leftover",
+        namespaced: false,
+        kind: "Leftover",
+        verbs: &["delete"],
+        ..CORE
+    },
+    Resource {
+        group: OURS,
+        version: OUR_VERSION,
         name: "node",
         singular: "node",
         namespaced: false,

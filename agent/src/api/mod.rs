@@ -41,6 +41,7 @@ mod extension;
 mod identity;
 mod kubeconfig;
 mod large_bodies;
+mod leftovers;
 mod list_options;
 mod log;
 mod metrics;
@@ -75,7 +76,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{Method, Uri};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 use nix::unistd::Gid;
 use tokio_util::sync::CancellationToken;
@@ -250,6 +251,10 @@ fn router(context: Arc<Context>) -> Router {
             post(reviews::rules),
         )
         .route("/apis/debuglet.io/v1alpha1/node", get(extension::node))
+        .route(
+            "/apis/debuglet.io/v1alpha1/leftovers/{id}",
+            delete(leftovers::delete),
+        )
         .route(
             launch,
             get(extension::launch).post(ephemeral_containers::launch_request::post),

@@ -95,6 +95,16 @@ impl Client {
         })
     }
 
+    /// Deletes what is at `path`, which may take as long as a container's grace.
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let answer = self.exchange(Method::DELETE, path, "", Bytes::new());
+        let response = answer.await?;
+        if response.status().is_success() {
+            return self.read(path, response).await;
+        }
+        Err(self.refusal(path, response).await)
+    }
+
     /// The objects at `path`, one a line, as they come: a watch.
     pub(crate) async fn lines(&self, path: &str) -> Result<Lines, ClientError> {
         Ok(Lines {
@@ -354,6 +364,11 @@ pub(crate) fn launch_path(namespace: &str, pod: &str, container: &str, verb: &st
         path.push_str(verb);
     }
     path
+}
+
+/// The path of what debuglet made and has no record of.
+pub(crate) fn leftover_path(id: &str) -> String {
+    format!("/apis/debuglet.io/v1alpha1/leftovers/{}", segment(id))
 }
 
 /// `path` with a query; pairs without a value are left out.

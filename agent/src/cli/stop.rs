@@ -1,31 +1,47 @@
-//! `debuglet stop`: ends a debug container for good.
+//! `debuglet stop`: ends a debug container for good, or what debuglet made and has no record of.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use serde::Deserialize;
 
-use super::client::{Client, launch_path};
+use super::client::{Client, launch_path, leftover_path};
 use super::failure::Failure;
-use super::pod_lookup::{debug_container_names, explain_missing, find_pod};
-use super::{PodArgument, print};
+use super::pod_lookup::{debug_container_names, explain_missing, find_pod, pod_name};
+use super::print;
 use crate::pod::launch::{Launch, Stage};
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "It gets the pod's grace period to end in, and is never started again; one that still waits\n\
     is never started at all.\n\n\
-    Example:\n  debuglet stop etcd-node1 -n kube-system -c debugger-8f2lq"
+    Where the state folder was lost, \"debuglet ps\" shows the sandboxes and containers that debuglet has made and\n\
+    has no record of. --leftover stops and removes one of them; its logs stay.\n\n\
+    Examples:\n  debuglet stop etcd-node1 -n kube-system -c debugger-8f2lq\n  debuglet stop --leftover 4f0c1a9d7e21b"
 )]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    pod: PodArgument,
+    /// The pod, as NAME or pod/NAME
+    #[arg(value_name = "POD", required_unless_present = "leftover")]
+    pod: Option<String>,
+    /// The pod's namespace
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    namespace: String,
     /// The debug container
-    #[arg(short, long, value_name = "NAME")]
-    container: String,
+    #[arg(short, long, value_name = "NAME", required_unless_present = "leftover")]
+    container: Option<String>,
+    /// Instead of a debug container of a pod: what debuglet made and has no record of, by the beginning of its id
+    #[arg(long, value_name = "ID", conflicts_with_all = ["pod", "namespace", "container"],
+          value_parser = NonEmptyStringValueParser::new())]
+    leftover: Option<String>,
 }
 
-/// Stops the container, or says why that is not done.
+/// Stops what is meant, or says why that is not done.
 pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<(), Failure> {
-    let (namespace, name) = arguments.pod.parse()?;
-    let container = &arguments.container;
+    if let Some(id) = &arguments.leftover {
+        return end_leftover(client, id).await;
+    }
+    let namespace = arguments.namespace.as_str();
+    let name = pod_name(arguments.pod.as_deref().unwrap_or_default())?;
+    let container = arguments.container.as_deref().unwrap_or_default();
     let path = launch_path(namespace, name, container, "stop");
     match client.post::<Launch>(&path).await {
         Ok(launch) => print(&format!(
@@ -45,6 +61,27 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<(), Fai
             })
         }
     }
+}
+
+/// What was ended.
+#[derive(Debug, Deserialize)]
+struct Ended {
+    id: String,
+    pod: String,
+    container: Option<String>,
+}
+
+/// Stops and removes what debuglet made and has no record of.
+async fn end_leftover(client: &Client, id: &str) -> Result<(), Failure> {
+    let ended: Ended = client.delete(&leftover_path(id)).await?;
+    let what = match &ended.container {
+        Some(container) => format!("container {container}"),
+        None => "the sandbox".to_owned(),
+    };
+    print(&format!(
+        "{what} of {} ({}) is stopped and removed; its logs stay.\n",
+        ended.pod, ended.id
+    ))
 }
 
 /// What the stop has brought about so far.

@@ -13,6 +13,7 @@ mod mounts;
 pub(crate) mod news;
 pub(crate) mod node_facts;
 pub(crate) mod observe;
+pub(crate) mod own;
 pub(crate) mod port_forward;
 pub(crate) mod pull_error;
 pub(crate) mod pull_metrics;

@@ -12,11 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::static_manifests::StaticManifests;
 use crate::pod::discovered::identity::ListedSandbox;
 use crate::pod::discovered::{DiscoveredPod, Owner, discover};
+use crate::pod::leftover::Leftover;
 use crate::runtime::client::Runtime;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::foreign;
 use crate::runtime::news::{Awaited, News};
 use crate::runtime::observe::{is_our_sandbox, is_ours};
+use crate::runtime::own::{own_containers, own_sandboxes};
 use crate::store::Store;
 use crate::store::discovered::Discovered;
 
@@ -42,6 +44,8 @@ struct Discovery {
     looks: HashMap<String, Look>,
     awaited: Awaited,
     tries: u32,
+    /// What debuglet made and has no record of, at the last look.
+    leftovers: Vec<Leftover>,
     /// Whether the last look could not see all of what is new.
     broken: bool,
     /// Whether new pods are looked for.
@@ -49,8 +53,10 @@ struct Discovery {
     static_manifests: StaticManifests,
 }
 
-/// Keeps the store's discovered pods what the runtime shows, until `shutdown`.
-/// Only of those that it has already, unless `all` are looked for: what was debugged before the search was turned off
+/// Keeps the store's discovered pods what the runtime shows, until `shutdown`, and reports what debuglet itself made and has
+/// no record of.
+///
+/// Only of the pods that it has already, unless `all` are looked for: what was debugged before the search was turned off
 /// goes when its pod goes.
 pub(crate) async fn run(
     runtime: Runtime,
@@ -60,15 +66,14 @@ pub(crate) async fn run(
     static_manifests: StaticManifests,
     shutdown: CancellationToken,
 ) {
-    if !all && !store.has_foreign() {
-        return;
-    }
+    let mut versions = store.versions();
     let mut discovery = Discovery {
         runtime,
         store,
         looks: HashMap::new(),
         awaited: Awaited::default(),
         tries: 0,
+        leftovers: Vec::new(),
         broken: false,
         all,
         static_manifests,
@@ -76,10 +81,20 @@ pub(crate) async fn run(
     shutdown
         .run_until_cancelled(async {
             loop {
+                versions.mark_unchanged();
                 let next = Instant::now() + discovery.turn(news.take()).await;
-                tokio::select! {
-                    () = news.wait() => {}
-                    () = sleep_until(next) => {}
+                loop {
+                    tokio::select! {
+                        () = news.wait() => break,
+                        () = sleep_until(next) => break,
+                        // The manifest of a pod may come back, and with it the pod's UID.
+                        changed = versions.changed(), if !discovery.leftovers.is_empty() => {
+                            if changed.is_err() {
+                                return;
+                            }
+                            discovery.judge_leftovers_again();
+                        }
+                    }
                 }
             }
         })
@@ -119,6 +134,7 @@ impl Discovery {
         let sandboxes = self.runtime.list_sandboxes().await?;
         let containers = self.runtime.list_all_containers().await?;
         self.settle(&sandboxes, &containers);
+        self.look_for_leftovers(&sandboxes, &containers).await?;
 
         let is_external = |sandbox: &&PodSandbox| !is_our_sandbox(&sandbox.labels, &sandbox.annotations);
         let external: Vec<&PodSandbox> = sandboxes.iter().filter(is_external).collect();
@@ -176,6 +192,53 @@ impl Discovery {
             self.looks.remove(&uid);
         }
         Ok(())
+    }
+
+    async fn look_for_leftovers(
+        &mut self,
+        sandboxes: &[PodSandbox],
+        containers: &[Container],
+    ) -> Result<(), RuntimeError> {
+        let mut found = self
+            .store
+            .left_over(own_sandboxes(sandboxes), own_containers(containers));
+        let is_among = |all: &[Leftover], one: &Leftover| all.iter().any(|other| other.id() == one.id());
+        if found.iter().any(|leftover| !is_among(&self.leftovers, leftover)) {
+            // A pod may have been removed and forgotten since the lists were made: then the runtime has it no more.
+            let sandboxes = self.runtime.list_sandboxes().await?;
+            let containers = self.runtime.list_all_containers().await?;
+            let again = self
+                .store
+                .left_over(own_sandboxes(&sandboxes), own_containers(&containers));
+            found.retain(|leftover| is_among(&again, leftover));
+        }
+        self.set_leftovers(found);
+        Ok(())
+    }
+
+    /// What of the leftovers is one still, as far as the store says.
+    fn judge_leftovers_again(&mut self) {
+        let (mut sandboxes, mut containers) = (Vec::new(), Vec::new());
+        for leftover in self.leftovers.clone() {
+            match leftover {
+                Leftover::Sandbox {
+                    sandbox,
+                    containers: inside,
+                } => {
+                    sandboxes.push(sandbox);
+                    containers.extend(inside);
+                }
+                Leftover::Container(container) => containers.push(container),
+            }
+        }
+        self.set_leftovers(self.store.left_over(sandboxes, containers));
+    }
+
+    fn set_leftovers(&mut self, found: Vec<Leftover>) {
+        if !found.is_empty() || !self.leftovers.is_empty() {
+            self.store.report_leftovers(&self.leftovers, &found);
+        }
+        self.leftovers = found;
     }
 
     /// The pod of this sandbox, under the UID that it has here.

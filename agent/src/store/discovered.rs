@@ -69,11 +69,6 @@ impl Store {
         self.lock().pods.contains_key(uid)
     }
 
-    /// Whether there is a pod that somebody else runs.
-    pub(crate) fn has_foreign(&self) -> bool {
-        self.lock().pods.values().any(Entry::is_foreign)
-    }
-
     /// How many pods of a kubelet are here; `None` where nobody looks for them, or not yet.
     pub(crate) fn kubelet_pods(&self) -> Option<usize> {
         let inner = self.lock();

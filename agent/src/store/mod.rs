@@ -15,6 +15,7 @@ pub(crate) mod disk;
 pub(crate) mod events;
 pub(crate) mod kubernetes;
 pub(crate) mod launch_metrics;
+mod leftovers;
 pub(crate) mod manifests;
 mod namespaces;
 mod node;

@@ -21,6 +21,8 @@ const LISTED: usize = 100;
 pub(crate) enum ProblemKind {
     /// The runtime does not answer the question for its version. The object is its socket.
     RuntimeNotReady,
+    /// A sandbox or container that debuglet made, of which this agent has no record. The object is its id.
+    Leftover,
     /// A pod's worker, or a step of it, panicked, and goes on after a pause. The object is the pod's UID.
     Panicked,
 }
@@ -37,13 +39,14 @@ pub(crate) enum PanicOf {
 impl ProblemKind {
     /// The kinds, for the metric's label.
     #[cfg(test)]
-    const ALL: [ProblemKind; 2] = [ProblemKind::RuntimeNotReady, ProblemKind::Panicked];
+    const ALL: [ProblemKind; 3] = [ProblemKind::RuntimeNotReady, ProblemKind::Panicked, ProblemKind::Leftover];
 
     /// The kind as `/readyz`, the metric and the node report name it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             ProblemKind::RuntimeNotReady => "RuntimeNotReady",
             ProblemKind::Panicked => "Panicked",
+            ProblemKind::Leftover => "Leftover",
         }
     }
 
@@ -51,6 +54,7 @@ impl ProblemKind {
     pub(crate) fn makes_unready(self) -> bool {
         match self {
             ProblemKind::RuntimeNotReady | ProblemKind::Panicked => true,
+            ProblemKind::Leftover => false,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The agent, and whether kubectl reaches it.
+//! The agent, what is wrong on its node as it says, and whether kubectl reaches it.
 
 use std::path::Path;
 
@@ -6,20 +6,32 @@ use super::super::client::{Client, NODE_REPORT};
 use super::Finding;
 use crate::config::Config;
 use crate::store::node_report::{ApiReport, NodeReport};
+use crate::store::problems::Problem;
 
-/// Whether the agent runs, and whether its API can be reached with TLS.
-pub(super) async fn look(config: &Config) -> [Finding; 2] {
+/// Whether the agent runs, what problems it has, and whether its API can be reached with TLS.
+pub(super) async fn look(config: &Config) -> Vec<Finding> {
     let report: Result<NodeReport, _> = Client::new(config.socket()).get(NODE_REPORT).await;
     match report {
-        Ok(report) => [
-            Finding::ok("agent", format!("debuglet {} runs", report.version)),
-            served(config, &report.api),
-        ],
-        Err(error) => [
+        Ok(report) => {
+            let mut findings = vec![Finding::ok("agent", format!("debuglet {} runs", report.version))];
+            findings.extend(report.problems.iter().map(problem));
+            findings.push(served(config, &report.api));
+            findings
+        }
+        Err(error) => vec![
             Finding::warn("agent", format!("{error}. {}", error.hint()).trim_end()),
             to_be_served(config),
         ],
     }
+}
+
+/// Something that is wrong on the node. What the agent's work needs is judged by itself, so it is never a failure.
+fn problem(problem: &Problem) -> Finding {
+    let message = match problem.pod.as_str() {
+        "" => problem.message.clone(),
+        pod => format!("{pod}: {}", problem.message),
+    };
+    Finding::warn("problem", message)
 }
 
 /// What the agent says of its listener.
@@ -75,8 +87,8 @@ mod tests {
     #[tokio::test]
     async fn an_agent_that_does_not_run_is_a_warning() {
         let folder = tempfile::tempdir().expect("a folder");
-        let [agent, _] = look(&config(folder.path())).await;
-        assert_eq!(agent.level, Level::Warn);
+        let findings = look(&config(folder.path())).await;
+        assert_eq!((findings[0].topic, findings[0].level), ("agent", Level::Warn));
     }
 
     #[test]
@@ -111,6 +123,19 @@ mod tests {
         assert_eq!(served(&config, &ApiReport::default()).level, Level::Warn);
         config.api.listen = None;
         assert_eq!(served(&config, &ApiReport::default()).level, Level::Ok);
+    }
+
+    #[test]
+    fn a_problem_is_a_warning_that_names_its_pod() {
+        let told: Problem = serde_json::from_value(serde_json::json!({
+            "kind": "Leftover", "object": "4f0c", "pod": "shop/cart", "message": "no record", "since": "2026-11-29T10:00:00Z",
+        }))
+        .expect("a problem");
+        let finding = problem(&told);
+        assert_eq!(
+            (finding.level, finding.message.as_str()),
+            (Level::Warn, "shop/cart: no record")
+        );
     }
 
     #[test]
