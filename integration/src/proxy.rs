@@ -1,23 +1,24 @@
 //! Stands between the agent and containerd: passes every gRPC call through, whatever its service, and lets a
-//! test hold one at a moment of its choice, answer it with an error, and count them.
+//! test hold one at a moment of its choice, never answer it, answer it with an error, and count them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cri::Cri;
 use crate::eventually::eventually;
@@ -55,18 +56,54 @@ impl Held {
     }
 }
 
-/// What a test has asked for, by the method's name.
+/// What a test has asked for, by the method's name. Shared by the proxy and its connections.
 #[derive(Clone, Debug, Default)]
-struct Rules(Arc<Mutex<RulesInner>>);
+struct Rules(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    rules: Mutex<RulesInner>,
+    /// Which calls are not answered. Calls wait in it for the end of the silence.
+    silence: watch::Sender<Silence>,
+}
 
 #[derive(Debug, Default)]
 struct RulesInner {
     counts: HashMap<String, usize>,
     holds: HashMap<(String, Moment), mpsc::UnboundedSender<Held>>,
-    failures: HashMap<String, (i32, String)>,
+    failures_once: HashMap<String, Failure>,
+    failures: HashMap<(String, Moment), Failure>,
+    /// By the method and the id that the request names.
+    failures_of_objects: HashMap<(String, String), Failure>,
+}
+
+/// The methods that are taken and not answered.
+#[derive(Debug, Default)]
+enum Silence {
+    #[default]
+    Nothing,
+    Methods(HashSet<String>),
+    Everything,
+}
+
+/// A gRPC status that is answered.
+#[derive(Clone, Debug)]
+struct Failure {
+    code: tonic::Code,
+    message: String,
+}
+
+/// What all requests about one object begin with, for example `ContainerStatusRequest` and `StopPodSandboxRequest`:
+/// its id is their first field.
+#[derive(Clone, PartialEq, Message)]
+struct OfObject {
+    #[prost(string, tag = "1")]
+    id: String,
 }
 
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+/// The whole of a request, as no method has a stream of requests.
+type RequestBody = Full<Bytes>;
 
 impl Proxy {
     /// Listens on `outside` for calls to the runtime at `runtime`; `relay` brings it those that are made on `inside`.
@@ -102,48 +139,70 @@ impl Proxy {
 
     /// How many calls of a method (`StartContainer`) there were.
     pub fn calls(&self, method: &str) -> usize {
-        self.rules
-            .0
-            .lock()
-            .unwrap()
-            .counts
-            .get(method)
-            .copied()
-            .unwrap_or(0)
+        self.rules.lock().counts.get(method).copied().unwrap_or(0)
     }
 
     /// The calls of every method, by its name.
     pub fn all_calls(&self) -> HashMap<String, usize> {
-        self.rules.0.lock().unwrap().counts.clone()
+        self.rules.lock().counts.clone()
     }
 
     /// Holds the calls of a method at a moment until [`Proxy::let_pass`]: each comes out of the receiver,
     /// and goes on when the `Held` is dropped.
     pub fn hold(&self, method: &str, moment: Moment) -> mpsc::UnboundedReceiver<Held> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.rules
-            .0
-            .lock()
-            .unwrap()
-            .holds
-            .insert((method.to_owned(), moment), sender);
+        let key = (method.to_owned(), moment);
+        self.rules.lock().holds.insert(key, sender);
         receiver
     }
 
-    /// Holds no call any more that comes from now on.
-    pub fn let_pass(&self) {
-        self.rules.0.lock().unwrap().holds.clear();
+    /// Takes the calls of a method and answers none of them until [`Proxy::let_pass`]; those that are still waited for
+    /// go on to containerd then.
+    pub fn silence(&self, method: &str) {
+        self.rules.0.silence.send_modify(|silence| match silence {
+            Silence::Nothing => *silence = Silence::Methods([method.to_owned()].into()),
+            Silence::Methods(methods) => drop(methods.insert(method.to_owned())),
+            Silence::Everything => {}
+        });
+    }
+
+    /// [`Proxy::silence`], for every method of every service.
+    pub fn silence_all(&self) {
+        self.rules.0.silence.send_replace(Silence::Everything);
     }
 
     /// Answers the next call of a method with a gRPC status, without asking containerd.
     pub fn fail_once(&self, method: &str, code: tonic::Code, message: &str) {
-        let failure = (code as i32, message.to_owned());
-        self.rules
-            .0
-            .lock()
-            .unwrap()
-            .failures
-            .insert(method.to_owned(), failure);
+        let failure = Failure::new(code, message);
+        let key = method.to_owned();
+        self.rules.lock().failures_once.insert(key, failure);
+    }
+
+    /// Answers the calls of a method with a gRPC status until [`Proxy::let_pass`]: without asking containerd, or when
+    /// containerd has done what was asked.
+    pub fn fail(&self, method: &str, moment: Moment, code: tonic::Code, message: &str) {
+        let failure = Failure::new(code, message);
+        let key = (method.to_owned(), moment);
+        self.rules.lock().failures.insert(key, failure);
+    }
+
+    /// Answers the calls of a method about one container or sandbox with a gRPC status until [`Proxy::let_pass`],
+    /// without asking containerd. The method is one whose request has the id in its first field.
+    pub fn fail_for(&self, method: &str, id: &str, code: tonic::Code, message: &str) {
+        let failure = Failure::new(code, message);
+        let key = (method.to_owned(), id.to_owned());
+        self.rules.lock().failures_of_objects.insert(key, failure);
+    }
+
+    /// Ends every hold, silence and failure. What is held goes on when its `Held` is dropped.
+    pub fn let_pass(&self) {
+        let mut rules = self.rules.lock();
+        rules.holds.clear();
+        rules.failures_once.clear();
+        rules.failures.clear();
+        rules.failures_of_objects.clear();
+        drop(rules);
+        self.rules.0.silence.send_replace(Silence::Nothing);
     }
 }
 
@@ -153,39 +212,69 @@ impl Drop for Proxy {
     }
 }
 
+impl Failure {
+    fn new(code: tonic::Code, message: &str) -> Failure {
+        Failure {
+            code,
+            message: message.to_owned(),
+        }
+    }
+}
+
+impl Silence {
+    fn covers(&self, method: &str) -> bool {
+        match self {
+            Silence::Nothing => false,
+            Silence::Methods(methods) => methods.contains(method),
+            Silence::Everything => true,
+        }
+    }
+}
+
 impl Rules {
-    fn count(&self, method: &str) {
-        *self
-            .0
-            .lock()
-            .unwrap()
-            .counts
-            .entry(method.to_owned())
-            .or_default() += 1;
+    fn lock(&self) -> MutexGuard<'_, RulesInner> {
+        self.0.rules.lock().unwrap()
     }
 
-    fn failure(&self, method: &str) -> Option<(i32, String)> {
-        self.0.lock().unwrap().failures.remove(method)
+    fn count(&self, method: &str) {
+        *self.lock().counts.entry(method.to_owned()).or_default() += 1;
+    }
+
+    /// What is answered in the place of containerd.
+    fn failure_before(&self, method: &str, request: &Bytes) -> Option<Failure> {
+        let mut rules = self.lock();
+        if let Some(failure) = rules.failures_once.remove(method) {
+            return Some(failure);
+        }
+        if let Some(failure) = rules.failures.get(&(method.to_owned(), Moment::Before)) {
+            return Some(failure.clone());
+        }
+        let key = (method.to_owned(), id_of_object(request)?);
+        rules.failures_of_objects.get(&key).cloned()
+    }
+
+    /// What is answered in the place of containerd's answer.
+    fn failure_after(&self, method: &str) -> Option<Failure> {
+        let key = (method.to_owned(), Moment::After);
+        self.lock().failures.get(&key).cloned()
     }
 
     fn holds(&self, method: &str, moment: Moment) -> bool {
-        self.0
-            .lock()
-            .unwrap()
-            .holds
-            .contains_key(&(method.to_owned(), moment))
+        self.lock().holds.contains_key(&(method.to_owned(), moment))
+    }
+
+    /// Waits as long as this method is not answered.
+    async fn wait_out_silence(&self, method: &str) {
+        let mut silence = self.0.silence.subscribe();
+        // The sender is in `self`.
+        drop(silence.wait_for(|silence| !silence.covers(method)).await);
     }
 
     /// Waits as long as a test holds this call.
     async fn pause(&self, method: &str, moment: Moment) {
         let (release, released) = oneshot::channel();
-        let holder = self
-            .0
-            .lock()
-            .unwrap()
-            .holds
-            .get(&(method.to_owned(), moment))
-            .cloned();
+        let key = (method.to_owned(), moment);
+        let holder = self.lock().holds.get(&key).cloned();
         if let Some(holder) = holder
             && holder.send(Held { release }).is_ok()
         {
@@ -210,7 +299,7 @@ async fn serve(stream: UnixStream, runtime: PathBuf, rules: Rules) {
 
 async fn forward(
     request: Request<Incoming>,
-    upstream: &tokio::sync::Mutex<Option<SendRequest<Incoming>>>,
+    upstream: &tokio::sync::Mutex<Option<SendRequest<RequestBody>>>,
     runtime: &Path,
     rules: &Rules,
 ) -> Response<Body> {
@@ -222,22 +311,32 @@ async fn forward(
         .unwrap_or_default()
         .to_owned();
     rules.count(&method);
-    if let Some((code, message)) = rules.failure(&method) {
-        return refusal(code, &message);
+    let (head, body) = request.into_parts();
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return refusal(&Failure::new(tonic::Code::Unavailable, &error.to_string())),
+    };
+    rules.wait_out_silence(&method).await;
+    if let Some(failure) = rules.failure_before(&method, &body) {
+        return refusal(&failure);
     }
     rules.pause(&method, Moment::Before).await;
     let answer = match connected(upstream, runtime).await {
         Ok(mut sender) => sender
-            .send_request(request)
+            .send_request(Request::from_parts(head, Full::new(body)))
             .await
             .map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     let response = match answer {
         Ok(response) => response,
-        Err(message) => return refusal(tonic::Code::Unavailable as i32, &message),
+        Err(message) => return refusal(&Failure::new(tonic::Code::Unavailable, &message)),
     };
     let (head, body) = response.into_parts();
+    if let Some(failure) = rules.failure_after(&method) {
+        whole(body).await;
+        return refusal(&failure);
+    }
     if !rules.holds(&method, Moment::After) {
         return Response::from_parts(head, body.boxed_unsync());
     }
@@ -246,6 +345,14 @@ async fn forward(
     rules.pause(&method, Moment::After).await;
     let frames = futures_util::stream::iter(frames).map(Ok::<_, hyper::Error>);
     Response::from_parts(head, StreamBody::new(frames).boxed_unsync())
+}
+
+/// The id that a request about one object names.
+fn id_of_object(request: &Bytes) -> Option<String> {
+    /// Whether the message is compressed, and its length.
+    const FRAME_HEAD: usize = 5;
+    let message = OfObject::decode(request.get(FRAME_HEAD..)?).ok()?;
+    Some(message.id)
 }
 
 /// A whole body, with its trailers, which hold gRPC's status.
@@ -258,9 +365,9 @@ async fn whole(mut body: Incoming) -> Vec<Frame<Bytes>> {
 }
 
 async fn connected(
-    upstream: &tokio::sync::Mutex<Option<SendRequest<Incoming>>>,
+    upstream: &tokio::sync::Mutex<Option<SendRequest<RequestBody>>>,
     runtime: &Path,
-) -> std::io::Result<SendRequest<Incoming>> {
+) -> std::io::Result<SendRequest<RequestBody>> {
     let mut upstream = upstream.lock().await;
     if let Some(sender) = upstream.as_ref().filter(|sender| !sender.is_closed()) {
         return Ok(sender.clone());
@@ -276,11 +383,11 @@ async fn connected(
 }
 
 /// An answer that is nothing but a gRPC status.
-fn refusal(code: i32, message: &str) -> Response<Body> {
+fn refusal(failure: &Failure) -> Response<Body> {
     Response::builder()
         .header("content-type", "application/grpc")
-        .header("grpc-status", code)
-        .header("grpc-message", percent_encoded(message))
+        .header("grpc-status", failure.code as i32)
+        .header("grpc-message", percent_encoded(&failure.message))
         .body(
             Empty::new()
                 .map_err(|never: Infallible| match never {})
