@@ -226,19 +226,7 @@ impl Node {
 
     /// Starts a proxy to containerd, whose socket an agent can be given for containerd's.
     pub async fn start_proxy(&self) -> Proxy {
-        let (inside, outside) = (
-            self.folder().join("proxy.sock"),
-            self.folder().join("outside.sock"),
-        );
-        // The proxy is in the test's process. The agent knows a runtime by the process that listens, which has to
-        // be one of the node's: one that passes bytes on.
-        let mut relay = Command::new("socat");
-        relay
-            .args(["-t", "30"])
-            .arg(format!("UNIX-LISTEN:{},fork", inside.display()));
-        relay.arg(format!("UNIX-CONNECT:{}", outside.display()));
-        let relay = self.place.spawn(quiet(relay), "relay");
-        Proxy::start(&inside, &outside, &self.runtime_socket(), relay).await
+        Proxy::start(&self.folder().join("proxy.sock"), &self.runtime_socket())
     }
 
     /// Starts the agent with its folders in the node's, and waits until it is ready.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use debuglet_proto::v1::{ContainerState, ContainerStatusResponse};
 use futures_util::StreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -21,8 +22,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cri::Cri;
-use crate::eventually::eventually;
-use crate::process::Process;
 
 /// When a call is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +38,6 @@ pub struct Proxy {
     socket: PathBuf,
     rules: Rules,
     accepting: tokio::task::JoinHandle<()>,
-    _relay: Process,
 }
 
 /// A call that waits in the proxy. It goes on when this is dropped.
@@ -75,7 +73,12 @@ struct RulesInner {
     failures: HashMap<(String, Moment), Failure>,
     /// By the method and the id that the request names.
     failures_of_objects: HashMap<(String, String), Failure>,
+    /// The state that a container of this name is shown in.
+    states: HashMap<String, ContainerState>,
 }
+
+/// What is in front of a gRPC message, in bytes: whether it is compressed, and its length.
+const FRAME_HEAD: usize = 5;
 
 /// The methods that are taken and not answered.
 #[derive(Debug, Default)]
@@ -106,9 +109,9 @@ type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 type RequestBody = Full<Bytes>;
 
 impl Proxy {
-    /// Listens on `outside` for calls to the runtime at `runtime`; `relay` brings it those that are made on `inside`.
-    pub(crate) async fn start(inside: &Path, outside: &Path, runtime: &Path, relay: Process) -> Proxy {
-        let listener = UnixListener::bind(outside).unwrap();
+    /// Listens on `socket` for calls to the runtime at `runtime`.
+    pub(crate) fn start(socket: &Path, runtime: &Path) -> Proxy {
+        let listener = UnixListener::bind(socket).unwrap();
         let (rules, runtime) = (Rules::default(), runtime.to_path_buf());
         let shared = rules.clone();
         let accepting = tokio::spawn(async move {
@@ -118,12 +121,10 @@ impl Proxy {
                 connections.spawn(serve(stream, runtime.clone(), shared.clone()));
             }
         });
-        eventually("the relay listens", async || UnixStream::connect(inside).await).await;
         Proxy {
-            socket: inside.to_path_buf(),
+            socket: socket.to_path_buf(),
             rules,
             accepting,
-            _relay: relay,
         }
     }
 
@@ -194,13 +195,19 @@ impl Proxy {
         self.rules.lock().failures_of_objects.insert(key, failure);
     }
 
-    /// Ends every hold, silence and failure. What is held goes on when its `Held` is dropped.
+    /// Shows the containers of this name in `state` until [`Proxy::let_pass`], whatever containerd says of them.
+    pub fn show_container_as(&self, name: &str, state: ContainerState) {
+        self.rules.lock().states.insert(name.to_owned(), state);
+    }
+
+    /// Ends every hold, silence, failure and state that is shown. What is held goes on when its `Held` is dropped.
     pub fn let_pass(&self) {
         let mut rules = self.rules.lock();
         rules.holds.clear();
         rules.failures_once.clear();
         rules.failures.clear();
         rules.failures_of_objects.clear();
+        rules.states.clear();
         drop(rules);
         self.rules.0.silence.send_replace(Silence::Nothing);
     }
@@ -261,6 +268,30 @@ impl Rules {
 
     fn holds(&self, method: &str, moment: Moment) -> bool {
         self.lock().holds.contains_key(&(method.to_owned(), moment))
+    }
+
+    /// Whether the answers of this method are changed.
+    fn changes(&self, method: &str) -> bool {
+        method == "ContainerStatus" && !self.lock().states.is_empty()
+    }
+
+    /// containerd's answer to `ContainerStatus`, with the state that a test wants.
+    fn changed(&self, answer: &Bytes) -> Bytes {
+        let mut answer = ContainerStatusResponse::decode(&answer[FRAME_HEAD..]).unwrap();
+        if let Some(status) = &mut answer.status
+            && let Some(state) = self
+                .lock()
+                .states
+                .get(&status.metadata.clone().unwrap_or_default().name)
+        {
+            status.set_state(*state);
+            (status.started_at, status.finished_at) = (0, 0);
+        }
+        let message = answer.encode_to_vec();
+        let mut frame = vec![0];
+        frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+        frame.extend(message);
+        frame.into()
     }
 
     /// Waits as long as this method is not answered.
@@ -337,6 +368,15 @@ async fn forward(
         whole(body).await;
         return refusal(&failure);
     }
+    if rules.changes(&method) {
+        let frames: Vec<_> = whole(body)
+            .await
+            .into_iter()
+            .map(|frame| Ok::<_, hyper::Error>(frame.map_data(|data| rules.changed(&data))))
+            .collect();
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        return Response::from_parts(head, body.boxed_unsync());
+    }
     if !rules.holds(&method, Moment::After) {
         return Response::from_parts(head, body.boxed_unsync());
     }
@@ -349,8 +389,6 @@ async fn forward(
 
 /// The id that a request about one object names.
 fn id_of_object(request: &Bytes) -> Option<String> {
-    /// Whether the message is compressed, and its length.
-    const FRAME_HEAD: usize = 5;
     let message = OfObject::decode(request.get(FRAME_HEAD..)?).ok()?;
     Some(message.id)
 }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use debuglet_proto::v1::ContainerState;
 use integration::{
     Agent, AgentOptions, ContainerdVersion, Moment, Node, Proxy, debug_container, is_running, sleeping_pod,
     state_of,
@@ -265,12 +266,9 @@ async fn a_container_that_is_created_after_an_error_to_startcontainer_is_not_sta
     let proxy = node.start_proxy().await;
     let agent = start_agent(&node, &proxy).await;
     let pod = start_pod(&node, &agent, "start-error").await;
-    proxy.fail(
-        "StartContainer",
-        Moment::After,
-        tonic::Code::Unknown,
-        "failed to update container state: no space left on device",
-    );
+    let before = proxy.calls("StartContainer");
+    let error = "failed to update container state: no space left on device";
+    proxy.fail("StartContainer", Moment::After, tonic::Code::Unknown, error);
     proxy.show_container_as("dbg", ContainerState::ContainerCreated);
     agent
         .api()
@@ -285,30 +283,25 @@ async fn a_container_that_is_created_after_an_error_to_startcontainer_is_not_sta
     let terminated = &integration::ephemeral_status(&served, "dbg")["state"]["terminated"];
     let message = terminated["message"].as_str().unwrap_or_default();
     assert!(
-        message.contains("does not say whether the container ran") && message.contains("no space left"),
+        message.contains("does not say whether the container ran") && message.contains(error),
         "{terminated}"
     );
+    pod.has_no_container(&node).await;
     pod.started_times(1, "an error after the start").await;
-    assert_eq!(
-        proxy.calls("StartContainer"),
-        2,
-        "the pod's own container and dbg"
-    );
+    assert_eq!(proxy.calls("StartContainer"), before + 1);
 
-    // The sandbox is replaced, and the agent restarted: neither is a reason to start it anew.
+    // Neither a new sandbox nor a new agent is a reason to start it again.
     proxy.let_pass();
     agent.kill().await;
-    node.crictl(&["stopp", &pod.sandbox(&node).await]).await;
+    let sandboxes = node.crictl(["pods", "-q"]).await.succeeded().stdout;
+    node.crictl(["stopp", sandboxes.trim()]).await.succeeded();
     let agent = start_agent(&node, &proxy).await;
-    agent
-        .api()
-        .pod_until("default", &pod.name, |pod| {
-            is_running(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 1
-        })
-        .await;
-    let served = agent.api().pod("default", &pod.name).await;
+    let restarted =
+        |pod: &Value| is_running(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == json!(1);
+    let served = agent.api().pod_until("default", &pod.name, restarted).await;
     assert_eq!(state_of(&served, "dbg"), MAY_HAVE_RUN);
     pod.started_times(1, "a new sandbox").await;
+    assert_eq!(containers_of(&node, &pod).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -257,10 +257,9 @@ fn plan_ephemeral(situation: &Situation<'_>, record: &Record, plan: &mut Plan) {
         }
         return;
     }
-    let ready = situation
-        .observed
-        .sandbox_to_join()
-        .map(|sandbox| sandbox.id.as_str());
+    let observed = situation.observed;
+    let ready = observed.ready_sandbox().map(|sandbox| sandbox.id.as_str());
+    let to_join = observed.sandbox_to_join().map(|sandbox| sandbox.id.as_str());
     let found = situation.observed.of_record(record);
     if take_over::goes_back(
         record,
@@ -285,7 +284,7 @@ fn plan_ephemeral(situation: &Situation<'_>, record: &Record, plan: &mut Plan) {
         }
         // A kubelet that comes back takes it for the entry's own container; without it, it would start one.
         EphemeralStep::Remove { .. } if take_over::asked_for(situation.kubernetes, name).is_some() => {}
-        EphemeralStep::Launch => plan_launch(situation, record, ready, plan),
+        EphemeralStep::Launch => plan_launch(situation, record, to_join, plan),
         step => {
             let held = match step {
                 EphemeralStep::End { .. }

@@ -90,6 +90,14 @@ fn without_sandbox(situation: &Situation<'_>, plan: &mut Plan) {
     }
     if let Some((until, _)) = paced {
         plan.wake_by(until);
+        // Meanwhile nothing of the pod runs on without it, as with a kubelet.
+        let runs_on = |dead: &&ObservedSandbox| {
+            let mut containers = situation.observed.containers.iter();
+            containers.any(|one| one.sandbox_id == dead.id && one.state == ContainerState::Running)
+        };
+        if let Some(dead) = newest_dead.filter(runs_on) {
+            plan.actions.push(Action::StopSandbox { id: dead.id.clone() });
+        }
         return;
     }
     // A sandbox that died may leave processes behind, and its name and addresses: end it first.

@@ -320,6 +320,14 @@ fn a_sandbox_that_keeps_dying_is_made_again_at_a_growing_pace() {
     );
     scene.held.insert("s0".to_owned(), held_for_good());
     assert!(scene.actions().is_empty());
+    let mut scene = scene.container("main", 0, "s1", Running, 0);
+    assert_eq!(
+        scene.actions(),
+        ["stop sandbox s1"],
+        "no container runs on without its sandbox"
+    );
+    scene.observed.containers[0].state = Exited;
+    assert!(scene.actions().is_empty());
     scene.observed.sandboxes[1].created_at = NOW - 10 * SECOND;
     assert_eq!(
         scene.actions(),
@@ -643,6 +651,7 @@ fn of_a_pod_that_somebody_else_runs_only_the_debug_containers_are_planned() {
 
     let mut scene = scene.sandbox("s1", 0, true);
     scene.observed.sandboxes[0].ours = false;
+    scene.is_external();
     assert_eq!(scene.actions(), ["launch debugger"]);
 
     // Once it is gone from the runtime: nothing is stopped, the record ends, the pod is forgotten.
@@ -739,6 +748,25 @@ fn of_a_pod_that_is_gone_what_was_taken_over_and_not_made_goes_back_and_is_not_e
     assert_eq!(scene.actions(), ["EndAs dbg"]);
     scene.records.clear();
     assert_eq!(scene.actions(), ["forget"]);
+}
+
+#[test]
+fn a_debug_container_joins_only_the_sandbox_that_its_external_pod_is_shown_as() {
+    let mut scene = Scene::of(&one_container())
+        .sandbox("s0", 0, false)
+        .sandbox("s1", 1, true)
+        .ephemeral("dbg", None, Phase::Accepted);
+    scene.is_external();
+    assert_eq!(scene.actions(), ["launch dbg"]);
+    for shown in [None, Some("s0".to_owned())] {
+        scene.observed.found_in = shown;
+        assert!(scene.actions().is_empty());
+        let message = &scene.plan().waiting["dbg"].message;
+        assert_eq!(message, "the pod has a new sandbox, which is being looked at");
+    }
+    // One that was made in it already is started there.
+    let scene = scene.container("dbg", 0, "s1", Created, 0);
+    assert_eq!(scene.actions(), ["Start dbg"]);
 }
 
 #[test]
