@@ -39,7 +39,11 @@ pub(crate) enum PanicOf {
 impl ProblemKind {
     /// The kinds, for the metric's label.
     #[cfg(test)]
-    const ALL: [ProblemKind; 3] = [ProblemKind::RuntimeNotReady, ProblemKind::Panicked, ProblemKind::Leftover];
+    const ALL: [ProblemKind; 3] = [
+        ProblemKind::RuntimeNotReady,
+        ProblemKind::Panicked,
+        ProblemKind::Leftover,
+    ];
 
     /// The kind as `/readyz`, the metric and the node report name it.
     pub(crate) fn name(self) -> &'static str {
