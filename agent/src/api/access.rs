@@ -1,5 +1,6 @@
 //! Who is let in by the API server of the node's cluster, and how far: a client on TCP that has no certificate of this
-//! node's authority, but a bearer token. Whoever has a certificate, or came by the socket, passes.
+//! node's authority, but a bearer token. Whoever has a certificate, or came by the socket, passes. What users of the cluster
+//! see of what they may read is for `pod/visibility.rs` to say; nobody may act for somebody else.
 
 use axum::Router;
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request};
@@ -12,11 +13,12 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use super::attributes::{Asked, needed, wanted};
+use super::attributes::{Asked, needed, parameter_of, wanted};
+use super::audit;
 use super::identity::Identity;
 use super::status::Failure;
+use super::stream_end::{Standing, StreamEnd};
 use crate::kubernetes::cluster_users::{ClusterUsers, ReviewError, User, Wanted};
-use crate::pod::source::is_for_cluster_users;
 
 /// In the extensions of the requests of a connection whose client had no certificate: told when one of its tokens was
 /// somebody's.
@@ -30,66 +32,118 @@ impl Arrival {
     }
 }
 
-/// `router`, for those who may.
+/// `router`, for those who may; what they do is in the log.
 pub(super) fn guarded(context: Arc<Context>, router: Router) -> Router {
     router.layer(from_fn(move |request: Request, next: Next| {
         let context = Arc::clone(&context);
-        async move {
-            match admitted(&context, request).await {
-                Ok(Admitted::All(request)) => next.run(request).await,
-                Ok(Admitted::OfCluster(request, pod)) => {
-                    let response = next.run(request).await;
-                    match pod.filter(|_| response.status().is_success()) {
-                        // It may have become unknown meanwhile, and then the answer is not for these eyes.
-                        Some(pod) => pod
-                            .is_known(&context)
-                            .map_or_else(IntoResponse::into_response, |()| response),
-                        None => response,
-                    }
-                }
-                Err(failure) => refused(failure),
-            }
-        }
+        async move { Box::pin(served(context, request, next)).await }
     }))
 }
 
-/// A request that may be served.
-enum Admitted {
-    /// To whom everything is allowed.
-    All(Request),
-    /// To a user of the cluster; with the pod that it is about.
-    OfCluster(Request, Option<NamedPod>),
-}
-
-/// A pod that a request names.
-struct NamedPod {
-    namespace: String,
-    name: String,
-}
-
-async fn admitted(context: &Context, request: Request) -> Result<Admitted, Failure> {
-    if request.extensions().get::<Identity>().is_some() {
-        return Ok(Admitted::All(request));
-    }
+async fn served(context: Arc<Context>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let arrival = parts.extensions.get::<Arrival>().cloned();
+    let caller = match caller(&context, &parts).await {
+        Ok(caller) => caller,
+        Err(failure) => return refused(failure),
+    };
+    let wanted = what_is_wanted(&mut parts).await;
+    let line = match &wanted {
+        Ok((wanted, container)) => audit::Line::of(&caller.identity, wanted, container.clone()),
+        Err(_) => None,
+    };
+    let needs = match admitted(&context, &parts.headers, &caller, wanted).await {
+        Ok(needs) => needs,
+        Err(failure) => {
+            let response = refused(failure);
+            if let Some(line) = line {
+                line.write(&response);
+            }
+            return response;
+        }
+    };
+    let end = StreamEnd::new(&context.shutdown);
+    parts.extensions.insert(caller.identity);
+    parts.extensions.insert(end.clone());
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    if let Some(line) = line {
+        line.write(&response);
+    }
+    if let Some(token) = caller.token {
+        let (context, token, needs) = (context, Arc::<str>::from(token), Arc::new(needs));
+        response = end.bind(response, move || {
+            let (context, token, needs) = (Arc::clone(&context), Arc::clone(&token), Arc::clone(&needs));
+            async move { standing(&context, &token, &needs).await }
+        });
+    }
+    response
+}
+
+/// Who asks.
+struct Caller {
+    identity: Identity,
+    /// The bearer token of a user of the cluster.
+    token: Option<String>,
+}
+
+async fn caller(context: &Context, parts: &Parts) -> Result<Caller, Failure> {
+    if let Some(identity) = parts.extensions.get::<Identity>() {
+        return Ok(Caller {
+            identity: identity.clone(),
+            token: None,
+        });
+    }
+    let arrival = parts.extensions.get::<Arrival>();
     let (Some(users), Some(arrival)) = (&context.cluster_users, arrival) else {
         return Err(unknown());
     };
     let token = token(&parts.headers).ok_or_else(unknown)?;
     let user = users.user(token).await.map_err(of_nobody)?;
     arrival.0.cancel();
-    impersonates(&parts.headers)?;
-    let wanted = what_is_wanted(&mut parts).await?;
-    let pod = named_pod(&wanted);
-    for wanted in needed(wanted) {
-        check(users, &user, &wanted).await?;
+    Ok(Caller {
+        identity: Identity::of_user(user),
+        token: Some(token.to_owned()),
+    })
+}
+
+/// Whether the request may be served; answers the rights that it needed.
+async fn admitted(
+    context: &Context,
+    headers: &HeaderMap,
+    caller: &Caller,
+    wanted: Result<(Wanted, Option<String>), Failure>,
+) -> Result<Vec<Wanted>, Failure> {
+    impersonates(headers)?;
+    let Some(user) = &caller.identity.of_cluster else {
+        // Whom the node itself lets in may do everything; what is not served is for the router to say.
+        return Ok(Vec::new());
+    };
+    let users = context.cluster_users.as_ref().ok_or_else(unknown)?;
+    let (wanted, _) = wanted?;
+    let needs = needed(wanted);
+    for wanted in &needs {
+        check(users, user, wanted).await?;
     }
-    if let Some(pod) = &pod {
-        pod.is_known(context)?;
+    Ok(needs)
+}
+
+/// Whether the owner of this token still has these rights.
+async fn standing(context: &Context, token: &str, needs: &[Wanted]) -> Standing {
+    let Some(users) = &context.cluster_users else {
+        return Standing::Lost;
+    };
+    let user = match users.user(token).await {
+        Ok(user) => user,
+        Err(ReviewError::NotValid) => return Standing::Lost,
+        Err(_) => return Standing::Unknown,
+    };
+    for wanted in needs {
+        match users.may(&user, wanted).await {
+            Ok(verdict) if verdict.allowed => {}
+            Ok(_) => return Standing::Lost,
+            Err(_) => return Standing::Unknown,
+        }
     }
-    parts.extensions.insert(Identity::of_user(user));
-    Ok(Admitted::OfCluster(Request::from_parts(parts, body), pod))
+    Standing::Granted
 }
 
 /// A refusal; who is not known has to connect anew.
@@ -124,18 +178,22 @@ fn token(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-/// Nobody acts for somebody else here; done as oneself it would be what nobody asked for.
+/// Nobody acts for somebody else here, root neither: done as oneself it would be what nobody asked for.
 fn impersonates(headers: &HeaderMap) -> Result<(), Failure> {
-    let asked = headers
+    let header = headers
         .keys()
-        .any(|name| name.as_str().starts_with("impersonate-"));
-    match asked {
-        true => Err(Failure::forbidden("impersonation is not served here")),
-        false => Ok(()),
+        .find(|name| name.as_str().starts_with("impersonate-"));
+    match header {
+        Some(header) => Err(Failure::forbidden(format!(
+            "impersonation is not served here: everybody acts for themselves, and the request has the header {header}; \
+             with kubectl, leave out --as, --as-group, --as-uid and --as-user-extra"
+        ))),
+        None => Ok(()),
     }
 }
 
-async fn what_is_wanted(parts: &mut Parts) -> Result<Wanted, Failure> {
+/// What a request wants to do, and the container that its path or query names.
+async fn what_is_wanted(parts: &mut Parts) -> Result<(Wanted, Option<String>), Failure> {
     let parameters = RawPathParams::from_request_parts(parts, &()).await.ok();
     // What nothing serves is asked of nobody: each such path would be another question.
     let Some(route) = parts.extensions.get::<MatchedPath>() else {
@@ -150,11 +208,13 @@ async fn what_is_wanted(parts: &mut Parts) -> Result<Wanted, Failure> {
     if parameters.is_none() && asked.route.contains('{') {
         return Err(Failure::bad_request("the path cannot be read"));
     }
-    Ok(wanted(&asked, |name| {
+    let parameter = |name: &str| {
         let mut all = parameters.iter().flatten();
         all.find(|(key, _)| *key == name)
             .map(|(_, value)| value.to_owned())
-    }))
+    };
+    let container = parameter("container").or_else(|| parameter_of(asked.query, "container"));
+    Ok((wanted(&asked, parameter), container))
 }
 
 /// Whether the user may; if not, in Kubernetes' words.
@@ -164,35 +224,6 @@ pub(super) async fn check(users: &ClusterUsers, user: &User, wanted: &Wanted) ->
         return Ok(());
     }
     Err(Failure::denied(&user.name, wanted, &verdict.reason))
-}
-
-fn named_pod(wanted: &Wanted) -> Option<NamedPod> {
-    let Wanted::Resource(attributes) = wanted else {
-        return None;
-    };
-    let name = attributes.name.clone().filter(|name| !name.is_empty())?;
-    (attributes.resource.as_deref() == Some("pods")).then(|| NamedPod {
-        namespace: attributes.namespace.clone().unwrap_or_default(),
-        name,
-    })
-}
-
-impl NamedPod {
-    /// Whether it can be shown to users of the cluster, see [`is_for_cluster_users`].
-    fn is_known(&self, context: &Context) -> Result<(), Failure> {
-        match context.store.pod(&self.namespace, &self.name) {
-            Some(pod) if !is_for_cluster_users(&pod) => Err(Failure::not_found(
-                "pods",
-                &self.name,
-                format!(
-                    "pods {:?} not found: one runs here, but the kube-apiserver is not known to have it, so what is allowed \
-                     in the cluster does not count for it",
-                    self.name
-                ),
-            )),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl From<ReviewError> for Failure {
@@ -254,9 +285,18 @@ mod tests {
 
     #[test]
     fn who_wants_to_act_for_another_is_refused() {
-        let mut headers = HeaderMap::new();
-        assert!(impersonates(&headers).is_ok());
-        headers.insert("Impersonate-User", HeaderValue::from_static("root"));
-        assert!(impersonates(&headers).is_err());
+        for header in [
+            "Impersonate-User",
+            "Impersonate-Group",
+            "Impersonate-Uid",
+            "Impersonate-Extra-scopes",
+        ] {
+            let mut headers = HeaderMap::new();
+            assert!(impersonates(&headers).is_ok());
+            let name = axum::http::HeaderName::from_bytes(header.as_bytes()).expect("a header");
+            headers.insert(name, HeaderValue::from_static("root"));
+            let failure = impersonates(&headers).expect_err(header);
+            assert_eq!(failure.status().code, Some(403), "{header}");
+        }
     }
 }

@@ -2,9 +2,13 @@
 //! the route that serves the request, so that what is judged is what is done.
 
 use axum::http::Method;
-use k8s_openapi::api::authorization::v1::{NonResourceAttributes, ResourceAttributes};
+use k8s_openapi::api::authorization::v1::{
+    FieldSelectorAttributes, LabelSelectorAttributes, NonResourceAttributes, ResourceAttributes,
+};
 
 use super::extension::GROUP as OURS;
+use super::request::watches;
+use super::selectors::Narrowed;
 use crate::kubernetes::cluster_users::Wanted;
 
 /// The subresources that are a shell, or as good as one. Whichever method opens the stream, the right is `create`: in
@@ -54,20 +58,44 @@ pub(super) fn wanted(asked: &Asked<'_>, parameter: impl Fn(&str) -> Option<Strin
     let subresource = subresource.join("/");
     // `node` of the extension group is one object without a name.
     let one = name.is_some() || (group == OURS && resource == "node");
+    let verb = verb(asked, one, &subresource);
+    // What narrows a list narrows what is asked about, as at kube-apiserver: a right to one name, or to what a selector
+    // selects, is enough for a list of no more than that.
+    let narrowed = match verb.as_str() {
+        "list" | "watch" if !one => {
+            let parameter = |key: &str| parameter_of(asked.query, key).unwrap_or_default();
+            Narrowed::by(&parameter("fieldSelector"), &parameter("labelSelector"))
+        }
+        _ => Narrowed::default(),
+    };
     Wanted::Resource(Box::new(ResourceAttributes {
         group: Some(group.to_owned()),
         version: Some(version.to_owned()),
         resource: Some(resource.to_owned()),
-        verb: Some(verb(asked, one, &subresource)),
+        verb: Some(verb),
         namespace: Some(namespace.unwrap_or_default()),
-        name: Some(name.unwrap_or_default()),
+        name: Some(name.or(narrowed.name).unwrap_or_default()),
         subresource: Some(subresource),
-        ..ResourceAttributes::default()
+        field_selector: (!narrowed.fields.is_empty()).then_some(FieldSelectorAttributes {
+            requirements: Some(narrowed.fields),
+            raw_selector: None,
+        }),
+        label_selector: (!narrowed.labels.is_empty()).then_some(LabelSelectorAttributes {
+            requirements: Some(narrowed.labels),
+            raw_selector: None,
+        }),
     }))
 }
 
-/// Everything that is needed for it: what Kubernetes asks for, and for a write that Kubernetes' admission control would
-/// have judged, the same in our own group. There is no admission control here: whoever is to do without it is given that
+/// A parameter of a query, as it is decoded. Of several of one name the first: no handler of a list takes two.
+pub(super) fn parameter_of(query: &str, key: &str) -> Option<String> {
+    let mut all = form_urlencoded::parse(query.as_bytes());
+    all.find(|(name, _)| name == key)
+        .map(|(_, value)| value.into_owned())
+}
+
+/// Everything that is needed for it: what Kubernetes asks for, and for what Kubernetes' admission control would have judged
+/// (writes, exec, attach and port-forward), the same in our own group. There is no admission control here: whoever is to do without it is given that
 /// right by name. More than one where one request does what several would.
 pub(super) fn needed(wanted: Wanted) -> Vec<Wanted> {
     let Wanted::Resource(mut attributes) = wanted else {
@@ -79,9 +107,7 @@ pub(super) fn needed(wanted: Wanted) -> Vec<Wanted> {
     if of_pods && is(&attributes.subresource, &STREAMS) {
         attributes.verb = Some("create".to_owned());
     }
-    let admitted = of_pods
-        && is(&attributes.verb, &["create", "update", "patch"])
-        && !is(&attributes.subresource, &STREAMS);
+    let admitted = of_pods && is(&attributes.verb, &["create", "update", "patch"]);
     let ours = admitted.then(|| {
         Wanted::Resource(Box::new(ResourceAttributes {
             group: Some(OURS.to_owned()),
@@ -127,10 +153,7 @@ fn in_braces(part: &str) -> Option<&str> {
 }
 
 fn verb(asked: &Asked<'_>, one: bool, subresource: &str) -> String {
-    let watches = || {
-        form_urlencoded::parse(asked.query.as_bytes())
-            .any(|(key, value)| key == "watch" && value != "false" && value != "0")
-    };
+    let watches = || watches(asked.query);
     let verb = match *asked.method {
         Method::GET | Method::HEAD if (!one || subresource == "launches") && watches() => "watch",
         Method::GET | Method::HEAD if one => "get",
@@ -147,6 +170,9 @@ fn verb(asked: &Asked<'_>, one: bool, subresource: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::Query;
+
+    use super::super::list_options::ListOptions;
     use super::*;
 
     fn shown(wanted: &Wanted) -> String {
@@ -179,6 +205,37 @@ mod tests {
             ("GET", "/api/v1/pods", "", "list,,pods,,,"),
             ("GET", "/api/v1/pods", "watch=true", "watch,,pods,,,"),
             ("GET", "/api/v1/pods", "watch=0", "list,,pods,,,"),
+            (
+                "GET",
+                "/api/v1/namespaces/{namespace}/pods",
+                "watch=1&fieldSelector=metadata.name%3Dweb",
+                "watch,,pods,,<namespace>,web",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/{namespace}/pods",
+                "fieldSelector=metadata.name!%3Dweb",
+                "list,,pods,,<namespace>,",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces",
+                "fieldSelector=metadata.name%3Dshop",
+                "list,,namespaces,,,shop",
+            ),
+            // One object is not selected.
+            (
+                "GET",
+                pod,
+                "fieldSelector=metadata.name%3Dweb",
+                "get,,pods,,<namespace>,<name>",
+            ),
+            (
+                "GET",
+                launch,
+                "watch=1&fieldSelector=metadata.name%3Dweb",
+                "watch,debuglet.io,pods,launches,<namespace>,<name>",
+            ),
             (
                 "POST",
                 "/api/v1/namespaces/{namespace}/pods",
@@ -254,11 +311,63 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_needs_create_and_a_write_without_admission_control_the_right_to_that_too() {
+    fn a_watch_is_judged_as_one_however_the_query_spells_it() {
+        for (value, expected) in [
+            ("false", false),
+            ("False", false),
+            ("FALSE", false),
+            ("0", false),
+            ("true", true),
+            ("1", true),
+            ("no", true),
+            ("", true),
+        ] {
+            let uri: axum::http::Uri = format!("/api/v1/pods?watch={value}").parse().expect("an address");
+            let asked = Asked {
+                method: &Method::GET,
+                path: uri.path(),
+                query: uri.query().unwrap_or_default(),
+                route: "/api/v1/pods",
+            };
+            let judged = shown(&wanted(&asked, |_| None));
+            assert_eq!(judged.starts_with("watch,"), expected, "{value}");
+            let Query(served): Query<ListOptions> = Query::try_from_uri(&uri).expect("parameters");
+            assert_eq!(served.watch, expected, "{value}");
+            let twice: axum::http::Uri = format!("/?watch=false&watch={value}")
+                .parse()
+                .expect("an address");
+            assert!(Query::<ListOptions>::try_from_uri(&twice).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_stream_needs_create_and_what_admission_control_would_judge_the_right_to_that_too() {
         for (verb, group, resource, subresource, expected) in [
             ("get", "", "pods", "", vec!["get,,pods,,n,p"]),
-            ("get", "", "pods", "exec", vec!["create,,pods,exec,n,p"]),
-            ("create", "", "pods", "attach", vec!["create,,pods,attach,n,p"]),
+            (
+                "get",
+                "",
+                "pods",
+                "exec",
+                vec!["create,,pods,exec,n,p", "create,debuglet.io,pods,exec,n,p"],
+            ),
+            (
+                "create",
+                "",
+                "pods",
+                "attach",
+                vec!["create,,pods,attach,n,p", "create,debuglet.io,pods,attach,n,p"],
+            ),
+            (
+                "create",
+                "",
+                "pods",
+                "portforward",
+                vec![
+                    "create,,pods,portforward,n,p",
+                    "create,debuglet.io,pods,portforward,n,p",
+                ],
+            ),
             ("get", "", "pods", "log", vec!["get,,pods,log,n,p"]),
             ("delete", "", "pods", "", vec!["delete,,pods,,n,p"]),
             (

@@ -325,7 +325,9 @@ fn check_client(pair: Pair, roots: &Arc<RootCertStore>, now: OffsetDateTime) -> 
     verifier
         .verify_client_cert(&pair.certificate, &[], unix_time(now))
         .map_err(|error| Unfit::Damaged(format!("client.crt: {error}")))?;
-    if Identity::of_certificate(&pair.certificate) != Some(Identity::root()) {
+    let root = Identity::root();
+    let is_root = |identity: Identity| (identity.user, identity.groups) == (root.user, root.groups);
+    if !Identity::of_certificate(&pair.certificate).is_some_and(is_root) {
         return Err(Unfit::Damaged("client.crt is not root's".to_owned()));
     }
     Ok(pair)

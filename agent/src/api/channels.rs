@@ -12,7 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{Sink, SinkExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio_util::sync::CancellationToken;
+
+use super::stream_end::StreamEnd;
 
 /// The most bytes of a stream that go into one message.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -119,24 +120,24 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
     }
 }
 
-/// Carries bytes both ways until the output has ended, or the client or the agent does. `input` ends when the client is
-/// gone.
+/// Carries bytes both ways until the output has ended, the client does, or the `end` of the stream has come. `input` ends
+/// when the client is gone.
 pub(super) async fn relay<S: Sink<Message, Error = axum::Error> + Unpin>(
     mut to_client: S,
     input: impl Future<Output = ()>,
     output: impl AsyncFnOnce(&mut S) -> Result<(), axum::Error>,
-    shutdown: &CancellationToken,
+    end: &StreamEnd,
 ) {
     let mut input = pin!(input);
-    let end = tokio::select! {
+    let close_frame = tokio::select! {
         () = &mut input => return,
         sent = output(&mut to_client) => match sent {
             Ok(()) => normal_end(),
             Err(_) => return,
         },
-        () = shutdown.cancelled() => going_away(),
+        () = end.reached() => going_away(end.reason()),
     };
-    close(&mut to_client, end).await;
+    close(&mut to_client, close_frame).await;
     // Closing while the client still sends would discard what it has not read yet.
     let _ = tokio::time::timeout(CLOSE_DEADLINE, input).await;
 }
@@ -149,11 +150,11 @@ pub(super) async fn close(
     let _ = tokio::time::timeout(CLOSE_DEADLINE, to_client.send(Message::Close(end))).await;
 }
 
-/// The end of a session that its own end has not brought about: the agent stops.
-pub(super) fn going_away() -> Option<CloseFrame> {
+/// The end of a session that its own end has not brought about.
+pub(super) fn going_away(reason: &'static str) -> Option<CloseFrame> {
     Some(CloseFrame {
         code: close_code::AWAY,
-        reason: "the agent is shutting down".into(),
+        reason: reason.into(),
     })
 }
 

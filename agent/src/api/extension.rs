@@ -15,11 +15,13 @@ use tokio::time::{sleep, timeout};
 
 use super::Context;
 use super::connection::{ReadDuty, Watching};
+use super::identity::Identity;
 use super::pods::find;
 use super::request::{Parameters, flag};
 use super::status::Failure;
 use super::watch::{line, lines};
 use crate::pod::launch::{Launch, PullProgress, Stage};
+use crate::pod::visibility::Audience;
 
 /// The group's name.
 pub(crate) const GROUP: &str = "debuglet.io";
@@ -63,8 +65,12 @@ pub(crate) struct LaunchParameters {
 }
 
 /// What the node has and lacks.
-pub(crate) async fn node(State(context): State<Arc<Context>>) -> Response {
-    Json(Object::new("NodeReport", context.store.node_report())).into_response()
+pub(crate) async fn node(
+    State(context): State<Arc<Context>>,
+    Extension(identity): Extension<Identity>,
+) -> Response {
+    let report = context.store.node_report().shown_to(identity.audience());
+    Json(Object::new("NodeReport", report)).into_response()
 }
 
 /// How far the launch of an ephemeral container has come; watched, one object a line until it has ended.
@@ -73,15 +79,18 @@ pub(crate) async fn launch(
     Path((namespace, pod, container)): Place,
     Parameters(parameters): Parameters<LaunchParameters>,
     Extension(duty): Extension<ReadDuty>,
+    Extension(identity): Extension<Identity>,
 ) -> Result<Response, Failure> {
-    let launch = find_launch(&context, &namespace, &pod, &container)?;
+    let audience = identity.audience();
+    let launch = find_launch(&context, audience, &namespace, &pod, &container)?;
     if !parameters.watch {
         return Ok(Json(Object::new("Launch", launch)).into_response());
     }
     let watch = LaunchWatch {
         versions: context.store.versions(),
-        image: image(&*find(&context.store, &namespace, &pod)?, &container),
+        image: image(&*find(&context.store, audience, &namespace, &pod)?, &container),
         context,
+        audience,
         namespace,
         pod,
         container,
@@ -95,8 +104,10 @@ pub(crate) async fn launch(
 pub(crate) async fn stop(
     State(context): State<Arc<Context>>,
     Path((namespace, pod, container)): Place,
+    Extension(identity): Extension<Identity>,
 ) -> Result<Response, Failure> {
-    match context.store.stop(&namespace, &pod, &container).await {
+    let asked_by = identity.asked_by();
+    match context.store.stop(&asked_by, &namespace, &pod, &container).await {
         Ok(launch) => Ok(Json(Object::new("Launch", launch)).into_response()),
         Err(error) => Err(Failure::not_stopped(&namespace, &pod, &container, error)),
     }
@@ -107,9 +118,11 @@ pub(crate) async fn stop(
 pub(crate) async fn flush_log(
     State(context): State<Arc<Context>>,
     Path((namespace, pod, container)): Place,
+    Extension(identity): Extension<Identity>,
 ) -> Result<Response, Failure> {
-    let launch = find_launch(&context, &namespace, &pod, &container)?;
-    let served = find(&context.store, &namespace, &pod)?;
+    let audience = identity.audience();
+    let launch = find_launch(&context, audience, &namespace, &pod, &container)?;
+    let served = find(&context.store, audience, &namespace, &pod)?;
     let Some(container_id) = running_container(&served, &container) else {
         let message = format!("{container:?} in {namespace}/{pod} does not run: its log is complete");
         return Err(Failure::conflict("containers", &container, message));
@@ -131,11 +144,17 @@ pub(crate) async fn flush_log(
     Ok(Json(Object::new("Launch", launch)).into_response())
 }
 
-fn find_launch(context: &Context, namespace: &str, pod: &str, container: &str) -> Result<Launch, Failure> {
-    if let Some(launch) = context.store.launch(namespace, pod, container) {
+fn find_launch(
+    context: &Context,
+    audience: Audience,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+) -> Result<Launch, Failure> {
+    if let Some(launch) = context.store.launch(audience, namespace, pod, container) {
         return Ok(launch);
     }
-    find(&context.store, namespace, pod)?;
+    find(&context.store, audience, namespace, pod)?;
     let message = format!("{namespace}/{pod} has no debug container {container:?}");
     Err(Failure::not_found("launches", container, message))
 }
@@ -163,6 +182,7 @@ fn running_container<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
 /// A watch on one launch.
 struct LaunchWatch {
     context: Arc<Context>,
+    audience: Audience,
     namespace: String,
     pod: String,
     container: String,
@@ -186,10 +206,10 @@ impl LaunchWatch {
         loop {
             // Seen before the launch is read, so that a change that comes in between wakes us again.
             self.versions.borrow_and_update();
-            let mut launch = self
-                .context
-                .store
-                .launch(&self.namespace, &self.pod, &self.container)?;
+            let mut launch =
+                self.context
+                    .store
+                    .launch(self.audience, &self.namespace, &self.pod, &self.container)?;
             let pulling = launch.stage == Stage::Pulling;
             if pulling && launch.pull.is_none() {
                 launch.pull = pull_progress(&self.context, &self.image).await;

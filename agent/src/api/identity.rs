@@ -13,6 +13,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
 use crate::kubernetes::cluster_users::User;
+use crate::pod::asked_by::{AskedBy, WayIn};
+use crate::pod::visibility::Audience;
 
 /// root, by whichever way it comes; the subject's common name in its certificate.
 pub(crate) const ROOT_USER: &str = "debuglet:root";
@@ -33,15 +35,17 @@ pub(crate) struct Identity {
     /// Whom the API server of the node's cluster let in, whose rights are those that it says; none for everybody else,
     /// who may do everything.
     pub(crate) of_cluster: Option<Arc<User>>,
+    way_in: WayIn,
 }
 
 impl Identity {
-    fn new(user: impl Into<Cow<'static, str>>, mut groups: Vec<String>) -> Identity {
+    fn new(user: impl Into<Cow<'static, str>>, mut groups: Vec<String>, way_in: WayIn) -> Identity {
         groups.push(AUTHENTICATED.to_owned());
         Identity {
             user: user.into(),
             groups,
             of_cluster: None,
+            way_in,
         }
     }
 
@@ -51,13 +55,26 @@ impl Identity {
         groups.retain(|group| group != AUTHENTICATED);
         Identity {
             of_cluster: Some(Arc::clone(&user)),
-            ..Identity::new(user.name.clone(), groups)
+            ..Identity::new(user.name.clone(), groups, WayIn::Cluster)
         }
     }
 
-    /// root of this node.
+    /// root of this node, on the socket.
     pub(crate) fn root() -> Identity {
-        Identity::new(ROOT_USER, vec![ROOT_GROUP.to_owned()])
+        Identity::new(ROOT_USER, vec![ROOT_GROUP.to_owned()], WayIn::Socket)
+    }
+
+    /// What it sees of what is served.
+    pub(crate) fn audience(&self) -> Audience {
+        match self.of_cluster {
+            Some(_) => Audience::Cluster,
+            None => Audience::Node,
+        }
+    }
+
+    /// How it is told in records, events and the log.
+    pub(crate) fn asked_by(&self) -> AskedBy {
+        AskedBy::new(&self.user, self.way_in)
     }
 
     /// Who a process on a Unix socket is: root, or, where the configuration names a group, a user who could open
@@ -67,7 +84,7 @@ impl Identity {
         if uid.is_root() {
             Some(Identity::root())
         } else {
-            group.map(|_| Identity::new(format!("{USER_PREFIX}{uid}"), Vec::new()))
+            group.map(|_| Identity::new(format!("{USER_PREFIX}{uid}"), Vec::new(), WayIn::Socket))
         }
     }
 
@@ -79,7 +96,11 @@ impl Identity {
         let user = common_name(subject).filter(|name| !name.is_empty())?;
         let groups = subject.iter_organization();
         let groups = groups.filter_map(|group| group.as_str().ok().map(str::to_owned));
-        Some(Identity::new(user.to_owned(), groups.collect()))
+        Some(Identity::new(
+            user.to_owned(),
+            groups.collect(),
+            WayIn::Certificate,
+        ))
     }
 }
 

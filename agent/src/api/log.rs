@@ -17,13 +17,16 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 
 use super::Context;
+use super::audit::Touched;
 use super::connection::ReadDuty;
 use super::container::{ServedContainer, running_id, status_of};
+use super::identity::Identity;
 use super::pods::find;
 use super::request::{Parameters, flag};
 use super::status::Failure;
 use crate::pod::field_error::{Cause, FieldError};
 use crate::pod::log_names::{is_container_name, log_folder};
+use crate::pod::visibility::Audience;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::logs::{
     LogError, LogFile, LogOptions, LogReader, LogStream, MAX_FOLLOWERS, Place, attempts,
@@ -112,8 +115,10 @@ pub(crate) async fn get(
     UrlPath((namespace, name)): UrlPath<(String, String)>,
     Parameters(parameters): Parameters<LogParameters>,
     Extension(duty): Extension<ReadDuty>,
+    Extension(identity): Extension<Identity>,
 ) -> Result<Response, Failure> {
-    let pod = find(&context.store, &namespace, &name)?;
+    let audience = identity.audience();
+    let pod = find(&context.store, audience, &namespace, &name)?;
     let options = parameters.options(Timestamp::now());
     let options = options.map_err(|errors| Failure::invalid("PodLogOptions", &name, &errors))?;
     let container = ServedContainer::find(&pod, &parameters.container)?;
@@ -123,7 +128,14 @@ pub(crate) async fn get(
         false => None,
     };
     // The previous instance, and one that has ended, write nothing more.
-    let ended = ended(context, namespace, name, container.spec.name.clone(), id);
+    let ended = ended(
+        context,
+        audience,
+        namespace,
+        name,
+        container.spec.name.clone(),
+        id,
+    );
     let response = log_response(&log, &options, place, ended).await;
     let response = response.map_err(|error| match error.source.kind() {
         ErrorKind::NotFound => Failure::not_found("containers", &container.spec.name, error.to_string()),
@@ -131,7 +143,7 @@ pub(crate) async fn get(
     })?;
     // Read piece by piece, when its client wants more: however long it pauses, no more than a piece is kept.
     duty.lift();
-    Ok(response)
+    Ok(Touched::container(&container.spec.name).on(response))
 }
 
 /// The container's log file and, where it is known, the runtime's id of the container that wrote it. The runtime says
@@ -199,9 +211,10 @@ async fn told_path(context: &Context, container_id: &str) -> Result<PathBuf, Str
     Ok(PathBuf::from(path))
 }
 
-/// Ready once the served pod does not say any more that this container runs, or the agent shuts down.
+/// Ready once the pod that `audience` sees does not say any more that this container runs, or the agent shuts down.
 async fn ended(
     context: Arc<Context>,
+    audience: Audience,
     namespace: String,
     name: String,
     container: String,
@@ -210,7 +223,7 @@ async fn ended(
     let Some(id) = id else { return };
     let mut versions = context.store.versions();
     let runs = || {
-        let pod = context.store.pod(&namespace, &name);
+        let pod = context.store.pod_for(audience, &namespace, &name);
         pod.is_some_and(|pod| status_of(&pod, &container).and_then(running_id) == Some(&id))
     };
     while runs() {

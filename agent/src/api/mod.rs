@@ -29,6 +29,7 @@
 
 mod access;
 mod attributes;
+mod audit;
 mod certificates;
 mod channels;
 mod clock;
@@ -59,6 +60,7 @@ mod reviews;
 mod selectors;
 mod server;
 mod status;
+mod stream_end;
 mod streams;
 mod table;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::list_options::{ListOptions, Wanted};
 use super::resource::{Resource, Selection, reached};
 use super::status::Failure;
+use crate::pod::visibility::Audience;
 use crate::store::Store;
 use crate::store::changes::{Change, ChangeKind};
 use crate::store::served::place;
@@ -55,7 +56,7 @@ pub(crate) fn page<T: Resource>(
     options: &ListOptions,
 ) -> Result<Page<T>, Failure> {
     if options.continuation.is_empty() {
-        let (version, objects) = state(store, options.wanted()?)?;
+        let (version, objects) = state(store, selection.audience(), options.wanted()?)?;
         return Ok(piece(version, objects, None, selection, options.limit()));
     }
     if options.version()?.is_some() {
@@ -66,7 +67,7 @@ pub(crate) fn page<T: Resource>(
     let continuation = Continuation::parse(&options.continuation)
         .ok_or_else(|| Failure::bad_request("continue: it is not what a list has answered"))?;
     let wanted = continuation.version.map_or(Wanted::Newest, Wanted::Exact);
-    let (version, objects) = state(store, wanted).map_err(|_| {
+    let (version, objects) = state(store, selection.audience(), wanted).map_err(|_| {
         let fresh = Continuation {
             version: None,
             after: continuation.after.clone(),
@@ -82,9 +83,13 @@ pub(crate) fn page<T: Resource>(
     ))
 }
 
-/// All objects as they are, or as they were, and the version of that.
-fn state<T: Resource>(store: &Store, wanted: Wanted) -> Result<(u64, Vec<Arc<T>>), Failure> {
-    let (newest, objects) = store.list::<T>();
+/// All objects that `audience` sees, or saw, as they are or were, and the version of that.
+fn state<T: Resource>(
+    store: &Store,
+    audience: Audience,
+    wanted: Wanted,
+) -> Result<(u64, Vec<Arc<T>>), Failure> {
+    let (newest, objects) = store.list::<T>(audience);
     match wanted {
         Wanted::Newest => Ok((newest, objects)),
         Wanted::NotOlderThan(version) => reached(version, newest).map(|()| (newest, objects)),
@@ -92,13 +97,13 @@ fn state<T: Resource>(store: &Store, wanted: Wanted) -> Result<(u64, Vec<Arc<T>>
             reached(version, newest)?;
             let (_, mut changes) = store.changes::<T>(version)?;
             changes.retain(|change| change.version <= newest);
-            Ok((version, as_they_were(objects, &changes)))
+            Ok((version, as_they_were(audience, objects, &changes)))
         }
     }
 }
 
-/// The objects before these changes.
-fn as_they_were<T: Resource>(objects: Vec<Arc<T>>, changes: &[Change<T>]) -> Vec<Arc<T>> {
+/// The objects that `audience` saw before these changes.
+fn as_they_were<T: Resource>(audience: Audience, objects: Vec<Arc<T>>, changes: &[Change<T>]) -> Vec<Arc<T>> {
     if changes.is_empty() {
         return objects;
     }
@@ -107,12 +112,13 @@ fn as_they_were<T: Resource>(objects: Vec<Arc<T>>, changes: &[Change<T>]) -> Vec
         .map(|object| (place_of(&*object), object))
         .collect();
     for change in changes.iter().rev() {
-        match (&change.previous, change.kind) {
+        let previous = change.previous.as_ref().and_then(|views| views.of(audience));
+        match (previous, change.kind) {
             (Some(previous), ChangeKind::Modified | ChangeKind::Deleted) => {
                 by_place.insert(place_of(&**previous), Arc::clone(previous));
             }
             _ => {
-                by_place.remove(&place_of(&*change.object));
+                by_place.remove(&place_of(&**change.object.whole()));
             }
         }
     }
@@ -167,6 +173,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     use super::*;
+    use crate::store::views::Views;
 
     fn pod(name: &str, version: u64) -> Arc<Pod> {
         Arc::new(Pod {
@@ -181,15 +188,17 @@ mod tests {
 
     #[test]
     fn a_list_can_be_taken_back_by_its_changes() {
+        let shown = |name, version| Views::same(pod(name, version));
+        let hidden = |name, version| Views::different(pod(name, version), None);
         let changes = [
-            Change::new(5, ChangeKind::Added, None, pod("new", 5)),
-            Change::new(6, ChangeKind::Modified, Some(pod("web", 2)), pod("web", 6)),
-            Change::new(7, ChangeKind::Modified, Some(pod("web", 6)), pod("web", 7)),
-            Change::new(8, ChangeKind::Deleted, Some(pod("old", 3)), pod("old", 8)),
+            Change::new(5, ChangeKind::Added, None, shown("new", 5)),
+            Change::new(6, ChangeKind::Modified, Some(hidden("web", 2)), shown("web", 6)),
+            Change::new(7, ChangeKind::Modified, Some(shown("web", 6)), shown("web", 7)),
+            Change::new(8, ChangeKind::Deleted, Some(shown("old", 3)), shown("old", 8)),
         ];
         let now = vec![pod("new", 5), pod("stays", 1), pod("web", 7)];
-        let names = |from: usize| -> Vec<(String, String)> {
-            as_they_were(now.clone(), &changes[from..])
+        let names = |audience: Audience, from: usize| -> Vec<(String, String)> {
+            as_they_were(audience, now.clone(), &changes[from..])
                 .iter()
                 .map(|pod| {
                     let metadata = pod.metadata.clone();
@@ -206,12 +215,15 @@ mod tests {
                 .map(|(name, version)| ((*name).to_owned(), (*version).to_owned()))
                 .collect()
         };
-        assert_eq!(names(4), pairs(&[("new", "5"), ("stays", "1"), ("web", "7")]));
-        assert_eq!(
-            names(3),
-            pairs(&[("new", "5"), ("old", "3"), ("stays", "1"), ("web", "7")])
-        );
-        assert_eq!(names(0), pairs(&[("old", "3"), ("stays", "1"), ("web", "2")]));
+        for audience in [Audience::Node, Audience::Cluster] {
+            let newest = [("new", "5"), ("stays", "1"), ("web", "7")];
+            assert_eq!(names(audience, 4), pairs(&newest));
+            let before_the_end = [("new", "5"), ("old", "3"), ("stays", "1"), ("web", "7")];
+            assert_eq!(names(audience, 3), pairs(&before_the_end));
+        }
+        let first = [("old", "3"), ("stays", "1"), ("web", "2")];
+        assert_eq!(names(Audience::Node, 0), pairs(&first));
+        assert_eq!(names(Audience::Cluster, 0), pairs(&first[..2]), "it was hidden");
     }
 
     #[test]

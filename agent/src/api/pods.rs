@@ -12,7 +12,7 @@ use super::status::Failure;
 use super::table::Column;
 use crate::pod::age;
 use crate::pod::pod_line::{node_name, nominated_node, pod_ip, pod_line, readiness_gates};
-use crate::pod::source::is_for_cluster_users;
+use crate::pod::visibility::Audience;
 use crate::store::Store;
 
 impl Resource for Pod {
@@ -91,19 +91,20 @@ impl Resource for Pod {
         ]
     }
 
-    fn is_for_cluster_users(&self) -> bool {
-        is_for_cluster_users(self)
-    }
-
     /// Of two pods of one name, the newest that is not on its way out.
-    fn find(store: &Store, namespace: Option<&str>, name: &str) -> Option<Arc<Pod>> {
-        store.pod(namespace.unwrap_or_default(), name)
+    fn find(store: &Store, audience: Audience, namespace: Option<&str>, name: &str) -> Option<Arc<Pod>> {
+        store.pod_for(audience, namespace.unwrap_or_default(), name)
     }
 }
 
-/// The pod, or the answer that there is none.
-pub(crate) fn find(store: &Store, namespace: &str, name: &str) -> Result<Arc<Pod>, Failure> {
+/// The pod as `audience` sees it, or the answer that there is none.
+pub(crate) fn find(
+    store: &Store,
+    audience: Audience,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<Pod>, Failure> {
     store
-        .pod(namespace, name)
+        .pod_for(audience, namespace, name)
         .ok_or_else(|| Failure::no_such("pods", name))
 }

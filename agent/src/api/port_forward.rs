@@ -11,14 +11,16 @@ mod tunnel;
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderValue, Uri};
 use axum::response::Response;
 
 use super::Context;
 use super::channels::Framing;
+use super::identity::Identity;
 use super::pods::find;
 use super::status::Failure;
+use super::stream_end::StreamEnd;
 use super::streams::Refusal;
 use super::upgrade::{Upgrade, WebSocketClient};
 use crate::pod::streaming::{PORT_FORWARD, PORT_FORWARD_TUNNEL, V4_BASE64_CHANNEL, V4_CHANNEL};
@@ -47,10 +49,12 @@ const FORMS: [(&str, Form); 4] = [
 pub(crate) async fn forward(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
+    Extension(identity): Extension<Identity>,
+    Extension(end): Extension<StreamEnd>,
     uri: Uri,
     client: Upgrade,
 ) -> Result<Response, Failure> {
-    let pod = find(&context.store, &namespace, &name)?;
+    let pod = find(&context.store, identity.audience(), &namespace, &name)?;
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let external = context.store.sandbox_of_external(uid);
     let ports = ports(&uri)?;
@@ -61,11 +65,11 @@ pub(crate) async fn forward(
                 .port_forward_url(uid, external.as_deref(), &ports)
                 .await;
             let url = url.map_err(Refusal::from)?;
-            let answer = client.pass_through(&url, context.shutdown.clone()).await;
+            let answer = client.pass_through(&url, end).await;
             answer.map_err(Refusal::from)
         }
         Upgrade::WebSocket(client) => {
-            serve_web_socket(client, &context, uid, external.as_deref(), ports).await
+            serve_web_socket(client, &context, uid, external.as_deref(), ports, end).await
         }
     };
     answer.map_err(|refusal| match refusal {
@@ -82,6 +86,7 @@ async fn serve_web_socket(
     uid: &str,
     external: Option<&str>,
     ports: Vec<u16>,
+    end: StreamEnd,
 ) -> Result<Response, Refusal> {
     let names = FORMS.map(|(name, _)| name);
     let (place, upgrade) = client
@@ -92,15 +97,14 @@ async fn serve_web_socket(
         return Err(Refusal::Ports("at least one must be named".to_owned()));
     }
     let url = context.runtime.port_forward_url(uid, external, &ports).await?;
-    let shutdown = context.shutdown.clone();
     Ok(match form {
         Form::Tunnel => {
             let (_, runtime) = url.open([HeaderValue::from_static(PORT_FORWARD)]).await?;
-            upgrade.on_upgrade(move |socket| tunnel::relay(socket, runtime, shutdown))
+            upgrade.on_upgrade(move |socket| tunnel::relay(socket, runtime, end))
         }
         Form::Channels(framing) => {
             let forward = PortForward::open(&url, &ports).await?;
-            upgrade.on_upgrade(move |socket| channels::relay(socket, forward, ports, framing, shutdown))
+            upgrade.on_upgrade(move |socket| channels::relay(socket, forward, ports, framing, end))
         }
     })
 }

@@ -38,10 +38,20 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Parameters<T> {
     }
 }
 
-/// Reads a query parameter that is a flag: on unless it says `false` or `0`, as in Kubernetes.
+/// Whether a query parameter that is a flag is on: unless it says `false` or `0`, as in Kubernetes. Whoever reads a flag
+/// reads it with this, so that none is judged in one way and served in another.
+pub(crate) fn is_on(value: &str) -> bool {
+    value != "0" && !value.eq_ignore_ascii_case("false")
+}
+
+/// Whether a query asks for a watch. Where it says so more than once no handler takes it.
+pub(crate) fn watches(query: &str) -> bool {
+    form_urlencoded::parse(query.as_bytes()).any(|(key, value)| key == "watch" && is_on(&value))
+}
+
+/// Reads a query parameter that is a flag.
 pub(crate) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    let value = String::deserialize(deserializer)?;
-    Ok(value != "0" && !value.eq_ignore_ascii_case("false"))
+    Ok(is_on(&String::deserialize(deserializer)?))
 }
 
 /// A body, whole, with its media type in lower case and without parameters; empty where none is given.

@@ -23,11 +23,9 @@ use super::selectors::{Field, Selector};
 use super::status::Failure;
 use super::table::Column;
 use super::watch;
+use crate::pod::visibility::Audience;
 use crate::store::Store;
 use crate::store::served::Served;
-
-/// How long a user of the cluster may watch without being asked again for a token, in seconds.
-const LONGEST_WATCH_OF_CLUSTER: i64 = 1800;
 
 /// A resource of the core group that is served.
 pub(crate) trait Resource: Served + ListableResource + Serialize {
@@ -39,55 +37,49 @@ pub(crate) trait Resource: Served + ListableResource + Serialize {
     /// The cells of its row, one for each column, ages as of `now`.
     fn cells(&self, now: Timestamp) -> Vec<Value>;
 
-    /// Whether users of the cluster may see it, as far as their rights go.
-    fn is_for_cluster_users(&self) -> bool {
-        true
-    }
-
-    /// The object of this name.
-    fn find(store: &Store, namespace: Option<&str>, name: &str) -> Option<Arc<Self>> {
-        store.object(namespace, name)
+    /// The object of this name, where `audience` sees it.
+    fn find(store: &Store, audience: Audience, namespace: Option<&str>, name: &str) -> Option<Arc<Self>> {
+        store.object(audience, namespace, name)
     }
 }
 
-/// Which objects of a resource are asked for.
+/// Which objects of a resource are asked for, and by whom.
 pub(crate) struct Selection<T> {
+    audience: Audience,
     namespace: Option<String>,
     selector: Selector<T>,
-    /// Whether what is not for users of the cluster is left out.
-    of_cluster: bool,
 }
 
 impl<T: Resource> Selection<T> {
-    /// The objects of `namespace`, or of all, that the options select.
-    pub(crate) fn parse(namespace: Option<String>, options: &ListOptions) -> Result<Selection<T>, Failure> {
+    /// The objects of `namespace`, or of all, that `audience` sees and the options select.
+    pub(crate) fn parse(
+        audience: Audience,
+        namespace: Option<String>,
+        options: &ListOptions,
+    ) -> Result<Selection<T>, Failure> {
         let selector = Selector::parse(T::FIELDS, &options.field_selector, &options.label_selector)?;
         Ok(Selection {
+            audience,
             namespace,
             selector,
-            of_cluster: false,
         })
     }
 
-    /// The same for a user of the cluster, to whom only what is for such users is shown.
-    pub(crate) fn for_whom(self, identity: &Identity) -> Selection<T> {
-        Selection {
-            of_cluster: identity.of_cluster.is_some(),
-            ..self
-        }
+    /// Who asks.
+    pub(crate) fn audience(&self) -> Audience {
+        self.audience
     }
 
-    /// Whether this object is asked for.
+    /// Whether this object, which the audience sees, is asked for.
     pub(crate) fn selects(&self, object: &T) -> bool {
         let metadata = object.metadata();
         let namespace = self.namespace.is_none() || self.namespace == metadata.namespace;
-        let shown = !self.of_cluster || object.is_for_cluster_users();
-        namespace && shown && self.selector.selects(object, metadata.labels.as_ref())
+        namespace && self.selector.selects(object, metadata.labels.as_ref())
     }
 
     /// Whether there is a selector at all.
     pub(crate) fn has_selector(&self) -> bool {
-        !self.selector.is_empty() || self.of_cluster
+        !self.selector.is_empty()
     }
 }
 
@@ -109,18 +101,12 @@ pub(crate) async fn list<T: Resource>(
     State(context): State<Arc<Context>>,
     Path(ListPlace { namespace }): Path<ListPlace>,
     representation: Representation,
-    Parameters(mut options): Parameters<ListOptions>,
+    Parameters(options): Parameters<ListOptions>,
     Extension(duty): Extension<ReadDuty>,
     Extension(identity): Extension<Identity>,
 ) -> Result<Response, Failure> {
     options.check()?;
-    let selection = Selection::<T>::parse(namespace, &options)?.for_whom(&identity);
-    if identity.of_cluster.is_some() {
-        let asked = options.timeout_seconds.filter(|seconds| *seconds > 0);
-        options.timeout_seconds = Some(asked.map_or(LONGEST_WATCH_OF_CLUSTER, |asked| {
-            asked.min(LONGEST_WATCH_OF_CLUSTER)
-        }));
-    }
+    let selection = Selection::<T>::parse(identity.audience(), namespace, &options)?;
     if options.watch {
         representation.fits_an_object()?;
         let shutdown = context.shutdown.clone();
@@ -145,12 +131,14 @@ pub(crate) async fn get<T: Resource>(
     Path(ObjectPlace { namespace, name }): Path<ObjectPlace>,
     representation: Representation,
     Parameters(options): Parameters<GetOptions>,
+    Extension(identity): Extension<Identity>,
 ) -> Result<Response, Failure> {
     representation.fits_an_object()?;
     if let Some(version) = options.version()? {
         reached(version, context.store.version())?;
     }
-    let Some(object) = T::find(&context.store, namespace.as_deref(), &name) else {
+    let audience = identity.audience();
+    let Some(object) = T::find(&context.store, audience, namespace.as_deref(), &name) else {
         return Err(Failure::no_such(T::URL_PATH_SEGMENT, &name));
     };
     Ok(Json(representation.object(&*object, true, Timestamp::now())).into_response())
@@ -162,29 +150,4 @@ pub(crate) fn reached(version: u64, newest: u64) -> Result<(), Failure> {
         return Err(Failure::version_too_large(version, newest));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::Pod;
-
-    use super::*;
-    use crate::kubernetes::cluster_users::User;
-    use crate::pod::source::Source;
-
-    #[test]
-    fn what_the_cluster_does_not_have_is_nothing_for_its_users() {
-        let [created, manifest] = [Source::Api, Source::Manifest("a.yaml".into())].map(|source| {
-            let mut pod = Pod::default();
-            source.annotate(&mut pod.metadata);
-            pod
-        });
-        let user = Identity::of_user(Arc::new(User::default()));
-        for (identity, expected) in [(Identity::root(), [true, true]), (user, [true, false])] {
-            let selection = Selection::<Pod>::parse(None, &ListOptions::default())
-                .unwrap_or_else(|failure| panic!("{failure:?}"))
-                .for_whom(&identity);
-            assert_eq!([&created, &manifest].map(|pod| selection.selects(pod)), expected);
-        }
-    }
 }

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldSelectorRequirement, LabelSelectorRequirement};
+
 use super::status::Failure;
 
 /// A field of an object that can be selected by: its name, and how to read it (empty where it is not set).
@@ -70,6 +72,21 @@ impl<T> Selector<T> {
 }
 
 impl LabelTerm {
+    fn requirement(self) -> Option<LabelSelectorRequirement> {
+        let (operator, values) = match self.rule {
+            LabelRule::Exists => ("Exists", None),
+            LabelRule::Absent => ("DoesNotExist", None),
+            LabelRule::In(values) => ("In", Some(values)),
+            LabelRule::NotIn(values) => ("NotIn", Some(values)),
+            LabelRule::Greater(_) | LabelRule::Less(_) => return None,
+        };
+        Some(LabelSelectorRequirement {
+            key: self.key,
+            operator: operator.to_owned(),
+            values,
+        })
+    }
+
     fn meets(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
         let value = labels.and_then(|labels| labels.get(&self.key));
         let number = || value.and_then(|value| value.parse::<i64>().ok());
@@ -84,11 +101,26 @@ impl LabelTerm {
     }
 }
 
-fn parse_fields<T>(known: &[Field<T>], selector: &str) -> Result<Vec<FieldTerm<T>>, Failure> {
-    let mut terms = Vec::new();
-    for term in split_unescaped(selector) {
+/// A part of a field selector, as it is written.
+struct FieldText<'a> {
+    name: &'a str,
+    equal: bool,
+    value: Cow<'a, str>,
+}
+
+fn field_texts(selector: &str) -> Result<Vec<FieldText<'_>>, Failure> {
+    let terms = split_unescaped(selector).map(|term| {
         let (name, equal, value) = split_operator(term)
             .ok_or_else(|| Failure::bad_request(format!("fieldSelector: {term:?} is not NAME=VALUE")))?;
+        let value = unescape(value);
+        Ok(FieldText { name, equal, value })
+    });
+    terms.collect()
+}
+
+fn parse_fields<T>(known: &[Field<T>], selector: &str) -> Result<Vec<FieldTerm<T>>, Failure> {
+    let mut terms = Vec::new();
+    for FieldText { name, equal, value } in field_texts(selector)? {
         let read = known
             .iter()
             .find(|(known, _)| *known == name)
@@ -103,10 +135,54 @@ fn parse_fields<T>(known: &[Field<T>], selector: &str) -> Result<Vec<FieldTerm<T
         terms.push(FieldTerm {
             read,
             equal,
-            value: unescape(value).into_owned(),
+            value: value.into_owned(),
         });
     }
     Ok(terms)
+}
+
+/// What the selectors of a list narrow it to, as far as rights go; read as [`Selector::parse`] reads them. A selector that
+/// cannot be read narrows nothing: its request is refused.
+#[derive(Debug, Default)]
+pub(super) struct Narrowed {
+    /// The only name that the objects can have.
+    pub(super) name: Option<String>,
+    /// What is required of fields.
+    pub(super) fields: Vec<FieldSelectorRequirement>,
+    /// What is required of labels, without comparisons of numbers, for which a review has no form.
+    pub(super) labels: Vec<LabelSelectorRequirement>,
+}
+
+impl Narrowed {
+    /// Reads both query parameters.
+    pub(super) fn by(field_selector: &str, label_selector: &str) -> Narrowed {
+        let fields = field_texts(field_selector).unwrap_or_default();
+        let labels = parse_labels(label_selector).unwrap_or_default();
+        let name = fields
+            .iter()
+            .find(|field| field.name == "metadata.name" && field.equal)
+            .map(|field| field.value.clone().into_owned());
+        Narrowed {
+            name: name.filter(|name| is_path_segment(name)),
+            fields: fields.into_iter().map(FieldText::requirement).collect(),
+            labels: labels.into_iter().filter_map(LabelTerm::requirement).collect(),
+        }
+    }
+}
+
+/// Whether a name can stand in a path: kube-apiserver judges no other.
+fn is_path_segment(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
+}
+
+impl FieldText<'_> {
+    fn requirement(self) -> FieldSelectorRequirement {
+        FieldSelectorRequirement {
+            key: self.name.to_owned(),
+            operator: if self.equal { "In" } else { "NotIn" }.to_owned(),
+            values: Some(vec![self.value.into_owned()]),
+        }
+    }
 }
 
 /// The parts between commas; in a field selector a backslash makes a comma part of a value.
@@ -279,6 +355,56 @@ mod tests {
             ("app>1", false),
         ] {
             assert_eq!(selects("", selector), expected, "{selector}");
+        }
+    }
+
+    #[test]
+    fn rights_are_asked_about_with_the_name_and_the_selectors_of_a_list() {
+        let shown = |fields: &str, labels: &str| {
+            let Narrowed { name, fields, labels } = Narrowed::by(fields, labels);
+            let values = |values: &Option<Vec<String>>| values.clone().unwrap_or_default().join("|");
+            let fields = fields
+                .iter()
+                .map(|one| format!("{} {} {}", one.key, one.operator, values(&one.values)));
+            let labels = labels
+                .iter()
+                .map(|one| format!("{} {} {}", one.key, one.operator, values(&one.values)));
+            let (fields, labels): (Vec<_>, Vec<_>) = (fields.collect(), labels.collect());
+            format!(
+                "{};{};{}",
+                name.unwrap_or_default(),
+                fields.join(","),
+                labels.join(",")
+            )
+        };
+        for (fields, labels, expected) in [
+            ("", "", ";;"),
+            ("metadata.name=web", "", "web;metadata.name In web;"),
+            (
+                "status.phase!=Failed,metadata.name==web",
+                "",
+                "web;status.phase NotIn Failed,metadata.name In web;",
+            ),
+            ("metadata.name!=web", "", ";metadata.name NotIn web;"),
+            ("metadata.name=", "", ";metadata.name In ;"),
+            ("metadata.name=..", "", ";metadata.name In ..;"),
+            ("metadata.name=a/b", "", ";metadata.name In a/b;"),
+            (r"metadata.name=web\,0", "", "web,0;metadata.name In web,0;"),
+            // The first counts, as at kube-apiserver; nothing has both names.
+            (
+                "metadata.name=web,metadata.name=db",
+                "",
+                "web;metadata.name In web,metadata.name In db;",
+            ),
+            ("metadata.name", "", ";;"),
+            (
+                "",
+                "app=web,!old,tier in (a,b),x notin (c),y,z>1",
+                ";;app In web,old DoesNotExist ,tier In a|b,x NotIn c,y Exists ",
+            ),
+            ("", "app in (", ";;"),
+        ] {
+            assert_eq!(shown(fields, labels), expected, "{fields} {labels}");
         }
     }
 

@@ -7,20 +7,23 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use axum::extract::ws::{Message, WebSocket};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::Uri;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use tokio::io::{AsyncWriteExt, DuplexStream};
-use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::audit::Touched;
 use super::channels::{self, FrameReader, Framing, HEARTBEAT, frame};
 use super::container::ServedContainer;
+use super::identity::Identity;
 use super::pods::find;
+use super::request::is_on;
 use super::status::Failure;
+use super::stream_end::StreamEnd;
 use super::upgrade::{Upgrade, WebSocketClient};
 use crate::pod::streaming::{
     CHANNEL_ERROR, CHANNEL_RESIZE, CHANNEL_STDERR, CHANNEL_STDIN, CHANNEL_STDOUT, CLOSE_SIGNAL,
@@ -127,8 +130,7 @@ impl StreamParameters {
         let Query(pairs) = query.map_err(|error| Refusal::Query(error.body_text()))?;
         let mut read = StreamParameters::default();
         for (name, value) in pairs {
-            // A flag is on unless it says `false` or `0`.
-            let on = value != "0" && !value.eq_ignore_ascii_case("false");
+            let on = is_on(&value);
             match name.as_str() {
                 "container" => read.container = value,
                 "command" => read.command.push(value),
@@ -157,6 +159,8 @@ impl StreamParameters {
 pub(crate) async fn attach_to(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
+    Extension(identity): Extension<Identity>,
+    Extension(end): Extension<StreamEnd>,
     uri: Uri,
     client: Upgrade,
 ) -> Result<Response, Failure> {
@@ -165,17 +169,21 @@ pub(crate) async fn attach_to(
         mut options,
         ..
     } = StreamParameters::read(&uri)?;
-    let container = ServedContainer::find(&*find(&context.store, &namespace, &name)?, &container)?;
+    let pod = find(&context.store, identity.audience(), &namespace, &name)?;
+    let container = ServedContainer::find(&pod, &container)?;
     options.tty = container.spec.tty.unwrap_or(false);
     let url = context.runtime.attach_url(container.running_id()?, options);
     let url = url.await.map_err(Refusal::from)?;
-    Ok(serve(client, &url, options, context.shutdown.clone()).await?)
+    let response = serve(client, &url, options, end).await?;
+    Ok(Touched::container(&container.spec.name).on(response))
 }
 
 /// Runs a command in a container for the client.
 pub(crate) async fn exec_in(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
+    Extension(identity): Extension<Identity>,
+    Extension(end): Extension<StreamEnd>,
     uri: Uri,
     client: Upgrade,
 ) -> Result<Response, Failure> {
@@ -187,12 +195,14 @@ pub(crate) async fn exec_in(
     if command.is_empty() {
         return Err(Refusal::NoCommand.into());
     }
-    let container = ServedContainer::find(&*find(&context.store, &namespace, &name)?, &container)?;
+    let pod = find(&context.store, identity.audience(), &namespace, &name)?;
+    let container = ServedContainer::find(&pod, &container)?;
     let url = context
         .runtime
         .exec_url(container.running_id()?, command, options);
     let url = url.await.map_err(Refusal::from)?;
-    Ok(serve(client, &url, options, context.shutdown.clone()).await?)
+    let response = serve(client, &url, options, end).await?;
+    Ok(Touched::container(&container.spec.name).on(response))
 }
 
 impl From<Refusal> for Failure {
@@ -215,11 +225,11 @@ async fn serve(
     client: Upgrade,
     url: &StreamingUrl,
     options: StreamOptions,
-    shutdown: CancellationToken,
+    end: StreamEnd,
 ) -> Result<Response, Refusal> {
     match client {
-        Upgrade::Spdy(client) => Ok(client.pass_through(url, shutdown).await?),
-        Upgrade::WebSocket(client) => serve_web_socket(client, Session::open(url, options), shutdown).await,
+        Upgrade::Spdy(client) => Ok(client.pass_through(url, end).await?),
+        Upgrade::WebSocket(client) => serve_web_socket(client, Session::open(url, options), end).await,
     }
 }
 
@@ -227,7 +237,7 @@ async fn serve(
 async fn serve_web_socket(
     client: WebSocketClient,
     session: impl Future<Output = Result<Session, StreamError>>,
-    shutdown: CancellationToken,
+    end: StreamEnd,
 ) -> Result<Response, Refusal> {
     let names = PROTOCOLS.map(|(name, _)| name);
     let (place, upgrade) = client
@@ -235,17 +245,17 @@ async fn serve_web_socket(
         .ok_or_else(|| Refusal::subprotocol(&names))?;
     let (_, protocol) = PROTOCOLS[place];
     let session = session.await?;
-    Ok(upgrade.on_upgrade(move |socket| relay(socket, session, protocol, shutdown)))
+    Ok(upgrade.on_upgrade(move |socket| relay(socket, session, protocol, end)))
 }
 
-/// Carries bytes between the client and the session until one of them ends, or the agent does. Nothing is read from
+/// Carries bytes between the client and the session until one of them ends, or the stream is to. Nothing is read from
 /// either side before the other side has taken what came before.
-async fn relay(socket: WebSocket, session: Session, protocol: Protocol, shutdown: CancellationToken) {
+async fn relay(socket: WebSocket, session: Session, protocol: Protocol, end: StreamEnd) {
     let (to_client, from_client) = socket.split();
     let input = relay_input(from_client, session.stdin, session.resize, protocol);
     let (stdout, stderr, outcome) = (session.stdout, session.stderr, session.outcome);
     let output = async |to_client: &mut _| relay_output(to_client, stdout, stderr, outcome, protocol).await;
-    channels::relay(to_client, input, output, &shutdown).await;
+    channels::relay(to_client, input, output, &end).await;
 }
 
 /// Carries the client's messages to the session until the client is gone.

@@ -12,10 +12,10 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, copy_buf, split};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use super::channels::{CLOSE_DEADLINE, MAX_MESSAGE_BYTES};
 use super::status::Failure;
+use super::stream_end::StreamEnd;
 use crate::runtime::streaming_server::{PROTOCOL_HEADER, SPDY, StreamError, StreamingUrl};
 
 /// How many bytes of each direction wait in the agent.
@@ -101,17 +101,17 @@ impl WebSocketClient {
 
 impl SpdyClient {
     /// Opens the session that waits at `url` with what the client offers, and then switches protocols: what goes
-    /// wrong before is still an answer of HTTP. The session ends at `shutdown` at the latest.
+    /// wrong before is still an answer of HTTP. The session ends with the stream's `end` at the latest.
     pub(super) async fn pass_through(
         self,
         url: &StreamingUrl,
-        shutdown: CancellationToken,
+        end: StreamEnd,
     ) -> Result<Response, StreamError> {
         let (chosen, runtime) = url.open(self.protocols).await?;
         // The task ends with the connection, which counts among the server's until then.
         tokio::spawn(async move {
             match self.upgrade.await {
-                Ok(client) => copy_both_ways(TokioIo::new(client), runtime, shutdown).await,
+                Ok(client) => copy_both_ways(TokioIo::new(client), runtime, end).await,
                 Err(error) => tracing::debug!(%error, "a client left while it was upgraded"),
             }
         });
@@ -127,11 +127,11 @@ impl SpdyClient {
     }
 }
 
-/// Copies until both have said all, or `shutdown`. A client whose runtime has said all gets a moment to take notice.
+/// Copies until both have said all, or the `end`. A client whose runtime has said all gets a moment to take notice.
 async fn copy_both_ways(
     client: impl AsyncRead + AsyncWrite,
     runtime: impl AsyncRead + AsyncWrite,
-    shutdown: CancellationToken,
+    end: StreamEnd,
 ) {
     let (from_client, mut to_client) = split(client);
     let (from_runtime, mut to_runtime) = split(runtime);
@@ -144,7 +144,11 @@ async fn copy_both_ways(
             copied = &mut down => if copied.is_ok() { drop(timeout(CLOSE_DEADLINE, up).await) },
         }
     };
-    if shutdown.run_until_cancelled(copied).await.is_none() {
+    let ended = tokio::select! {
+        () = copied => false,
+        () = end.reached() => true,
+    };
+    if ended {
         let _ = timeout(CLOSE_DEADLINE, to_client.shutdown()).await;
     }
 }
@@ -159,6 +163,7 @@ async fn copy(from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpin)) 
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -180,7 +185,7 @@ mod tests {
         (
             client,
             runtime,
-            tokio::spawn(copy_both_ways(near, far, shutdown.clone())),
+            tokio::spawn(copy_both_ways(near, far, StreamEnd::new(shutdown))),
         )
     }
 

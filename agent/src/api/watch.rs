@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -22,8 +22,10 @@ use super::list_options::ListOptions;
 use super::representation::Representation;
 use super::resource::{Resource, Selection, reached};
 use super::status::Failure;
+use crate::pod::visibility::Audience;
 use crate::store::Store;
-use crate::store::changes::{Change, ChangeKind};
+use crate::store::changes::{Change, ChangeKind, Lines};
+use crate::store::views::Views;
 
 /// How often a client that allows bookmarks is told the newest version.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
@@ -57,13 +59,20 @@ enum Told<T> {
         word: &'static str,
         object: Arc<T>,
         /// Where others who are told the same find the line, or leave it.
-        line: Option<Arc<OnceLock<Bytes>>>,
+        line: Option<SharedLine<T>>,
     },
     Bookmark {
         initial_events_end: bool,
     },
     /// What was asked for cannot be told: the end.
     Error(Failure),
+}
+
+/// The line of a change that is told whole.
+#[derive(Debug)]
+struct SharedLine<T> {
+    lines: Arc<Lines>,
+    change: Views<T>,
 }
 
 #[derive(Serialize)]
@@ -119,11 +128,12 @@ pub(crate) fn start<T: Resource>(
     let asked = options.version()?;
     // A version that can be read and not be met is an error in the stream, as from kube-apiserver: there clients look
     // for it, and begin anew.
-    let beginning = beginning(store, options, asked).unwrap_or_else(|failure| Beginning {
-        version: 0,
-        present: Vec::new(),
-        then: Some(Told::Error(failure)),
-    });
+    let beginning =
+        beginning(store, selection.audience(), options, asked).unwrap_or_else(|failure| Beginning {
+            version: 0,
+            present: Vec::new(),
+            then: Some(Told::Error(failure)),
+        });
     let now = Instant::now();
     let lasts = options
         .timeout_seconds
@@ -152,11 +162,12 @@ pub(crate) fn start<T: Resource>(
 
 fn beginning<T: Resource>(
     store: &Store,
+    audience: Audience,
     options: &ListOptions,
     asked: Option<u64>,
 ) -> Result<Beginning<T>, Failure> {
     if options.send_initial_events.unwrap_or(asked.is_none()) {
-        let (version, present) = store.list::<T>();
+        let (version, present) = store.list::<T>(audience);
         if let Some(asked) = asked {
             reached(asked, version)?;
         }
@@ -247,7 +258,8 @@ impl<T: Resource> ObjectWatch<T> {
     fn write(&mut self, told: &Told<T>) -> Bytes {
         match told {
             Told::Object { word, object, line } => match line {
-                Some(line) if self.representation == Representation::Object => {
+                Some(shared) if self.representation == Representation::Object => {
+                    let line = shared.lines.of(self.selection.audience(), &shared.change);
                     line.get_or_init(|| self.event(word, object)).clone()
                 }
                 _ => {
@@ -298,34 +310,47 @@ impl<T: Resource> ObjectWatch<T> {
     }
 }
 
-/// What a change is to a watcher: an object that comes under its selector is new to it, one that leaves it is gone.
+/// What a change is to a watcher: an object that comes under its selector, or that it is shown from now on, is new to it, and
+/// one that leaves either is gone.
 fn tell<T: Resource>(selection: &Selection<T>, change: Change<T>) -> Option<Told<T>> {
     let Change {
         version,
         kind,
         previous,
-        object,
-        line,
+        object: change,
+        lines,
         ..
     } = change;
-    let is = kind != ChangeKind::Deleted && selection.selects(&object);
-    let was = kind != ChangeKind::Added && selection.selects(previous.as_ref().unwrap_or(&object));
+    let audience = selection.audience();
+    let after = change.of(audience);
+    let before = previous.as_ref().and_then(|views| views.of(audience));
+    // Only others see that something has changed.
+    let unchanged = kind != ChangeKind::Deleted
+        && before.is_some_and(|before| after.is_some_and(|after| Arc::ptr_eq(before, after)));
+    if unchanged {
+        return None;
+    }
+    let is = kind != ChangeKind::Deleted && after.is_some_and(|object| selection.selects(object));
+    let was = before.is_some_and(|object| selection.selects(object));
     let word = match (was, is) {
         (false, true) => "ADDED",
         (true, true) => "MODIFIED",
         (true, false) => "DELETED",
         (false, false) => return None,
     };
-    let object = if word == "DELETED" && kind != ChangeKind::Deleted {
-        // As it was when it was selected, under the version that took it away.
-        let mut last = Arc::unwrap_or_clone(previous.unwrap_or(object));
-        last.metadata_mut().resource_version = Some(version.to_string());
-        Arc::new(last)
-    } else {
-        object
+    let object = match after.filter(|_| word != "DELETED" || kind == ChangeKind::Deleted) {
+        Some(object) => Arc::clone(object),
+        // As it was when it was selected and shown, under the version that took it away.
+        None => {
+            let mut last = T::clone(before?);
+            last.metadata_mut().resource_version = Some(version.to_string());
+            Arc::new(last)
+        }
     };
-    // Who sees it come or go by a selector is told another line than the others.
-    let line = line.filter(|_| word == kind.word());
+    // Who sees it come or go by a selector, or because it is shown or hidden, is told another line than the others.
+    let line = lines
+        .filter(|_| word == kind.word())
+        .map(|lines| SharedLine { lines, change });
     Some(Told::Object { word, object, line })
 }
 
@@ -351,7 +376,7 @@ mod tests {
             field_selector: "status.phase=Running".to_owned(),
             ..ListOptions::default()
         };
-        let selection = Selection::parse(None, &running).expect("a selection");
+        let selection = Selection::parse(Audience::Node, None, &running).expect("a selection");
         for (kind, before, after, expected) in [
             (ChangeKind::Added, None, "Pending", None),
             (ChangeKind::Added, None, "Running", Some("ADDED")),
@@ -362,7 +387,8 @@ mod tests {
             (ChangeKind::Deleted, Some("Running"), "Running", Some("DELETED")),
             (ChangeKind::Deleted, Some("Failed"), "Failed", None),
         ] {
-            let change = Change::new(9, kind, before.map(pod), pod(after));
+            let shown = |phase| Views::same(pod(phase));
+            let change = Change::new(9, kind, before.map(shown), shown(after));
             let told = tell(&selection, change);
             let (word, shared) = match told {
                 Some(Told::Object { word, line, .. }) => (Some(word), line.is_some()),
@@ -383,8 +409,9 @@ mod tests {
             field_selector: "status.phase=Running".to_owned(),
             ..ListOptions::default()
         };
-        let selection = Selection::parse(None, &running).expect("a selection");
-        let change = Change::new(9, ChangeKind::Modified, Some(pod("Running")), pod("Failed"));
+        let selection = Selection::parse(Audience::Node, None, &running).expect("a selection");
+        let [before, after] = ["Running", "Failed"].map(|phase| Views::same(pod(phase)));
+        let change = Change::new(9, ChangeKind::Modified, Some(before), after);
         let Some(Told::Object {
             word: "DELETED",
             object: last,

@@ -63,9 +63,8 @@ pub(crate) fn check(pod: &Pod, copy: &CopyMounts) -> Option<FieldError> {
 }
 
 /// Writes into the annotations of a pod that is served which of its ephemeral containers have mounts of others.
-pub(crate) fn annotate(metadata: &mut ObjectMeta, records: &[Record]) {
+pub(crate) fn annotate<'a>(metadata: &mut ObjectMeta, records: impl Iterator<Item = &'a Record>) {
     let copying: BTreeMap<&str, &CopyMounts> = records
-        .iter()
         .filter_map(|record| Some((record.spec.name.as_str(), record.copy_mounts.as_ref()?)))
         .collect();
     if copying.is_empty() {

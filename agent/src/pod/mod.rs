@@ -2,9 +2,11 @@
 //! no clock but the one handed in.
 
 pub(crate) mod age;
+pub(crate) mod asked_by;
 pub(crate) mod cgroup;
 pub(crate) mod container_config;
 pub(crate) mod container_names;
+pub(crate) mod container_path;
 pub(crate) mod copied_mounts;
 pub(crate) mod crash_back_off;
 pub(crate) mod creation;
@@ -27,3 +29,25 @@ pub(crate) mod labels;
 pub(crate) mod launch;
 pub(crate) mod leftover;
 pub(crate) mod log_names;
+pub(crate) mod node;
+pub(crate) mod node_object;
+pub(crate) mod objects;
+pub(crate) mod observed;
+pub(crate) mod patch;
+pub(crate) mod plan;
+pub(crate) mod pod_line;
+pub(crate) mod profile;
+pub(crate) mod quantity;
+pub(crate) mod record;
+pub(crate) mod resources;
+pub(crate) mod sandbox_config;
+pub(crate) mod security_context;
+pub(crate) mod size;
+pub(crate) mod source;
+pub(crate) mod status;
+pub(crate) mod streaming;
+pub(crate) mod take_over;
+pub(crate) mod termination_message;
+pub(crate) mod update;
+pub(crate) mod validation;
+pub(crate) mod visibility;

@@ -190,6 +190,7 @@ mod tests {
                 spec,
                 order: 0,
                 origin: Origin::KubeApiserver,
+                asked_by: None,
                 copy_mounts: None,
                 phase,
             }];

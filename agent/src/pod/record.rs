@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, EphemeralContainer};
 use serde::{Deserialize, Serialize};
 
+use super::asked_by::AskedBy;
 use super::copied_mounts::CopyMounts;
 
 /// Where an ephemeral container was asked for.
@@ -67,8 +68,11 @@ pub(crate) struct Record {
     /// left out.
     #[serde(default)]
     pub(crate) order: u64,
-    /// Who asked for it first.
+    /// Where it was asked for first.
     pub(crate) origin: Origin,
+    /// Who asked for it. None in records that were written before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) asked_by: Option<AskedBy>,
     /// Whose mounts it is to have beside its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) copy_mounts: Option<CopyMounts>,

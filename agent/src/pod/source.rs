@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::discovered::Owner;
-use super::discovered::enriched::{OF_API_SERVER, SPEC_FROM_ANNOTATION};
-use k8s_openapi::api::core::v1::Pod;
+use super::discovered::enriched::SPEC_FROM_ANNOTATION;
+use super::{asked_by, copied_mounts};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
@@ -65,23 +65,6 @@ pub(crate) fn is_own_annotation(key: &str) -> bool {
     key.starts_with(OWN_ANNOTATIONS)
 }
 
-/// Whether users of the cluster may see a served pod, as far as their rights go: one that the API server knows, so that
-/// their rights are rights to it, or one that was created over the API here. Any other is only of a namespace that is
-/// named like one of theirs, and one of an API server that only the runtime tells of may show values from Secrets.
-pub(crate) fn is_for_cluster_users(served: &Pod) -> bool {
-    let annotations = served.metadata.annotations.as_ref();
-    let value = |key: &str| {
-        annotations
-            .and_then(|annotations| annotations.get(key))
-            .map(String::as_str)
-    };
-    match value(SOURCE_ANNOTATION) {
-        Some(OF_API) => true,
-        Some(OF_MANIFEST) | None => false,
-        Some(_) => value(SPEC_FROM_ANNOTATION).is_some_and(|from| from.starts_with(OF_API_SERVER)),
-    }
-}
-
 /// Takes out of `metadata` the annotations that are written when a pod is served: they are not the client's to say.
 pub(crate) fn strip(metadata: &mut ObjectMeta) {
     if let Some(annotations) = &mut metadata.annotations {
@@ -93,7 +76,7 @@ pub(crate) fn strip(metadata: &mut ObjectMeta) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pod::copied_mounts;
+    use crate::pod::{asked_by, copied_mounts};
 
     #[test]
     fn the_annotations_that_are_written_when_a_pod_is_served_are_known_as_such() {
@@ -102,43 +85,10 @@ mod tests {
             MANIFEST_ANNOTATION,
             SPEC_FROM_ANNOTATION,
             copied_mounts::ANNOTATION,
+            asked_by::ANNOTATION,
         ] {
             assert!(is_own_annotation(key), "{key}");
         }
         assert!(!is_own_annotation("example.com/debuglet.io"));
-    }
-
-    #[test]
-    fn users_of_the_cluster_see_what_the_api_server_knows_and_what_was_created_over_the_api() {
-        let manifest = Source::Manifest("/etc/debuglet/manifests/a.yaml".into());
-        for (source, spec_from, expected) in [
-            (Source::Api, None, true),
-            (manifest.clone(), None, false),
-            // A manifest may say of itself what it likes.
-            (manifest, Some("API server"), false),
-            (Source::Discovered(Owner::Kubelet), Some("API server"), true),
-            (
-                Source::Discovered(Owner::Kubelet),
-                Some("API server as of 2026-11-22T00:11:12Z"),
-                true,
-            ),
-            (Source::Discovered(Owner::Kubelet), Some("runtime"), false),
-            (Source::Discovered(Owner::StaticPod), Some("API server"), true),
-            (
-                Source::Discovered(Owner::StaticPod),
-                Some("manifest /etc/kubernetes/manifests/a.yaml"),
-                false,
-            ),
-            (Source::Discovered(Owner::Cri), Some("runtime"), false),
-        ] {
-            let mut pod = Pod::default();
-            source.annotate(&mut pod.metadata);
-            if let Some(from) = spec_from {
-                let annotations = pod.metadata.annotations.get_or_insert_default();
-                annotations.insert(SPEC_FROM_ANNOTATION.to_owned(), from.to_owned());
-            }
-            assert_eq!(is_for_cluster_users(&pod), expected, "{source:?} {spec_from:?}");
-        }
-        assert!(!is_for_cluster_users(&Pod::default()));
     }
 }

@@ -14,6 +14,7 @@ use super::trouble::{Trouble, Waits};
 use crate::kubernetes::api_server::{ApiServer, Reach};
 use crate::kubernetes::back_off::BackOff;
 use crate::kubernetes::ephemeral_containers::{Addition, AdditionError};
+use crate::pod::container_path::ContainerPath;
 use crate::pod::identity::PodKey;
 use crate::pod::observed::{ContainerState, ObservedPod};
 use crate::pod::record::{Phase, Record};
@@ -249,12 +250,12 @@ impl Appender {
             Severity::Normal => tracing::info!("{namespace}/{pod}: {message}"),
             Severity::Warning => tracing::warn!("{namespace}/{pod}: {message}"),
         }
-        let name = &entry.record.spec.name;
+        let name = entry.record.spec.name.clone();
         let happening = Happening {
             severity,
             reason,
             message,
-            field_path: Some(format!("spec.ephemeralContainers{{{name}}}")),
+            container: Some(ContainerPath::Ephemeral(name)),
         };
         self.store.record_event(&entry.uid, happening);
     }

@@ -183,7 +183,7 @@ impl Report {
                     severity: Severity::Warning,
                     reason: "FailedReport",
                     message,
-                    field_path: None,
+                    container: None,
                 },
             );
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::kubelet::Kubelet;
+use crate::pod::container_path::ContainerPath;
 use crate::pod::identity::PodKey;
 use crate::pod::kubelet_life::Life;
 use crate::pod::log_names::log_folder;
@@ -148,12 +149,11 @@ impl TakeOver {
         message: String,
     ) {
         tracing::info!(pod_uid = pod.uid, container, reason, "{message}");
-        let field_path = Some(format!("spec.ephemeralContainers{{{container}}}"));
         let happening = Happening {
             severity,
             reason,
             message,
-            field_path,
+            container: Some(ContainerPath::Ephemeral(container.to_owned())),
         };
         self.store.record_event(&pod.uid, happening);
     }

@@ -1,18 +1,23 @@
-//! What the API writes: new ephemeral containers, and stops. Nothing is answered before it is on disk.
+//! What the API writes: new ephemeral containers, and stops. Nothing is answered before it is on disk. Who asks is in the
+//! record and in an event; a client that does not see all of a pod neither reaches nor removes what it does not see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 
 use super::changes::ChangeKind;
 use super::disk::DiskError;
+use super::events::{Happening, Severity};
 use super::{DryRun, Entry, Inner, Store, Wanted, first_launch};
+use crate::pod::asked_by::AskedBy;
+use crate::pod::container_path::ContainerPath;
 use crate::pod::copied_mounts::{self, CopyMounts};
 use crate::pod::field_error::{Cause, FieldError};
 use crate::pod::launch::Launch;
 use crate::pod::record::{Origin, Phase, Record, arrange};
 use crate::pod::size::{self, TooLarge};
+use crate::pod::visibility::Audience;
 use crate::pod::{defaults, validation};
 
 /// What a client wants the ephemeral containers of a pod to be.
@@ -34,7 +39,7 @@ pub(super) struct Judged {
     pub(super) new: Vec<Record>,
     /// The records that it gives another place.
     moved: Vec<Record>,
-    /// The pod as it would be served.
+    /// The pod as it would be served to the client.
     pub(super) tried: Arc<Pod>,
 }
 
@@ -94,37 +99,43 @@ pub(crate) enum StopError {
 }
 
 impl Store {
-    /// Accepts the list of `wanted` as that of a pod's ephemeral containers: the ones it has, unchanged, and
-    /// new ones, which get their defaults. On return the list would survive a power cut; answers the pod as it
-    /// is served then.
+    /// Accepts the list of `wanted` as that of a pod's ephemeral containers: the ones that the client sees, unchanged, and
+    /// new ones, which get their defaults. Those that it does not see stay. On return the list would survive a power cut;
+    /// answers the pod as it is served to the client then.
     pub(crate) async fn accept(
         self: &Arc<Self>,
+        asked_by: &AskedBy,
         namespace: &str,
         name: &str,
         wanted: WantedList,
         dry_run: DryRun,
     ) -> Result<Arc<Pod>, AcceptError> {
         let store = Arc::clone(self);
-        let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        tokio::task::spawn_blocking(move || store.accept_blocking(&namespace, &name, wanted, dry_run))
+        let (namespace, name, asked_by) = (namespace.to_owned(), name.to_owned(), asked_by.clone());
+        let accept = move || store.accept_blocking(&asked_by, &namespace, &name, wanted, dry_run);
+        tokio::task::spawn_blocking(accept)
             .await
             .map_err(|_| AcceptError::ShuttingDown)?
     }
 
     fn accept_blocking(
         &self,
+        asked_by: &AskedBy,
         namespace: &str,
         name: &str,
         wanted: WantedList,
         dry_run: DryRun,
     ) -> Result<Arc<Pod>, AcceptError> {
-        let (uid, writing) = self.to_write(namespace, name).ok_or(AcceptError::NoSuchPod)?;
+        let audience = asked_by.audience();
+        let pod = self.to_write(audience, namespace, name);
+        let (uid, writing) = pod.ok_or(AcceptError::NoSuchPod)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Judged { new, moved, tried } = self.judge(&uid, &writing, wanted)?;
+        let Judged { new, moved, tried } = self.judge(asked_by, &uid, &writing, wanted)?;
         if dry_run == DryRun::All {
             return Ok(tried);
         }
         self.keep_foreign(&uid)?;
+        let names: Vec<String> = new.iter().map(|record| record.spec.name.clone()).collect();
         // What comes last first: cut short, this leaves the others in the order that they had.
         let written: Vec<Record> = moved.into_iter().rev().chain(new).collect();
         self.keep(&uid, &written)?;
@@ -133,16 +144,19 @@ impl Store {
         let served = inner
             .pods
             .get(&uid)
-            .map(|entry| Arc::clone(&entry.served))
-            .ok_or(AcceptError::NoSuchPod)?;
+            .and_then(|entry| entry.served.of(audience).cloned());
         drop(inner);
         self.announce(version);
-        Ok(served)
+        for name in names {
+            self.record_event(&uid, requested(asked_by, name));
+        }
+        served.ok_or(AcceptError::NoSuchPod)
     }
 
     /// Judges a list, and changes nothing.
     pub(super) fn judge(
         &self,
+        asked_by: &AskedBy,
         uid: &str,
         writing: &Arc<Mutex<()>>,
         mut wanted: WantedList,
@@ -154,16 +168,16 @@ impl Store {
         let (new, mut with_new, version) = {
             let inner = self.lock();
             let entry = inner.held(uid, writing).ok_or(AcceptError::NoSuchPod)?;
-            if !is_meant(entry, &wanted) {
+            if !is_meant(entry, asked_by.audience(), &wanted) {
                 return Err(AcceptError::Conflict);
             }
-            let new = new_records(entry, &wanted)?;
+            let new = new_records(entry, asked_by, &wanted)?;
             (new, entry.clone(), inner.history.version())
         };
         let before = std::mem::take(&mut with_new.records);
         with_new.records = before.iter().cloned().chain(new).collect();
-        let names = wanted.containers.iter().map(|container| container.name.as_str());
-        arrange(&mut with_new.records, names);
+        let names = names_in_order(&before, &wanted.containers);
+        arrange(&mut with_new.records, names.into_iter());
         let (mut new, mut moved) = (Vec::new(), Vec::new());
         for record in &with_new.records {
             match before.iter().find(|before| before.spec.name == record.spec.name) {
@@ -174,9 +188,14 @@ impl Store {
         }
         let tried = with_new.serve(version);
         if !new.is_empty() {
-            size::judge(&tried)?;
+            size::judge(tried.whole())?;
         }
-        Ok(Judged { new, moved, tried })
+        let tried = tried.of(asked_by.audience()).cloned();
+        Ok(Judged {
+            new,
+            moved,
+            tried: tried.ok_or(AcceptError::NoSuchPod)?,
+        })
     }
 
     /// Keeps a pod that somebody else runs along with its first records: they are shown while it is away, and buried
@@ -218,21 +237,26 @@ impl Store {
         }
     }
 
-    /// Accepts that an ephemeral container is to end, whether it runs or still waits. Durable on return;
-    /// stopping one that has ended, or is being stopped, changes nothing.
+    /// Accepts that an ephemeral container that the client sees is to end, whether it runs or still waits. Durable on
+    /// return; stopping one that has ended, or is being stopped, changes nothing.
     pub(crate) async fn stop(
         self: &Arc<Self>,
+        asked_by: &AskedBy,
         namespace: &str,
         pod: &str,
         container: &str,
     ) -> Result<Launch, StopError> {
         let uid = {
             let inner = self.lock();
-            let entry = inner.by_name(namespace, pod).ok_or(StopError::NoSuchPod)?;
-            if entry.theirs().iter().any(|theirs| theirs.name == container) {
-                return Err(StopError::NotOurs);
-            }
-            if !entry.records.iter().any(|record| record.spec.name == container) {
+            let audience = asked_by.audience();
+            let entry = inner.seen_by(audience, namespace, pod);
+            let entry = entry.ok_or(StopError::NoSuchPod)?;
+            let mut records = entry.records.iter();
+            let recorded = records.any(|record| record.spec.name == container);
+            if !recorded || !entry.visibility.shows_record(audience, container) {
+                if entry.asked_of_api_server().any(|asked| asked.name == container) {
+                    return Err(StopError::NotOurs);
+                }
                 return Err(not_ephemeral(&entry.pod, container));
             }
             if entry.foreign.contains(container) {
@@ -255,8 +279,29 @@ impl Store {
             | super::progress::AdvanceError::Stays => StopError::NoSuchContainer,
             super::progress::AdvanceError::ShuttingDown => StopError::ShuttingDown,
         })?;
-        self.launch(namespace, pod, container)
+        self.record_event(&uid, asked_to_stop(asked_by, container.to_owned()));
+        self.launch(asked_by.audience(), namespace, pod, container)
             .ok_or(StopError::NoSuchContainer)
+    }
+}
+
+/// That somebody asked for an ephemeral container.
+pub(crate) fn requested(asked_by: &AskedBy, container: String) -> Happening {
+    Happening {
+        severity: Severity::Normal,
+        reason: "EphemeralContainerRequested",
+        message: format!("Ephemeral container {container} was asked for by {asked_by}"),
+        container: Some(ContainerPath::Ephemeral(container)),
+    }
+}
+
+/// That somebody asked for its end.
+fn asked_to_stop(asked_by: &AskedBy, container: String) -> Happening {
+    Happening {
+        severity: Severity::Normal,
+        reason: "StopRequested",
+        message: format!("The end of ephemeral container {container} was asked for by {asked_by}"),
+        container: Some(ContainerPath::Ephemeral(container)),
     }
 }
 
@@ -298,15 +343,31 @@ impl Inner {
     }
 }
 
-/// Whether the pod is the one, and at the version, that the client means, as far as it says.
-fn is_meant(entry: &Entry, wanted: &WantedList) -> bool {
-    let version = &entry.served.metadata.resource_version;
-    wanted.uid.as_ref().is_none_or(|uid| *uid == entry.key.uid)
-        && (wanted.resource_version.is_none() || wanted.resource_version == *version)
+/// The names of the client's list, and of the records that it does not see: each of these stays behind the one before it.
+fn names_in_order<'a>(records: &'a [Record], wanted: &'a [EphemeralContainer]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = wanted.iter().map(|container| container.name.as_str()).collect();
+    let named: BTreeSet<&str> = names.iter().copied().collect();
+    let mut previous: Option<&str> = None;
+    for record in records {
+        let name = record.spec.name.as_str();
+        if !named.contains(name) {
+            let before = previous.and_then(|previous| names.iter().position(|name| *name == previous));
+            names.insert(before.map_or(0, |before| before + 1), name);
+        }
+        previous = Some(name);
+    }
+    names
 }
 
-/// The records that `list` adds to the pod's.
-fn new_records(entry: &Entry, list: &WantedList) -> Result<Vec<Record>, AcceptError> {
+/// Whether the pod is the one, and at the version, that the client means, as far as it says.
+fn is_meant(entry: &Entry, audience: Audience, wanted: &WantedList) -> bool {
+    let version = entry.version_for(audience);
+    wanted.uid.as_ref().is_none_or(|uid| *uid == entry.key.uid)
+        && (wanted.resource_version.is_none() || wanted.resource_version.as_deref() == version)
+}
+
+/// The records that the client's `list` adds to the pod's.
+fn new_records(entry: &Entry, asked_by: &AskedBy, list: &WantedList) -> Result<Vec<Record>, AcceptError> {
     let WantedList {
         containers: wanted,
         copy_mounts,
@@ -321,12 +382,28 @@ fn new_records(entry: &Entry, list: &WantedList) -> Result<Vec<Record>, AcceptEr
             });
         }
     }
-    let mut theirs = entry.theirs();
+    let (audience, visibility) = (asked_by.audience(), entry.visible_now());
+    let shows = |name: &str| visibility.shows_record(audience, name);
+    let records = || entry.records.iter().map(|record| &record.spec);
+    let own = records().filter(|own| shows(&own.name)).cloned();
+    let mut accepted: Vec<EphemeralContainer> = own.collect();
+    let others = entry.ephemeral_containers(audience, &visibility);
+    let mut theirs: Vec<EphemeralContainer> = others.into_iter().skip(accepted.len()).collect();
     theirs.iter_mut().for_each(defaults::ephemeral_container);
     let mut errors = validation::ephemeral_containers(&entry.pod, wanted, &theirs);
-    let own = entry.records.iter().map(|record| record.spec.clone());
-    let accepted: Vec<EphemeralContainer> = own.chain(theirs).collect();
+    accepted.extend(theirs);
     errors.extend(validation::ephemeral_change(&accepted, wanted));
+    for (index, container) in wanted.iter().enumerate() {
+        let taken = |own: &EphemeralContainer| own.name == container.name && !shows(&own.name);
+        if records().any(taken) && !accepted.iter().any(|accepted| accepted.name == container.name) {
+            let message = format!(
+                "{:?} is the name of another container on this node",
+                container.name
+            );
+            let field = format!("spec.ephemeralContainers[{index}].name");
+            errors.push(FieldError::new(field, Cause::Duplicate, message));
+        }
+    }
     for (name, copy) in copy_mounts {
         errors.extend(copied_mounts::check(&entry.pod, copy));
         if accepted.iter().any(|accepted| accepted.name == *name) {
@@ -346,6 +423,7 @@ fn new_records(entry: &Entry, list: &WantedList) -> Result<Vec<Record>, AcceptEr
             // Its place follows from the whole list.
             order: 0,
             origin: Origin::Api,
+            asked_by: Some(asked_by.clone()),
             copy_mounts: copy_mounts.get(&spec.name).cloned(),
             phase: Phase::Accepted,
         })

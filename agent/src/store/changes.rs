@@ -8,7 +8,9 @@ use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 use serde::Serialize;
 
+use super::views::Views;
 use crate::pod::size::json_bytes;
+use crate::pod::visibility::Audience;
 
 /// How many changes of one kind are kept for watches that resume; older ones answer `410 Gone`, and clients list again.
 const HISTORY: usize = 1024;
@@ -50,27 +52,54 @@ pub(crate) struct Change<T> {
     pub(crate) version: u64,
     /// What happened.
     pub(crate) kind: ChangeKind,
-    /// The object before, unless it was added: a watch with a selector tells by it whether the object came or left.
-    pub(crate) previous: Option<Arc<T>>,
+    /// The object before, unless it was added: by it a watch tells whether the object came, changed or left for its client.
+    pub(crate) previous: Option<Views<T>>,
     /// The object afterwards.
-    pub(crate) object: Arc<T>,
-    /// Room for the line that watchers without a selector are told, so that a thousand of them share one; none on an
-    /// older change, where nobody is left to share it with.
-    pub(crate) line: Option<Arc<OnceLock<Bytes>>>,
+    pub(crate) object: Views<T>,
+    /// Room for the lines that watchers are told; none on an older change, where nobody is left to share them with.
+    pub(crate) lines: Option<Arc<Lines>>,
     /// About how many bytes the object takes: its texts are as long as in JSON, and what holds them about as large again.
     bytes: usize,
 }
 
+/// What watchers without a selector are told of a change, so that a thousand of them share its bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    /// Those who see the object as clients of the node do.
+    whole: OnceLock<Bytes>,
+    /// Users of the cluster who see another one.
+    cluster: OnceLock<Bytes>,
+}
+
+impl Lines {
+    /// The line that `audience` is told of `object`.
+    pub(crate) fn of<T>(&self, audience: Audience, object: &Views<T>) -> &OnceLock<Bytes> {
+        match audience {
+            Audience::Cluster if !object.are_the_same() => &self.cluster,
+            Audience::Cluster | Audience::Node => &self.whole,
+        }
+    }
+}
+
 impl<T: Serialize> Change<T> {
     /// A change that made `version`.
-    pub(crate) fn new(version: u64, kind: ChangeKind, previous: Option<Arc<T>>, object: Arc<T>) -> Change<T> {
+    pub(crate) fn new(
+        version: u64,
+        kind: ChangeKind,
+        previous: Option<Views<T>>,
+        object: Views<T>,
+    ) -> Change<T> {
+        let mut bytes = size_of::<T>() + 2 * json_bytes(&**object.whole());
+        if let Some(cluster) = object.of(Audience::Cluster).filter(|_| !object.are_the_same()) {
+            bytes += size_of::<T>() + 2 * json_bytes(&**cluster);
+        }
         Change {
-            bytes: size_of::<T>() + 2 * json_bytes(&*object),
+            bytes,
             version,
             kind,
             previous,
             object,
-            line: Some(Arc::default()),
+            lines: Some(Arc::default()),
         }
     }
 }
@@ -81,8 +110,8 @@ impl<T> Clone for Change<T> {
             version: self.version,
             kind: self.kind,
             previous: self.previous.clone(),
-            object: Arc::clone(&self.object),
-            line: self.line.clone(),
+            object: self.object.clone(),
+            lines: self.lines.clone(),
             bytes: self.bytes,
         }
     }
@@ -163,7 +192,7 @@ impl<T> Log<T> {
         if let Some(older) = self.changes.len().checked_sub(SHARED_LINES + 1)
             && let Some(older) = self.changes.get_mut(older)
         {
-            older.line = None;
+            older.lines = None;
         }
         while self.changes.len() > self.bound || (self.bytes > HISTORY_BYTES && self.changes.len() > 1) {
             let Some(oldest) = self.changes.pop_front() else {
@@ -195,7 +224,7 @@ mod tests {
         let mut history = History::starting_at(100);
         for _ in 0..count {
             let version = history.next_version();
-            let change = Change::new(version, ChangeKind::Modified, None, Arc::default());
+            let change = Change::new(version, ChangeKind::Modified, None, Views::default());
             history.pods.push(change);
         }
         history
@@ -238,7 +267,7 @@ mod tests {
         let large = |bytes| {
             let mut pod = Pod::default();
             pod.metadata.annotations = Some([("note".to_owned(), "x".repeat(bytes))].into());
-            Arc::new(pod)
+            Views::same(Arc::new(pod))
         };
         let push = |history: &mut History, pod| {
             let version = history.next_version();
@@ -260,9 +289,9 @@ mod tests {
     fn only_the_newest_changes_have_room_for_a_shared_line() {
         let history = history_of(SHARED_LINES as u64 + 3);
         let changes = history.pods.since(100).expect("kept");
-        let shared = changes.iter().filter(|change| change.line.is_some()).count();
+        let shared = changes.iter().filter(|change| change.lines.is_some()).count();
         assert_eq!(shared, SHARED_LINES);
-        assert!(changes[0].line.is_none() && changes[changes.len() - 1].line.is_some());
+        assert!(changes[0].lines.is_none() && changes[changes.len() - 1].lines.is_some());
     }
 
     #[test]
@@ -270,7 +299,7 @@ mod tests {
         let mut history = history_of(1);
         for _ in 0..EVENT_HISTORY + 1 {
             let version = history.next_version();
-            let change = Change::new(version, ChangeKind::Added, None, Arc::default());
+            let change = Change::new(version, ChangeKind::Added, None, Views::default());
             history.events.push(change);
         }
         assert_eq!(history.pods.since(100).expect("kept").len(), 1);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Inner, Store, Wanted};
 use crate::pod::source::Source;
+use crate::pod::visibility::Audience;
 
 /// How many pods the API may have created; one that is gone for its clients counts until it has ended.
 pub(super) const MAX_API_PODS: usize = 1000;
@@ -59,14 +60,24 @@ impl Drop for Claim<'_> {
 
 impl Store {
     /// Whether the API could have a new pod of this name now. Only looks: nobody has to wait for that.
-    pub(super) fn free_for_api(&self, namespace: &str, name: &str) -> Result<(), Refusal> {
-        self.lock().free_for_api(namespace, name)
+    pub(super) fn free_for_api(
+        &self,
+        audience: Audience,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), Refusal> {
+        self.lock().free_for_api(audience, namespace, name)
     }
 
     /// Claims the name for a new pod of the API: nobody may have it.
-    pub(super) fn claim_for_api(&self, namespace: &str, name: &str) -> Result<Claim<'_>, Refusal> {
+    pub(super) fn claim_for_api(
+        &self,
+        audience: Audience,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Claim<'_>, Refusal> {
         let mut inner = self.lock();
-        inner.free_for_api(namespace, name)?;
+        inner.free_for_api(audience, namespace, name)?;
         self.claim(&mut inner, namespace, name, Claimant::Api)
             .map_err(Refusal::Taken)
     }
@@ -112,8 +123,12 @@ impl Store {
 }
 
 impl Inner {
-    fn free_for_api(&self, namespace: &str, name: &str) -> Result<(), Refusal> {
+    fn free_for_api(&self, audience: Audience, namespace: &str, name: &str) -> Result<(), Refusal> {
         if let Some(entry) = self.by_name(namespace, name) {
+            if !entry.visibility.shows_pod(audience) {
+                // That the name is taken cannot be kept from who asks for it; by whom can.
+                return Err(Refusal::Taken(Holder::Api));
+            }
             return Err(Refusal::Taken(match (&entry.wanted, &entry.source) {
                 (Wanted::Removed(_), _) => Holder::Leaving,
                 (_, Source::Manifest(path)) => Holder::Manifest(path.clone()),

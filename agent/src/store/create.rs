@@ -12,6 +12,7 @@ use super::{DryRun, Entry, Store, Wanted};
 use crate::pod::identity::random_uid;
 use crate::pod::size::{self, TooLarge};
 use crate::pod::source::Source;
+use crate::pod::visibility::Audience;
 
 /// Why a pod was not created. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -35,15 +36,25 @@ pub(crate) enum CreateError {
 
 impl Store {
     /// Takes in a pod as `pod::creation` prepared it, under a UID of its own. On return it would survive a power cut;
-    /// answers it as it is served then.
-    pub(crate) async fn create(self: &Arc<Self>, pod: Pod, dry_run: DryRun) -> Result<Arc<Pod>, CreateError> {
+    /// answers it as it is served then. `audience` is told no more of who has its name already than it sees.
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        audience: Audience,
+        pod: Pod,
+        dry_run: DryRun,
+    ) -> Result<Arc<Pod>, CreateError> {
         let store = Arc::clone(self);
-        tokio::task::spawn_blocking(move || store.create_blocking(pod, dry_run))
+        tokio::task::spawn_blocking(move || store.create_blocking(audience, pod, dry_run))
             .await
             .map_err(|_| CreateError::ShuttingDown)?
     }
 
-    pub(super) fn create_blocking(&self, mut pod: Pod, dry_run: DryRun) -> Result<Arc<Pod>, CreateError> {
+    pub(super) fn create_blocking(
+        &self,
+        audience: Audience,
+        mut pod: Pod,
+        dry_run: DryRun,
+    ) -> Result<Arc<Pod>, CreateError> {
         let metadata = &mut pod.metadata;
         let uid = random_uid(rand::random());
         metadata.uid = Some(uid.clone());
@@ -52,12 +63,12 @@ impl Store {
         let name = metadata.name.clone().unwrap_or_default();
         let version = self.lock().history.version();
         let tried = Entry::new(pod.clone(), Source::Api, 0, Wanted::Running, Vec::new()).serve(version);
-        size::judge(&tried)?;
+        size::judge(tried.whole())?;
         if dry_run == DryRun::All {
-            self.free_for_api(&namespace, &name)?;
-            return Ok(tried);
+            self.free_for_api(audience, &namespace, &name)?;
+            return Ok(Arc::clone(tried.whole()));
         }
-        let claim = self.claim_for_api(&namespace, &name)?;
+        let claim = self.claim_for_api(audience, &namespace, &name)?;
         let kept = KeptPod {
             pod,
             source: Source::Api,
@@ -78,7 +89,7 @@ impl Store {
         let served = inner
             .pods
             .get(&uid)
-            .map(|entry| Arc::clone(&entry.served))
+            .map(|entry| Arc::clone(entry.served.whole()))
             .unwrap_or_default();
         drop(inner);
         drop(claim);

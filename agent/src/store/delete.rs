@@ -11,6 +11,7 @@ use super::disk::DiskError;
 use super::{DryRun, Entry, Store, Wanted};
 use crate::pod::deletion::deleted;
 use crate::pod::source::Source;
+use crate::pod::visibility::Audience;
 
 /// What a client asks for when it deletes a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,10 +55,11 @@ pub(crate) enum DeleteError {
 }
 
 impl Store {
-    /// Has a pod go, or go sooner. On return that would survive a power cut; answers the pod as it is served then, or
-    /// was served last.
+    /// Has a pod that `audience` sees go, or go sooner. On return that would survive a power cut; answers the pod as it is
+    /// served then, or was served last.
     pub(crate) async fn delete(
         self: &Arc<Self>,
+        audience: Audience,
         namespace: &str,
         name: &str,
         deletion: Deletion,
@@ -65,33 +67,38 @@ impl Store {
     ) -> Result<Arc<Pod>, DeleteError> {
         let store = Arc::clone(self);
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        tokio::task::spawn_blocking(move || store.delete_blocking(&namespace, &name, &deletion, dry_run))
+        let delete = move || store.delete_blocking(audience, &namespace, &name, &deletion, dry_run);
+        tokio::task::spawn_blocking(delete)
             .await
             .map_err(|_| DeleteError::ShuttingDown)?
     }
 
     fn delete_blocking(
         &self,
+        audience: Audience,
         namespace: &str,
         name: &str,
         deletion: &Deletion,
         dry_run: DryRun,
     ) -> Result<Arc<Pod>, DeleteError> {
-        let (uid, writing) = self.to_write(namespace, name).ok_or(DeleteError::NoSuchPod)?;
+        let pod = self.to_write(audience, namespace, name);
+        let (uid, writing) = pod.ok_or(DeleteError::NoSuchPod)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (removal, kept) = {
             let inner = self.lock();
             let entry = inner.pods.get(&uid).filter(|entry| !entry.is_deleted());
             let entry = entry.ok_or(DeleteError::NoSuchPod)?;
-            may_delete(entry, deletion)?;
+            may_delete(entry, audience, deletion)?;
             let asked = deletion.grace_seconds;
-            let Some(removal) = deleted(&entry.served, entry.removal(), asked, Timestamp::now()) else {
-                return Ok(Arc::clone(&entry.served));
+            let served = entry.served.of(audience).ok_or(DeleteError::NoSuchPod)?;
+            let Some(removal) = deleted(served, entry.removal(), asked, Timestamp::now()) else {
+                return Ok(Arc::clone(served));
             };
             let mut leaving = entry.clone();
             leaving.wanted = Wanted::Removed(removal);
             if dry_run == DryRun::All {
-                return Ok(leaving.serve(inner.history.version()));
+                let tried = leaving.serve(inner.history.version());
+                return tried.of(audience).cloned().ok_or(DeleteError::NoSuchPod);
             }
             (removal, leaving.kept())
         };
@@ -109,7 +116,7 @@ impl Store {
         let served = inner
             .pods
             .get(&uid)
-            .map(|entry| Arc::clone(&entry.served))
+            .and_then(|entry| entry.served.of(audience).cloned())
             .unwrap_or_default();
         drop(inner);
         self.announce(version);
@@ -117,13 +124,8 @@ impl Store {
     }
 }
 
-fn may_delete(entry: &Entry, deletion: &Deletion) -> Result<(), DeleteError> {
-    let version = entry
-        .served
-        .metadata
-        .resource_version
-        .as_deref()
-        .unwrap_or_default();
+fn may_delete(entry: &Entry, audience: Audience, deletion: &Deletion) -> Result<(), DeleteError> {
+    let version = entry.version_for(audience).unwrap_or_default();
     for (field, asked, is) in [
         ("uid", &deletion.uid, entry.key.uid.as_str()),
         ("resourceVersion", &deletion.resource_version, version),

@@ -5,9 +5,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
+use crate::pod::asked_by::AskedBy;
 use crate::pod::discovered::enriched::SPEC_FROM_ANNOTATION;
 use crate::pod::discovered::volumes::MountedVolumes;
 use crate::pod::record::Phase;
+use crate::pod::visibility::Audience;
 use crate::store::DryRun;
 use crate::store::accept::WantedList;
 use crate::store::claim::Holder;
@@ -51,7 +53,10 @@ async fn look(store: &Arc<Store>, changed: Vec<DiscoveredPod>, ready: &[&str], l
 }
 
 async fn debug(store: &Arc<Store>) {
-    store.accept("shop", "till", wanted(), DryRun::No).await.unwrap();
+    store
+        .accept(&AskedBy::root(), "shop", "till", wanted(), DryRun::No)
+        .await
+        .unwrap();
 }
 
 fn wanted() -> WantedList {
@@ -180,7 +185,11 @@ async fn a_debug_container_that_is_accepted_while_its_pod_goes_is_never_without_
         look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
         let accepting = {
             let store = Arc::clone(&store);
-            tokio::spawn(async move { store.accept("shop", "till", wanted(), DryRun::No).await })
+            tokio::spawn(async move {
+                store
+                    .accept(&AskedBy::root(), "shop", "till", wanted(), DryRun::No)
+                    .await
+            })
         };
         look(&store, vec![], &[], &[]).await;
         let accepted = accepting.await.unwrap();
@@ -220,10 +229,12 @@ async fn somebody_elses_pod_is_neither_deleted_nor_is_its_name_free() {
     let store = store(folder.path());
     look(&store, vec![found("u1", "one")], &["u1"], &["u1"]).await;
     let deleted = store
-        .delete("shop", "till", Deletion::default(), DryRun::No)
+        .delete(Audience::Node, "shop", "till", Deletion::default(), DryRun::No)
         .await;
     assert!(matches!(deleted, Err(DeleteError::Foreign)), "{deleted:?}");
-    let created = store.create(found("", "mine").pod, DryRun::No).await;
+    let created = store
+        .create(Audience::Node, found("", "mine").pod, DryRun::No)
+        .await;
     assert!(
         matches!(created, Err(CreateError::AlreadyExists(Holder::Foreign))),
         "{created:?}"
@@ -250,7 +261,10 @@ async fn a_pod_that_came_back_is_no_tombstone_after_a_restart() {
 async fn of_two_of_one_name_the_one_that_debuglet_runs_is_meant() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
-    let ours = store.create(found("", "ours").pod, DryRun::No).await.unwrap();
+    let ours = store
+        .create(Audience::Node, found("", "ours").pod, DryRun::No)
+        .await
+        .unwrap();
     look(&store, vec![found("u1", "theirs")], &["u1"], &["u1"]).await;
     let shown = shown(&store).unwrap();
     assert_eq!(shown.metadata.uid, ours.metadata.uid);

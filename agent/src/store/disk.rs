@@ -296,6 +296,7 @@ fn fail_closed(name: &str) -> Record {
         // After all whose place is known. Far from the end of the numbers, so that others can come after it.
         order: u64::from(u32::MAX),
         origin: Origin::Api,
+        asked_by: None,
         copy_mounts: None,
         phase: Phase::Created(created),
     }
@@ -375,6 +376,7 @@ mod tests {
             spec,
             order: 0,
             origin: Origin::Api,
+            asked_by: None,
             copy_mounts: None,
             phase: Phase::Accepted,
         }

@@ -9,7 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::changes::{Change, ChangeKind, History};
+use super::views::Views;
+use crate::pod::container_path::ContainerPath;
 use crate::pod::identity::derived_uid;
+use crate::pod::visibility::{Audience, Visibility};
 
 /// How many events are kept for all pods together; the one that was seen least recently makes room.
 const EVENTS: usize = 1000;
@@ -45,57 +48,97 @@ pub(crate) struct Happening {
     pub(crate) reason: &'static str,
     /// A sentence.
     pub(crate) message: String,
-    /// The container it happened to, as `involvedObject.fieldPath`: `spec.ephemeralContainers{NAME}`.
-    pub(crate) field_path: Option<String>,
+    /// The container it happened to; none where it is the pod.
+    pub(crate) container: Option<ContainerPath>,
+}
+
+/// An event that is kept.
+#[derive(Clone, Debug)]
+struct Kept {
+    views: Views<Event>,
+    /// As in [`Happening::container`].
+    container: Option<ContainerPath>,
 }
 
 /// The newest events, the least recently seen first.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    events: VecDeque<Arc<Event>>,
+    events: VecDeque<Kept>,
     made: u64,
 }
 
 impl Events {
-    /// Counts `happening` on the event that said the same of the same object, or adds a new event; `history` is told.
+    /// Counts `happening` on the event that said the same of the same object, or adds a new event; `history` is told. Who
+    /// sees it follows from the `visibility` of its pod.
     pub(crate) fn record(
         &mut self,
         pod: &ObjectMeta,
+        visibility: &Visibility,
         happening: Happening,
         host: &str,
         now: Timestamp,
         history: &mut History,
     ) {
-        let same = self.events.iter().position(|event| says(event, pod, &happening));
-        if let Some(event) = same.and_then(|index| self.events.remove(index)) {
-            let mut again = Event::clone(&event);
-            again.count = Some(event.count.unwrap_or(1).saturating_add(1));
+        let visible = visibility.shows_event(Audience::Cluster, happening.container.as_ref());
+        let same = self.events.iter().position(|kept| says(kept, pod, &happening));
+        if let Some(kept) = same.and_then(|index| self.events.remove(index)) {
+            let mut again = Event::clone(kept.views.whole());
+            again.count = Some(again.count.unwrap_or(1).saturating_add(1));
             again.last_timestamp = Some(Time(now));
-            self.events
-                .push_back(changed(again, ChangeKind::Modified, Some(event), history));
+            let views = changed(again, visible, ChangeKind::Modified, Some(kept.views), history);
+            self.events.push_back(Kept { views, ..kept });
             return;
         }
         if self.events.len() == EVENTS
-            && let Some(oldest) = self.events.pop_front()
+            && let Some(Kept { views, .. }) = self.events.pop_front()
         {
-            changed(Event::clone(&oldest), ChangeKind::Deleted, Some(oldest), history);
+            let visible = views.of(Audience::Cluster).is_some();
+            let last = Event::clone(views.whole());
+            changed(last, visible, ChangeKind::Deleted, Some(views), history);
         }
         self.made += 1;
+        let container = happening.container.clone();
         let event = new_event(pod, happening, host, now, self.made);
-        self.events
-            .push_back(changed(event, ChangeKind::Added, None, history));
+        let views = changed(event, visible, ChangeKind::Added, None, history);
+        self.events.push_back(Kept { views, container });
+    }
+
+    /// Shows the events of a pod to users of the cluster, or hides them, as the pod's new `visibility` says.
+    pub(crate) fn show(&mut self, uid: &str, visibility: &Visibility, history: &mut History) {
+        for kept in &mut self.events {
+            if kept.views.whole().involved_object.uid.as_deref() != Some(uid) {
+                continue;
+            }
+            let visible = visibility.shows_event(Audience::Cluster, kept.container.as_ref());
+            if visible == kept.views.of(Audience::Cluster).is_some() {
+                continue;
+            }
+            let version = history.next_version();
+            let whole = Arc::clone(kept.views.whole());
+            // It is new to users of the cluster. Clients of the node have it already: for them it stays what it is.
+            let cluster = visible.then(|| {
+                let mut event = Event::clone(&whole);
+                event.metadata.resource_version = Some(version.to_string());
+                Arc::new(event)
+            });
+            let views = Views::different(whole, cluster);
+            let previous = std::mem::replace(&mut kept.views, views.clone());
+            let change = Change::new(version, ChangeKind::Modified, Some(previous), views);
+            history.events.push(change);
+        }
     }
 
     /// All events, the least recently seen first.
-    pub(crate) fn all(&self) -> Vec<Arc<Event>> {
-        self.events.iter().cloned().collect()
+    pub(crate) fn all(&self) -> Vec<Views<Event>> {
+        self.events.iter().map(|kept| kept.views.clone()).collect()
     }
 }
 
-/// Whether `event` tells of the same happening.
-fn says(event: &Event, pod: &ObjectMeta, happening: &Happening) -> bool {
+/// Whether an event tells of the same happening.
+fn says(kept: &Kept, pod: &ObjectMeta, happening: &Happening) -> bool {
+    let event = kept.views.whole();
     event.involved_object.uid == pod.uid
-        && event.involved_object.field_path == happening.field_path
+        && kept.container == happening.container
         && event.reason.as_deref() == Some(happening.reason)
         && event.message.as_deref() == Some(&happening.message)
         && event.type_.as_deref() == Some(happening.severity.name())
@@ -104,16 +147,18 @@ fn says(event: &Event, pod: &ObjectMeta, happening: &Happening) -> bool {
 /// Gives an event its new version, and the history the change.
 fn changed(
     mut event: Event,
+    visible: bool,
     kind: ChangeKind,
-    previous: Option<Arc<Event>>,
+    previous: Option<Views<Event>>,
     history: &mut History,
-) -> Arc<Event> {
+) -> Views<Event> {
     let version = history.next_version();
     event.metadata.resource_version = Some(version.to_string());
-    let event = Arc::new(event);
-    let change = Change::new(version, kind, previous, Arc::clone(&event));
-    history.events.push(change);
-    event
+    let views = Views::visible_if(visible, Arc::new(event));
+    history
+        .events
+        .push(Change::new(version, kind, previous, views.clone()));
+    views
 }
 
 fn new_event(pod: &ObjectMeta, happening: Happening, host: &str, now: Timestamp, number: u64) -> Event {
@@ -135,7 +180,7 @@ fn new_event(pod: &ObjectMeta, happening: Happening, host: &str, now: Timestamp,
             name: pod.name.clone(),
             namespace: pod.namespace.clone(),
             uid: pod.uid.clone(),
-            field_path: happening.field_path,
+            field_path: happening.container.as_ref().map(ToString::to_string),
             resource_version: None,
         },
         type_: Some(happening.severity.name().to_owned()),
@@ -172,7 +217,7 @@ mod tests {
             severity: Severity::Warning,
             reason: "BackOff",
             message: message.to_owned(),
-            field_path: Some("spec.containers{main}".to_owned()),
+            container: Some(ContainerPath::Ordinary("main".to_owned())),
         }
     }
 
@@ -180,6 +225,7 @@ mod tests {
         for message in messages {
             events.record(
                 &pod(),
+                &Visibility::Hidden,
                 happening(message),
                 "node1",
                 Timestamp::UNIX_EPOCH,
@@ -195,7 +241,12 @@ mod tests {
         let seen: Vec<_> = events
             .all()
             .iter()
-            .map(|event| (event.message.clone().expect("message"), event.count))
+            .map(|event| {
+                (
+                    event.whole().message.clone().expect("message"),
+                    event.whole().count,
+                )
+            })
             .collect();
         assert_eq!(seen, [("b".to_owned(), Some(1)), ("a".to_owned(), Some(2))]);
     }
@@ -208,7 +259,7 @@ mod tests {
         let told: Vec<_> = changes
             .iter()
             .map(|change| {
-                let version = change.object.metadata.resource_version.clone();
+                let version = change.object.whole().metadata.resource_version.clone();
                 (change.kind, version.expect("a version"))
             })
             .collect();
@@ -218,8 +269,49 @@ mod tests {
             (ChangeKind::Modified, "10".to_owned()),
         ];
         assert_eq!(told, expected);
-        let uid = |index: usize| changes[index].object.metadata.uid.clone();
+        let uid = |index: usize| changes[index].object.whole().metadata.uid.clone();
         assert!(uid(0) == uid(2) && uid(0) != uid(1));
+    }
+
+    #[test]
+    fn events_come_and_go_for_users_of_the_cluster_as_their_pod_and_container_do_and_stay_for_the_node() {
+        let (mut events, mut history) = (Events::default(), History::starting_at(0));
+        record(&mut events, &mut history, &["ordinary"]);
+        let ephemeral = Happening {
+            container: Some(ContainerPath::Ephemeral("dbg".to_owned())),
+            ..happening("ephemeral")
+        };
+        events.record(
+            &pod(),
+            &Visibility::Hidden,
+            ephemeral,
+            "node1",
+            Timestamp::UNIX_EPOCH,
+            &mut history,
+        );
+        let visible = |events: &Events, audience| {
+            let all = events.all();
+            let seen = all.iter().filter_map(|views| views.of(audience));
+            seen.filter_map(|event| event.message.clone()).collect::<Vec<_>>()
+        };
+        let without = |names: &[&str]| Visibility::Visible {
+            without: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        for (visibility, expected, changes) in [
+            (Visibility::Hidden, vec![], 0),
+            (without(&["dbg"]), vec!["ordinary"], 1),
+            (without(&[]), vec!["ordinary", "ephemeral"], 1),
+            (without(&[]), vec!["ordinary", "ephemeral"], 0),
+            (Visibility::Hidden, vec![], 2),
+        ] {
+            let before = history.version();
+            events.show("other", &visibility, &mut history);
+            assert_eq!(history.version(), before, "an event of another pod");
+            events.show("u1", &visibility, &mut history);
+            assert_eq!(visible(&events, Audience::Cluster), expected, "{visibility:?}");
+            assert_eq!(visible(&events, Audience::Node), ["ordinary", "ephemeral"]);
+            assert_eq!(history.version() - before, changes, "{visibility:?}");
+        }
     }
 
     #[test]
@@ -229,7 +321,7 @@ mod tests {
         let messages: Vec<&str> = messages.iter().map(String::as_str).collect();
         record(&mut events, &mut history, &messages);
         assert_eq!(events.all().len(), EVENTS);
-        assert_eq!(events.all()[0].message.as_deref(), Some("5"));
+        assert_eq!(events.all()[0].whole().message.as_deref(), Some("5"));
         let last_two = history.events.since(history.version() - 2).expect("kept");
         assert_eq!(
             (last_two[0].kind, last_two[1].kind),

@@ -14,6 +14,7 @@ use crate::pod::discovered::union::is_older;
 use crate::pod::identity::PodKey;
 use crate::pod::launch::Launch;
 use crate::pod::source::Source;
+use crate::pod::visibility::Audience;
 
 /// News from the API server's watch.
 #[derive(Debug)]
@@ -135,7 +136,12 @@ impl Inner {
         if entry.known_by.kubernetes == kubernetes && entry.known_by.as_of == as_of {
             return;
         }
-        let shown = |entry: &Entry| (entry.theirs(), entry.known_by.spec_from());
+        let shown = |entry: &Entry| {
+            let visibility = entry.visible_now();
+            let containers = [Audience::Node, Audience::Cluster]
+                .map(|audience| entry.ephemeral_containers(audience, &visibility));
+            (containers, entry.known_by.spec_from(), visibility)
+        };
         let before = shown(entry);
         entry.known_by.kubernetes = kubernetes;
         entry.known_by.as_of = as_of;
@@ -160,18 +166,23 @@ impl Inner {
 }
 
 impl Entry {
-    /// The ephemeral containers that the API server asks for and of which nothing was written down here: the kubelet's.
-    pub(super) fn theirs(&self) -> Vec<EphemeralContainer> {
+    /// The ephemeral containers that the API server asks for.
+    pub(super) fn asked_of_api_server(&self) -> impl Iterator<Item = &EphemeralContainer> {
         let kubernetes = self.known_by.kubernetes.as_ref();
         let spec = kubernetes.and_then(|pod| pod.spec.as_ref());
-        let asked_for = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
+        let containers = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
+        containers.into_iter().flatten()
+    }
+
+    /// The ephemeral containers that the API server asks for and of which nothing was written down here: the kubelet's.
+    pub(super) fn theirs(&self) -> Vec<EphemeralContainer> {
         let is_new = |container: &&EphemeralContainer| {
             !self
                 .records
                 .iter()
                 .any(|record| record.spec.name == container.name)
         };
-        asked_for.into_iter().flatten().filter(is_new).cloned().collect()
+        self.asked_of_api_server().filter(is_new).cloned().collect()
     }
 }
 

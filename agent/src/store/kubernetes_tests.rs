@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::pod::asked_by::AskedBy;
 use crate::pod::discovered::volumes::MountedVolumes;
 use crate::pod::discovered::{DiscoveredPod, Owner};
 use crate::store::accept::StopError;
@@ -130,7 +131,7 @@ async fn a_kubelets_ephemeral_container_is_not_stopped() {
     let store = store(folder.path());
     find(&store, "u1").await;
     store.apply_kubernetes(KubernetesChange::All(vec![known("u1", "a")]));
-    let stopped = store.stop("shop", "cart", "theirs").await;
+    let stopped = store.stop(&AskedBy::root(), "shop", "cart", "theirs").await;
     assert!(matches!(stopped, Err(StopError::NotOurs)), "{stopped:?}");
 }
 

@@ -3,6 +3,7 @@
 use super::problems::ProblemKind;
 use super::{Entry, Store};
 use crate::pod::leftover::{Leftover, OwnContainer, OwnSandbox, leftovers};
+use crate::pod::visibility::Audience;
 
 impl Store {
     /// What of these is left over. They were listed before this is called, so that a pod which was created meanwhile is
@@ -23,7 +24,7 @@ impl Store {
     pub(crate) fn report_leftovers(&self, before: &[Leftover], now: &[Leftover]) {
         for leftover in now {
             let pod = leftover.pod();
-            let named = self.pod(&pod.namespace, &pod.name);
+            let named = self.pod_for(Audience::Node, &pod.namespace, &pod.name);
             let namesake = named.is_some_and(|named| named.metadata.uid.as_ref() != Some(&pod.uid));
             self.problem(
                 ProblemKind::Leftover,

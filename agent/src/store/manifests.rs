@@ -15,6 +15,8 @@ use super::disk::{DiskError, KeptPod};
 use super::events::{Happening, Severity};
 use super::node_report::ManifestProblem;
 use super::{Entry, Inner, Store, Wanted};
+use crate::pod::asked_by::{AskedBy, WayIn};
+use crate::pod::container_path::ContainerPath;
 use crate::pod::deletion::Removal;
 use crate::pod::field_error::FieldError;
 use crate::pod::identity::{ManifestIdentity, PodKey};
@@ -391,10 +393,11 @@ impl<'a> Application<'a> {
                     spec,
                     order: next_order(&tried.records),
                     origin: Origin::Manifest,
+                    asked_by: Some(AskedBy::new("", WayIn::Manifest)),
                     copy_mounts: None,
                     phase: self.first_phase(&pod, &name),
                 });
-                if let Err(too_large) = size::judge(&tried.serve(version)) {
+                if let Err(too_large) = size::judge(tried.serve(version).whole()) {
                     tried.records.pop();
                     errors.push(too_large.to_string());
                 }
@@ -473,9 +476,9 @@ impl<'a> Application<'a> {
     fn ephemeral_problem(&mut self, path: &Path, shown: &str, uid: &str, container: &str, message: &str) {
         let message = format!("ephemeral container {container:?}: {message}");
         self.problem(path, shown, message.clone());
-        let field_path = Some(format!("spec.ephemeralContainers{{{container}}}"));
+        let container = Some(ContainerPath::Ephemeral(container.to_owned()));
         self.store
-            .record_event(uid, warning("FailedValidation", message, field_path));
+            .record_event(uid, warning("FailedValidation", message, container));
     }
 
     fn problem(&mut self, path: &Path, pod: &str, message: String) {
@@ -503,12 +506,12 @@ impl Inner {
     }
 }
 
-fn warning(reason: &'static str, message: String, field_path: Option<String>) -> Happening {
+fn warning(reason: &'static str, message: String, container: Option<ContainerPath>) -> Happening {
     Happening {
         severity: Severity::Warning,
         reason,
         message,
-        field_path,
+        container,
     }
 }
 

@@ -3,8 +3,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
+use crate::pod::asked_by::AskedBy;
 use crate::pod::discovered::volumes::MountedVolumes;
 use crate::pod::discovered::{DiscoveredPod, Owner};
+use crate::pod::visibility::Audience;
 use crate::store::DryRun;
 use crate::store::accept::WantedList;
 use crate::store::claim::Holder;
@@ -57,9 +59,13 @@ async fn a_pod_that_is_replaced_is_on_its_way_out_before_the_new_one_is_there() 
     apply(&store, Some(Ok(vec![manifest("two")]))).await;
 
     let (_, changes) = store.changes::<Pod>(seen).unwrap();
-    let leaves =
-        |change: &crate::store::changes::Change<Pod>| change.object.metadata.deletion_timestamp.is_some();
-    assert_eq!(changes[0].object.metadata.uid.as_deref(), Some(old.as_str()));
+    let leaves = |change: &crate::store::changes::Change<Pod>| {
+        change.object.whole().metadata.deletion_timestamp.is_some()
+    };
+    assert_eq!(
+        changes[0].object.whole().metadata.uid.as_deref(),
+        Some(old.as_str())
+    );
     assert!(leaves(&changes[0]) && changes[1].kind == ChangeKind::Added);
     let workable: Vec<String> = store.workable().into_iter().map(|(uid, _)| uid).collect();
     assert_eq!(
@@ -115,7 +121,10 @@ async fn a_pod_is_not_forgotten_while_a_debug_container_has_no_end() {
     debug(&store).await;
     let uid = uid(&store);
     assert!(store.forget(&uid).await.is_err());
-    store.stop("default", "web", "dbg").await.unwrap();
+    store
+        .stop(&AskedBy::root(), "default", "web", "dbg")
+        .await
+        .unwrap();
     assert!(store.forget(&uid).await.is_err());
 }
 
@@ -124,7 +133,7 @@ async fn create(store: &Arc<Store>) -> String {
     let mut pod = manifest("one").pod;
     pod.metadata.namespace = Some("default".to_owned());
     let pod = crate::pod::creation::prepare(pod, "node1").unwrap();
-    let created = store.create(pod, DryRun::No).await.unwrap();
+    let created = store.create(Audience::Node, pod, DryRun::No).await.unwrap();
     created.metadata.uid.clone().unwrap()
 }
 
@@ -144,7 +153,7 @@ async fn a_pod_of_the_api_is_left_alone_and_keeps_its_name_until_it_is_deleted()
     assert!(problems()[0].message.contains("over the API"), "{:?}", problems());
 
     store
-        .delete("default", "web", Deletion::default(), DryRun::No)
+        .delete(Audience::Node, "default", "web", Deletion::default(), DryRun::No)
         .await
         .unwrap();
     store.name_freed().await;
@@ -187,7 +196,10 @@ async fn debug(store: &Arc<Store>) {
         containers: vec![debug],
         ..WantedList::default()
     };
-    store.accept("default", "web", wanted, DryRun::No).await.unwrap();
+    store
+        .accept(&AskedBy::root(), "default", "web", wanted, DryRun::No)
+        .await
+        .unwrap();
 }
 
 /// Whether the store has notified since it was last asked.
@@ -240,7 +252,7 @@ async fn a_pod_of_the_api_gives_up_its_name_when_it_is_deleted_and_when_it_is_no
             ..Deletion::default()
         };
         store
-            .delete("default", "web", deletion, DryRun::No)
+            .delete(Audience::Node, "default", "web", deletion, DryRun::No)
             .await
             .unwrap();
         assert!(is_notified(&store).await, "{grace_seconds:?}");
@@ -254,7 +266,7 @@ async fn a_pod_of_the_api_gives_up_its_name_when_it_is_deleted_and_when_it_is_no
     let pods = folder.path().join("pods");
     std::fs::rename(&pods, folder.path().join("aside")).unwrap();
     std::fs::write(&pods, "no folder").unwrap();
-    let failed = store.create(pod, DryRun::No).await;
+    let failed = store.create(Audience::Node, pod, DryRun::No).await;
     assert!(matches!(failed, Err(CreateError::Disk(_))), "{failed:?}");
     assert!(is_notified(&store).await);
     let files = BTreeMap::from([(PathBuf::from(FILE), Ok(vec![manifest("one")]))]);
@@ -277,7 +289,7 @@ async fn a_create_that_is_only_tried_keeps_a_name_from_nobody() {
         let tries = threads.spawn(|| {
             for _ in 0..2000 {
                 // Whoever writes the name meanwhile has it.
-                let _ = store.create_blocking(pod.clone(), DryRun::All);
+                let _ = store.create_blocking(Audience::Node, pod.clone(), DryRun::All);
             }
         });
         let mut refused = 0;
@@ -289,7 +301,7 @@ async fn a_create_that_is_only_tried_keeps_a_name_from_nobody() {
     assert_eq!(trying, 0);
     let _claim = store.claim_for_manifest("default", "web").unwrap();
     assert!(matches!(
-        store.create(pod, DryRun::All).await,
+        store.create(Audience::Node, pod, DryRun::All).await,
         Err(CreateError::AlreadyExists(Holder::Api))
     ));
 }
@@ -301,7 +313,7 @@ async fn a_pod_of_the_folder_has_its_name_while_it_is_there_and_while_it_goes() 
     let holder = async || {
         let mut pod = manifest("one").pod;
         pod.metadata.namespace = Some("default".to_owned());
-        match store.create(pod, DryRun::No).await {
+        match store.create(Audience::Node, pod, DryRun::No).await {
             Err(CreateError::AlreadyExists(holder)) => holder,
             other => panic!("{other:?}"),
         }

@@ -28,16 +28,18 @@ pub(crate) mod served;
 pub(crate) mod take_over;
 pub(crate) mod union;
 pub(crate) mod update;
+pub(crate) mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::{Node as NodeObject, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{EphemeralContainer, Node as NodeObject, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
+use crate::pod::asked_by;
 use crate::pod::copied_mounts;
 use crate::pod::deletion::Removal;
 use crate::pod::discovered::Owner;
@@ -50,14 +52,16 @@ use crate::pod::node::Node;
 use crate::pod::record::{Phase, Record};
 use crate::pod::source::Source;
 use crate::pod::status;
+use crate::pod::visibility::{Audience, Visibility};
 use changes::{Change, ChangeKind, History};
 use disk::{Disk, KeptPod};
 use events::{Events, Happening};
 use launch_metrics::{LaunchClock, LaunchMetrics};
-use namespaces::Namespaces;
+use namespaces::{Namespaces, Since};
 use node_report::NodeReport;
 use pod_table::PodTable;
 use problems::Problems;
+use views::Views;
 
 /// Whether a write is done, or only judged and answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +81,7 @@ pub(crate) struct Store {
     /// The newest version, for those who wait for a change of anything but events.
     versions: watch::Sender<u64>,
     /// The newest version, for those who wait for events.
-    event_versions: watch::Sender<u64>,
+    event_versions: Arc<watch::Sender<u64>>,
     /// See [`Inner::name_freed`].
     name_freed: Arc<Notify>,
 }
@@ -103,6 +107,8 @@ pub(crate) struct Inner {
     kubernetes_away: Option<Timestamp>,
     history: History,
     events: Events,
+    /// [`Store::event_versions`], for the events that become visible or hidden with their pod.
+    event_versions: Arc<watch::Sender<u64>>,
     launch_clock: LaunchClock,
     namespaces: Namespaces,
     report: NodeReport,
@@ -164,7 +170,10 @@ struct Entry {
     launches: BTreeMap<String, Launch>,
     /// The ephemeral containers whose name somebody else's container has.
     foreign: BTreeSet<String>,
-    served: Arc<Pod>,
+    /// As it was published last.
+    served: Views<Pod>,
+    /// What users of the cluster see of it, as of then.
+    visibility: Visibility,
     /// Whether what is served is more than a guess: not so for a pod that was read from disk at start, until its
     /// worker has looked at it.
     known: bool,
@@ -201,15 +210,52 @@ impl Entry {
             status,
             launches,
             foreign: BTreeSet::new(),
-            served: Arc::default(),
+            served: Views::default(),
+            visibility: Visibility::Hidden,
             known: true,
             wake: Arc::new(Notify::new()),
             writing: Arc::default(),
         }
     }
 
-    /// What the API shows of the pod.
-    fn serve(&self, version: u64) -> Arc<Pod> {
+    /// What the API shows of the pod under `version`. Where users of the cluster see it and nothing of what they see has
+    /// changed, they see what they saw.
+    fn serve(&self, version: u64) -> Views<Pod> {
+        let whole = Arc::new(self.rendered(Audience::Node, version));
+        let Visibility::Visible { without } = self.visible_now() else {
+            return Views::different(whole, None);
+        };
+        if without.is_empty() {
+            return Views::same(whole);
+        }
+        let mut pod = self.rendered(Audience::Cluster, version);
+        let before = self.served.of(Audience::Cluster);
+        if let Some(before) = before {
+            pod.metadata
+                .resource_version
+                .clone_from(&before.metadata.resource_version);
+            if pod == **before {
+                return Views::different(whole, Some(Arc::clone(before)));
+            }
+            pod.metadata.resource_version = Some(version.to_string());
+        }
+        Views::different(whole, Some(Arc::new(pod)))
+    }
+
+    /// What users of the cluster may see of it, as it is.
+    fn visible_now(&self) -> Visibility {
+        Visibility::of(&self.source, self.known_by.kubernetes.as_deref(), &self.records)
+    }
+
+    /// The version at which `audience` sees it; none where it does not see it.
+    fn version_for(&self, audience: Audience) -> Option<&str> {
+        self.served.of(audience)?.metadata.resource_version.as_deref()
+    }
+
+    /// The pod as `audience` sees it.
+    fn rendered(&self, audience: Audience, version: u64) -> Pod {
+        let visibility = self.visible_now();
+        let visible = |record: &&Record| visibility.shows_record(audience, &record.spec.name);
         let mut pod = Pod::clone(&self.pod);
         let metadata = &mut pod.metadata;
         metadata.resource_version = Some(version.to_string());
@@ -218,18 +264,43 @@ impl Entry {
             let annotations = metadata.annotations.get_or_insert_default();
             annotations.insert(SPEC_FROM_ANNOTATION.to_owned(), self.known_by.spec_from());
         }
-        copied_mounts::annotate(metadata, &self.records);
+        copied_mounts::annotate(metadata, self.records.iter().filter(visible));
+        asked_by::annotate(metadata, self.records.iter().filter(visible));
         if let Wanted::Removed(removal) = &self.wanted {
             metadata.deletion_timestamp = Some(Time(removal.deadline()));
             metadata.deletion_grace_period_seconds = Some(removal.grace_seconds);
         }
-        let mut containers: Vec<_> = self.records.iter().map(|record| record.spec.clone()).collect();
-        containers.extend(self.theirs());
+        let containers = self.ephemeral_containers(audience, &visibility);
         if !containers.is_empty() {
             pod.spec.get_or_insert_default().ephemeral_containers = Some(containers);
         }
-        pod.status = Some(self.status.clone());
-        Arc::new(pod)
+        let mut status = self.status.clone();
+        if let Some(statuses) = &mut status.ephemeral_container_statuses {
+            statuses.retain(|status| visibility.shows_record(audience, &status.name));
+        }
+        status
+            .ephemeral_container_statuses
+            .take_if(|statuses| statuses.is_empty());
+        pod.status = Some(status);
+        pod
+    }
+
+    /// The ephemeral containers that `audience` sees: those that are recorded here, and those that only the API server has.
+    /// Under the name of a record that is hidden, the latter's own counts.
+    fn ephemeral_containers(&self, audience: Audience, visibility: &Visibility) -> Vec<EphemeralContainer> {
+        let visible = self
+            .records
+            .iter()
+            .filter(|record| visibility.shows_record(audience, &record.spec.name));
+        let mut containers: Vec<_> = visible.map(|record| record.spec.clone()).collect();
+        let others = self.asked_of_api_server().filter(|container| {
+            let mut records = self.records.iter();
+            records.all(|record| {
+                record.spec.name != container.name || !visibility.shows_record(audience, &record.spec.name)
+            })
+        });
+        containers.extend(others.cloned());
+        containers
     }
 
     /// Whether its spec has values that a kubelet took from Secrets: a pod of an API server of which only the runtime
@@ -282,6 +353,7 @@ impl Store {
         let now = Timestamp::now();
         let (version, mut problems) = disk.first_version(now.as_microsecond().unsigned_abs());
         let mut history = History::starting_at(version);
+        let event_versions = Arc::new(watch::Sender::new(version));
         let mut inner = Inner {
             pods: PodTable::default(),
             name_freed: Arc::default(),
@@ -294,6 +366,7 @@ impl Store {
             namespaces: Namespaces::new(node_name, Time(now), &mut history),
             history,
             events: Events::default(),
+            event_versions: Arc::clone(&event_versions),
             launch_clock: LaunchClock::default(),
             report: NodeReport {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -334,7 +407,7 @@ impl Store {
             disk,
             inner: Mutex::new(inner),
             versions: watch::Sender::new(version),
-            event_versions: watch::Sender::new(version),
+            event_versions,
             name_freed,
         };
         store.expire_tombstones();
@@ -351,16 +424,22 @@ impl Store {
         self.disk.pod_dir(uid)
     }
 
-    /// The pod of this name, as served: of two, the newest that is not on its way out.
+    /// The pod of this name as `audience` sees it: of two that it sees, the newest that is not on its way out.
+    pub(crate) fn pod_for(&self, audience: Audience, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let inner = self.lock();
+        let entry = inner.seen_by(audience, namespace, name)?;
+        entry.served.of(audience).cloned()
+    }
+
+    /// The same, as clients of the node see it.
+    #[cfg(test)]
     pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.lock()
-            .by_name(namespace, name)
-            .map(|entry| Arc::clone(&entry.served))
+        self.pod_for(Audience::Node, namespace, name)
     }
 
     /// All pods by namespace and name, and the version at which they are this.
     pub(crate) fn pods(&self) -> (u64, Vec<Arc<Pod>>) {
-        self.list()
+        self.list(Audience::Node)
     }
 
     /// Returns once every pod that was read from disk at start was looked at.
@@ -378,12 +457,19 @@ impl Store {
         self.versions.subscribe()
     }
 
-    /// How far the launch of an ephemeral container has come.
-    pub(crate) fn launch(&self, namespace: &str, pod: &str, container: &str) -> Option<Launch> {
-        self.lock()
-            .by_name(namespace, pod)?
-            .launches
-            .get(container)
+    /// How far the launch of an ephemeral container has come, where `audience` sees it.
+    pub(crate) fn launch(
+        &self,
+        audience: Audience,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+    ) -> Option<Launch> {
+        let inner = self.lock();
+        let entry = inner.seen_by(audience, namespace, pod)?;
+        let launch = entry.launches.get(container);
+        launch
+            .filter(|_| entry.visibility.shows_record(audience, container))
             .cloned()
     }
 
@@ -418,18 +504,23 @@ impl Store {
             let Some(entry) = inner.pods.get(uid) else { return };
             let pod = &entry.pod.metadata;
             let now = Timestamp::now();
-            inner
-                .events
-                .record(pod, happening, &self.node_name, now, &mut inner.history);
+            inner.events.record(
+                pod,
+                &entry.visibility,
+                happening,
+                &self.node_name,
+                now,
+                &mut inner.history,
+            );
             inner.history.version()
         };
         announce(&self.event_versions, version);
     }
 
-    /// The UID of the pod that is meant by its name, and what is held while its files are written.
-    fn to_write(&self, namespace: &str, name: &str) -> Option<(String, Arc<Mutex<()>>)> {
+    /// The UID of the pod that `audience` means by its name, and what is held while its files are written.
+    fn to_write(&self, audience: Audience, namespace: &str, name: &str) -> Option<(String, Arc<Mutex<()>>)> {
         let inner = self.lock();
-        let entry = inner.by_name(namespace, name)?;
+        let entry = inner.seen_by(audience, namespace, name)?;
         Some((entry.key.uid.clone(), Arc::clone(&entry.writing)))
     }
 
@@ -464,6 +555,11 @@ impl Inner {
 
     fn by_name(&self, namespace: &str, name: &str) -> Option<&Entry> {
         self.newest(namespace, name, |_| true)
+    }
+
+    /// The same of the pods that `audience` sees.
+    fn seen_by(&self, audience: Audience, namespace: &str, name: &str) -> Option<&Entry> {
+        self.newest(namespace, name, |entry| entry.visibility.shows_pod(audience))
     }
 
     /// The same of the pods that debuglet runs: somebody else's of that name is another matter.
@@ -511,43 +607,71 @@ impl Inner {
             return self.history.version();
         };
         let key = entry.key.clone();
-        if kind == ChangeKind::Added {
-            let created = entry.pod.metadata.creation_timestamp.clone();
-            let created = created.unwrap_or_else(|| Time(Timestamp::now()));
-            self.namespaces.open(&key.namespace, created, &mut self.history);
+        let visibility = entry.visible_now();
+        let before = std::mem::replace(&mut entry.visibility, visibility.clone());
+        let visible = visibility.shows_pod(Audience::Cluster);
+        let shown = |audience| self.namespaces.shows(audience, &key.namespace);
+        let is_counted = shown(Audience::Node) && (shown(Audience::Cluster) || !visible);
+        let leaves_users = before.shows_pod(Audience::Cluster) && !visible;
+        if kind != ChangeKind::Deleted && (!is_counted || leaves_users) {
+            self.count_namespace(&key.namespace, None);
         }
         let version = self.history.next_version();
+        let Some(entry) = self.pods.get_mut(uid) else {
+            return version;
+        };
         let served = entry.serve(version);
-        let previous = std::mem::replace(&mut entry.served, served);
+        let previous = std::mem::replace(&mut entry.served, served.clone());
         let previous = (kind != ChangeKind::Added).then_some(previous);
-        let leaves = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
-        let begins_to_leave = leaves(&entry.served) && !previous.as_deref().is_some_and(leaves);
+        let leaves = |views: &Views<Pod>| views.whole().metadata.deletion_timestamp.is_some();
+        let begins_to_leave = leaves(&served) && !previous.as_ref().is_some_and(leaves);
         // A manifest never waits for another manifest's pod.
         let is_waited_for = entry.source.manifest().is_none();
         if is_waited_for && (begins_to_leave || kind == ChangeKind::Deleted) {
             self.name_freed.notify_one();
         }
-        let change = Change::new(version, kind, previous, Arc::clone(&entry.served));
+        let change = Change::new(version, kind, previous, served);
         self.history.pods.push(change);
+        if kind == ChangeKind::Added || visibility != before {
+            let version = self.history.version();
+            self.events.show(uid, &visibility, &mut self.history);
+            if self.history.version() != version {
+                announce(&self.event_versions, self.history.version());
+            }
+        }
         if kind == ChangeKind::Deleted {
+            self.count_namespace(&key.namespace, Some(uid));
             self.after_deletion(&key);
         }
         self.history.version()
     }
 
-    /// What the end of a pod means to others: its namespace may be empty, and another pod may have had its name
-    /// already. A client that keeps pods by name has just dropped that one too, so it is told of it once more.
+    /// Takes note of since when there are pods in a namespace, and for whom; `gone` is the UID of one that has just gone.
+    fn count_namespace(&mut self, namespace: &str, gone: Option<&str>) {
+        let in_it = self.pods.of_namespace(namespace);
+        let here = in_it.filter(|entry| !entry.is_deleted() && Some(entry.key.uid.as_str()) != gone);
+        let mut since = Since::default();
+        for entry in here {
+            let created = entry.pod.metadata.creation_timestamp.clone();
+            let created = created.unwrap_or_else(|| Time(Timestamp::now()));
+            let earlier = |since: &Option<Time>| since.as_ref().is_none_or(|since| created.0 < since.0);
+            if earlier(&since.any) {
+                since.any = Some(created.clone());
+            }
+            if entry.visibility.shows_pod(Audience::Cluster) && earlier(&since.visible) {
+                since.visible = Some(created);
+            }
+        }
+        self.namespaces.set(namespace, since, &mut self.history);
+    }
+
+    /// What the end of a pod means to another that has had its name already: a client that keeps pods by name has just
+    /// dropped that one too, so it is told of it once more.
     fn after_deletion(&mut self, gone: &PodKey) {
         let is_other = |entry: &&Entry| entry.key.uid != gone.uid && !entry.is_deleted();
         let namesake = self.pods.named(&gone.namespace, &gone.name).find(is_other);
         if let Some(namesake) = namesake.map(|entry| entry.key.uid.clone()) {
             self.publish(&namesake, ChangeKind::Modified);
-        } else if !self
-            .pods
-            .of_namespace(&gone.namespace)
-            .any(|entry| is_other(&entry))
-        {
-            self.namespaces.close(&gone.namespace, &mut self.history);
         }
     }
 }
@@ -561,5 +685,7 @@ fn first_launch(record: &Record) -> Launch {
     launch
 }
 
+#[cfg(test)]
+mod visibility_tests;
 #[cfg(test)]
 mod writes_tests;

@@ -7,7 +7,9 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::changes::{Change, ChangeKind, History};
+use super::views::Views;
 use crate::pod::identity::derived_uid;
+use crate::pod::visibility::Audience;
 
 /// The namespace that there always is.
 const DEFAULT: &str = "default";
@@ -15,11 +17,20 @@ const DEFAULT: &str = "default";
 /// Kubernetes' own label, by which clients select a namespace by name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
+/// Since when there is a pod in a namespace; none where there is no such pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Since {
+    /// Any pod.
+    pub(crate) any: Option<Time>,
+    /// A pod that users of the cluster see.
+    pub(crate) visible: Option<Time>,
+}
+
 /// The namespaces by name.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
     node_name: String,
-    namespaces: BTreeMap<String, Arc<Namespace>>,
+    namespaces: BTreeMap<String, Views<Namespace>>,
 }
 
 impl Namespaces {
@@ -29,22 +40,74 @@ impl Namespaces {
             node_name: node_name.to_owned(),
             namespaces: BTreeMap::new(),
         };
-        namespaces.open(DEFAULT, now, history);
+        let since = Since {
+            any: Some(now.clone()),
+            visible: Some(now),
+        };
+        namespaces.set(DEFAULT, since, history);
         namespaces
     }
 
     /// All of them.
-    pub(crate) fn all(&self) -> Vec<Arc<Namespace>> {
+    pub(crate) fn all(&self) -> Vec<Views<Namespace>> {
         self.namespaces.values().cloned().collect()
     }
 
-    /// There is a pod in this namespace since `created`.
-    pub(crate) fn open(&mut self, name: &str, created: Time, history: &mut History) {
-        if self.namespaces.contains_key(name) {
+    /// Whether `audience` sees this namespace.
+    pub(crate) fn shows(&self, audience: Audience, name: &str) -> bool {
+        let views = self.namespaces.get(name);
+        views.is_some_and(|views| views.of(audience).is_some())
+    }
+
+    /// Makes a namespace what its pods come to: each audience sees it while there is a pod in it that it sees, with the age
+    /// that it had at first. `default` is always there.
+    pub(crate) fn set(&mut self, name: &str, since: Since, history: &mut History) {
+        let before = self.namespaces.get(name).cloned();
+        if name == DEFAULT && before.is_some() {
+            return;
+        }
+        let shown = |audience| before.as_ref().and_then(|views| views.of(audience));
+        let (any, visible) = (shown(Audience::Node), shown(Audience::Cluster));
+        if (any.is_some(), visible.is_some()) == (since.any.is_some(), since.visible.is_some()) {
             return;
         }
         let version = history.next_version();
-        let namespace = Arc::new(Namespace {
+        let view = |shown: Option<&Arc<Namespace>>, since: Option<Time>| {
+            since.map(|since| match shown {
+                Some(shown) => Arc::clone(shown),
+                None => Arc::new(self.namespace(name, since, version)),
+            })
+        };
+        let visible = view(visible, since.visible);
+        let (kind, object) = match (view(any, since.any), &before) {
+            (Some(any), None) => (ChangeKind::Added, Views::different(any, visible)),
+            (Some(any), Some(_)) => (ChangeKind::Modified, Views::different(any, visible)),
+            (None, before) => {
+                let last = |audience| {
+                    let views = before.as_ref()?;
+                    let mut last = Namespace::clone(views.of(audience)?);
+                    last.metadata.resource_version = Some(version.to_string());
+                    Some(Arc::new(last))
+                };
+                let whole = last(Audience::Node).unwrap_or_default();
+                (
+                    ChangeKind::Deleted,
+                    Views::different(whole, last(Audience::Cluster)),
+                )
+            }
+        };
+        if kind == ChangeKind::Deleted {
+            self.namespaces.remove(name);
+        } else {
+            self.namespaces.insert(name.to_owned(), object.clone());
+        }
+        history
+            .namespaces
+            .push(Change::new(version, kind, before, object));
+    }
+
+    fn namespace(&self, name: &str, created: Time, version: u64) -> Namespace {
+        Namespace {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
                 uid: Some(derived_uid(&["namespace", &self.node_name, name])),
@@ -58,24 +121,6 @@ impl Namespaces {
                 ..NamespaceStatus::default()
             }),
             ..Namespace::default()
-        });
-        let change = Change::new(version, ChangeKind::Added, None, Arc::clone(&namespace));
-        history.namespaces.push(change);
-        self.namespaces.insert(name.to_owned(), namespace);
-    }
-
-    /// The last pod of this namespace is gone.
-    pub(crate) fn close(&mut self, name: &str, history: &mut History) {
-        if name == DEFAULT {
-            return;
         }
-        let Some(namespace) = self.namespaces.remove(name) else {
-            return;
-        };
-        let version = history.next_version();
-        let mut last = Namespace::clone(&namespace);
-        last.metadata.resource_version = Some(version.to_string());
-        let change = Change::new(version, ChangeKind::Deleted, Some(namespace), Arc::new(last));
-        history.namespaces.push(change);
     }
 }

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::changes::{Change, ChangeKind};
 use super::node_report::NodeReport;
+use super::views::Views;
 use super::{Inner, Store};
 use crate::pod::node::Node;
 use crate::pod::node_object::{RuntimeState, node_object};
@@ -52,8 +53,8 @@ impl Inner {
         let change = Change::new(
             version,
             ChangeKind::Modified,
-            Some(previous),
-            Arc::clone(&self.node),
+            Some(Views::same(previous)),
+            Views::same(Arc::clone(&self.node)),
         );
         self.history.nodes.push(change);
         Some(version)

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::problems::Problem;
+use crate::pod::visibility::Audience;
 
 /// The node as the agent sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,18 @@ pub(crate) struct NodeReport {
     pub(crate) kubernetes: KubernetesReport,
     /// What is wrong at this moment; [`super::Store::node_report`] fills it in.
     pub(crate) problems: Vec<Problem>,
+}
+
+impl NodeReport {
+    /// The report as `audience` sees it. What is wrong names pods and containers that are hidden from users of the cluster,
+    /// so it is for clients of the node; of the kinds of problems `/readyz` tells.
+    pub(crate) fn shown_to(mut self, audience: Audience) -> NodeReport {
+        if audience == Audience::Cluster {
+            self.manifests = ManifestsReport::default();
+            self.problems = Vec::new();
+        }
+        self
+    }
 }
 
 /// The API server of the node's cluster; all empty where there is none, or it was not asked yet.

@@ -37,7 +37,9 @@ impl Store {
             uid.and_then(|uid| inner.pods.get(uid))
                 .is_some_and(|entry| entry.known_by.kubernetes.is_some())
         };
-        inner.events.all().into_iter().filter(is_known).collect()
+        let all = inner.events.all();
+        let whole = all.iter().map(|views| Arc::clone(views.whole()));
+        whole.filter(is_known).collect()
     }
 }
 

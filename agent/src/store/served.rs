@@ -1,5 +1,5 @@
-//! What lists and watches read: for each kind that is served, its objects and their changes. All kinds are read in one
-//! way, so that nothing of a list or a watch is written twice.
+//! What lists and watches read: for each kind that is served, its objects and their changes, and of each what users of the
+//! cluster see of it. All kinds are read in one way, so that nothing of a list or a watch is written twice.
 
 use std::sync::Arc;
 
@@ -9,12 +9,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::watch;
 
 use super::changes::{Change, Gone, History, Log};
+use super::views::Views;
 use super::{Entry, Inner, Store};
+use crate::pod::visibility::Audience;
 
 /// A kind of object that the store has for lists and watches.
 pub(crate) trait Served: Metadata<Ty = ObjectMeta> + Clone + Default + Send + Sync + 'static {
     /// All objects, in any order.
-    fn all(inner: &Inner) -> Vec<Arc<Self>>;
+    fn all(inner: &Inner) -> Vec<Views<Self>>;
     /// Their changes.
     fn log(history: &History) -> &Log<Self>;
     /// Sends the newest version to those who wait for a change of this kind.
@@ -24,8 +26,8 @@ pub(crate) trait Served: Metadata<Ty = ObjectMeta> + Clone + Default + Send + Sy
 }
 
 impl Served for Pod {
-    fn all(inner: &Inner) -> Vec<Arc<Pod>> {
-        let served = |entry: &Entry| Arc::clone(&entry.served);
+    fn all(inner: &Inner) -> Vec<Views<Pod>> {
+        let served = |entry: &Entry| entry.served.clone();
         let entries = inner.pods.values().filter(|entry| !entry.is_deleted());
         entries.map(served).collect()
     }
@@ -36,7 +38,7 @@ impl Served for Pod {
 }
 
 impl Served for Event {
-    fn all(inner: &Inner) -> Vec<Arc<Event>> {
+    fn all(inner: &Inner) -> Vec<Views<Event>> {
         inner.events.all()
     }
 
@@ -51,7 +53,7 @@ impl Served for Event {
 }
 
 impl Served for Namespace {
-    fn all(inner: &Inner) -> Vec<Arc<Namespace>> {
+    fn all(inner: &Inner) -> Vec<Views<Namespace>> {
         inner.namespaces.all()
     }
 
@@ -61,8 +63,8 @@ impl Served for Namespace {
 }
 
 impl Served for Node {
-    fn all(inner: &Inner) -> Vec<Arc<Node>> {
-        vec![Arc::clone(&inner.node)]
+    fn all(inner: &Inner) -> Vec<Views<Node>> {
+        vec![Views::same(Arc::clone(&inner.node))]
     }
 
     fn log(history: &History) -> &Log<Node> {
@@ -71,23 +73,34 @@ impl Served for Node {
 }
 
 impl Store {
-    /// All objects of a kind by namespace and name, and the version at which they are these.
-    pub(crate) fn list<T: Served>(&self) -> (u64, Vec<Arc<T>>) {
-        let (version, mut objects) = {
+    /// All objects of a kind that `audience` sees, by namespace and name, and the version at which they are these.
+    pub(crate) fn list<T: Served>(&self, audience: Audience) -> (u64, Vec<Arc<T>>) {
+        let (version, objects) = {
             let inner = self.lock();
             (inner.history.version(), T::all(&inner))
         };
+        let mut objects: Vec<Arc<T>> = objects
+            .iter()
+            .filter_map(|views| views.of(audience).cloned())
+            .collect();
         objects.sort_by(|one, other| place(&**one).cmp(&place(&**other)));
         (version, objects)
     }
 
-    /// One object of a kind, by its name.
-    pub(crate) fn object<T: Served>(&self, namespace: Option<&str>, name: &str) -> Option<Arc<T>> {
+    /// One object of a kind, by its name, where `audience` sees it.
+    pub(crate) fn object<T: Served>(
+        &self,
+        audience: Audience,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Option<Arc<T>> {
         let objects = T::all(&self.lock());
-        objects.into_iter().find(|object| {
+        let mut visible = objects.iter().filter_map(|views| views.of(audience));
+        let found = visible.find(|object| {
             let metadata = object.metadata();
             metadata.name.as_deref() == Some(name) && metadata.namespace.as_deref() == namespace
-        })
+        });
+        found.cloned()
     }
 
     /// The newest version, of whatever kind.

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 
 use super::disk::DiskError;
 use super::{Entry, Store, Wanted};
+use crate::pod::asked_by::{AskedBy, WayIn};
 use crate::pod::field_error::FieldError;
 use crate::pod::record::{Origin, Phase, Record, next_order};
 use crate::pod::{defaults, take_over, validation};
@@ -98,6 +99,7 @@ impl Store {
             spec,
             order: next_order(&records),
             origin: Origin::KubeApiserver,
+            asked_by: Some(AskedBy::new("", WayIn::ApiServer)),
             copy_mounts: None,
             phase: Phase::Accepted,
         };

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::EphemeralContainer;
 
 use super::accept::{AcceptError, Judged, WantedList};
 use super::{Entry, Store};
+use crate::pod::asked_by::AskedBy;
 use crate::pod::discovered::union::{Place, place, takes_additions};
 use crate::pod::record::{Origin, Record};
 
@@ -39,17 +40,18 @@ impl Store {
     /// where the pod is not one that the API server can add to, or nothing is new.
     pub(crate) async fn new_containers(
         self: &Arc<Self>,
+        asked_by: &AskedBy,
         namespace: &str,
         name: &str,
         wanted: WantedList,
     ) -> Result<Option<NewContainers>, AcceptError> {
-        let pod = self.to_write(namespace, name);
+        let pod = self.to_write(asked_by.audience(), namespace, name);
         let Some((uid, writing)) = pod.filter(|(uid, _)| self.is_shared(uid)) else {
             return Ok(None);
         };
-        let store = Arc::clone(self);
+        let (store, asked_by) = (Arc::clone(self), asked_by.clone());
         tokio::task::spawn_blocking(move || {
-            let Judged { new, .. } = store.judge(&uid, &writing, wanted)?;
+            let Judged { new, .. } = store.judge(&asked_by, &uid, &writing, wanted)?;
             let containers: Vec<_> = new.into_iter().map(|record| record.spec).collect();
             Ok((!containers.is_empty()).then_some(NewContainers { uid, containers }))
         })

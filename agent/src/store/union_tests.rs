@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::pod::discovered::volumes::MountedVolumes;
 use crate::pod::discovered::{DiscoveredPod, Owner};
+use crate::pod::visibility::Audience;
 use crate::store::DryRun;
 use crate::store::discovered::Discovered;
 use crate::store::disk::Disk;
@@ -68,7 +69,7 @@ fn served(store: &Store) -> Vec<String> {
 
 async fn new_names(store: &Arc<Store>, containers: Value) -> Option<Vec<String>> {
     let new = store
-        .new_containers("shop", "till", wanted(containers))
+        .new_containers(&AskedBy::root(), "shop", "till", wanted(containers))
         .await
         .unwrap()?;
     assert_eq!(new.uid, "u1");
@@ -103,12 +104,17 @@ async fn what_a_list_adds_to_a_pod_of_the_api_server_is_for_that_to_take() {
         json!([ours]),
         json!([{"name": "theirs", "image": "busybox:2"}, ours]),
     ] {
-        let refused = store.new_containers("shop", "till", wanted(list)).await;
+        let refused = store
+            .new_containers(&AskedBy::root(), "shop", "till", wanted(list))
+            .await;
         assert!(matches!(refused, Err(AcceptError::Invalid(_))), "{refused:?}");
     }
     // And it becomes no record of ours when a client sends back the list that it read.
     let list = wanted(json!([theirs, ours]));
-    store.accept("shop", "till", list, DryRun::No).await.unwrap();
+    store
+        .accept(&AskedBy::root(), "shop", "till", list, DryRun::No)
+        .await
+        .unwrap();
     let records = store.view("u1").unwrap().records;
     assert_eq!(records.len(), 1);
     assert_eq!(served(&store), ["ours", "theirs"]);
@@ -126,7 +132,7 @@ async fn a_static_pod_is_not_added_to_by_way_of_its_mirror() {
     let ours = json!([{"name": "ours", "image": "busybox:1"}]);
     assert_eq!(new_names(&store, ours.clone()).await, None);
     store
-        .accept("shop", "till", wanted(ours), DryRun::No)
+        .accept(&AskedBy::root(), "shop", "till", wanted(ours), DryRun::No)
         .await
         .unwrap();
     assert_eq!(store.local_entries(), []);
@@ -138,7 +144,7 @@ async fn a_local_entry_is_one_that_the_api_server_has_not_or_has_as_something_el
     let store = store(folder.path()).await;
     let ours = json!([{"name": "ours", "image": "busybox:1"}]);
     store
-        .accept("shop", "till", wanted(ours.clone()), DryRun::No)
+        .accept(&AskedBy::root(), "shop", "till", wanted(ours.clone()), DryRun::No)
         .await
         .unwrap();
     assert_eq!(store.local_entries(), [], "nobody else has the pod");
@@ -175,7 +181,7 @@ async fn what_the_api_server_took_is_served_at_once_and_older_news_do_not_take_i
     store.apply_kubernetes(written("10"));
     assert_eq!(served(&store), ["ours"]);
     assert!(
-        store.launch("shop", "till", "ours").is_some(),
+        store.launch(Audience::Node, "shop", "till", "ours").is_some(),
         "who asked for it can follow it"
     );
     store.apply_kubernetes(KubernetesChange::Applied(known("9", json!([]))));
@@ -191,7 +197,7 @@ async fn a_status_is_told_only_under_the_entry_that_means_the_same_container() {
     let store = store(folder.path()).await;
     let ours = json!([{"name": "ours", "image": "busybox:1"}]);
     store
-        .accept("shop", "till", wanted(ours.clone()), DryRun::No)
+        .accept(&AskedBy::root(), "shop", "till", wanted(ours.clone()), DryRun::No)
         .await
         .unwrap();
     let status = json!({"ephemeralContainerStatuses": [
@@ -215,7 +221,10 @@ async fn a_local_entry_that_the_api_server_asks_for_as_well_is_not_launched_here
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path()).await;
     let list = wanted(json!([{"name": "dbg", "image": "busybox:1"}]));
-    store.accept("shop", "till", list, DryRun::No).await.unwrap();
+    store
+        .accept(&AskedBy::root(), "shop", "till", list, DryRun::No)
+        .await
+        .unwrap();
     assert!(store.is_to_launch("u1", "dbg", false));
     assert!(!store.hand_back("u1", "dbg").await, "nobody else knows of it");
 

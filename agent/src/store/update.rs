@@ -11,6 +11,7 @@ use super::{DryRun, Entry, Store};
 use crate::pod::size::{self, TooLarge};
 use crate::pod::source::Source;
 use crate::pod::update::Changeable;
+use crate::pod::visibility::Audience;
 
 /// What a client writes to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +56,11 @@ pub(crate) enum UpdateError {
 }
 
 impl Store {
-    /// Gives a pod new labels and annotations. On return they would survive a power cut; answers the pod as it is
+    /// Gives a pod that `audience` sees new labels and annotations. On return they would survive a power cut; answers the pod as it is
     /// served then, which is as before where nothing changes.
     pub(crate) async fn update(
         self: &Arc<Self>,
+        audience: Audience,
         namespace: &str,
         name: &str,
         update: Update,
@@ -66,35 +68,39 @@ impl Store {
     ) -> Result<Arc<Pod>, UpdateError> {
         let store = Arc::clone(self);
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        tokio::task::spawn_blocking(move || store.update_blocking(&namespace, &name, update, dry_run))
+        let update = move || store.update_blocking(audience, &namespace, &name, update, dry_run);
+        tokio::task::spawn_blocking(update)
             .await
             .map_err(|_| UpdateError::ShuttingDown)?
     }
 
     fn update_blocking(
         &self,
+        audience: Audience,
         namespace: &str,
         name: &str,
         update: Update,
         dry_run: DryRun,
     ) -> Result<Arc<Pod>, UpdateError> {
-        let (uid, writing) = self.to_write(namespace, name).ok_or(UpdateError::NoSuchPod)?;
+        let pod = self.to_write(audience, namespace, name);
+        let (uid, writing) = pod.ok_or(UpdateError::NoSuchPod)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (updated, version) = {
             let inner = self.lock();
             let entry = inner.pods.get(&uid).filter(|entry| !entry.is_deleted());
             let entry = entry.ok_or(UpdateError::NoSuchPod)?;
-            if !may_update(entry, &update)? {
-                return Ok(Arc::clone(&entry.served));
+            if !may_update(entry, audience, &update)? {
+                let served = entry.served.of(audience).cloned();
+                return served.ok_or(UpdateError::NoSuchPod);
             }
             let mut updated = entry.clone();
             update.wanted.write_to(Arc::make_mut(&mut updated.pod));
             (updated, inner.history.version())
         };
         let tried = updated.serve(version);
-        size::judge(&tried)?;
+        size::judge(tried.whole())?;
         if dry_run == DryRun::All {
-            return Ok(tried);
+            return tried.of(audience).cloned().ok_or(UpdateError::NoSuchPod);
         }
         self.disk.write_pod(&uid, &updated.kept())?;
         let mut inner = self.lock();
@@ -105,7 +111,7 @@ impl Store {
         let served = inner
             .pods
             .get(&uid)
-            .map(|entry| Arc::clone(&entry.served))
+            .and_then(|entry| entry.served.of(audience).cloned())
             .unwrap_or_default();
         drop(inner);
         self.announce(version);
@@ -114,10 +120,10 @@ impl Store {
 }
 
 /// Whether there is anything to write, if it may be written.
-fn may_update(entry: &Entry, update: &Update) -> Result<bool, UpdateError> {
-    let is_meant = |asked: &Option<String>, is: Option<&String>| asked.is_none() || asked.as_ref() == is;
-    let version = entry.served.metadata.resource_version.as_ref();
-    if !is_meant(&update.uid, Some(&entry.key.uid)) || !is_meant(&update.resource_version, version) {
+fn may_update(entry: &Entry, audience: Audience, update: &Update) -> Result<bool, UpdateError> {
+    let is_meant = |asked: &Option<String>, is: Option<&str>| asked.is_none() || asked.as_deref() == is;
+    let version = entry.version_for(audience);
+    if !is_meant(&update.uid, Some(entry.key.uid.as_str())) || !is_meant(&update.resource_version, version) {
         return Err(UpdateError::Conflict);
     }
     let present = Changeable::of(&entry.pod);

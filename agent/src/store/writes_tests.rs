@@ -12,8 +12,10 @@ use super::delete::Deletion;
 use super::disk::Disk;
 use super::update::{Update, UpdateError};
 use super::*;
+use crate::pod::asked_by::AskedBy;
 use crate::pod::creation;
 use crate::pod::update::Changeable;
+use crate::pod::visibility::Audience;
 
 fn store(folder: &Path) -> Arc<Store> {
     let (store, problems) = Store::load("node1", Disk::open(folder).unwrap()).unwrap();
@@ -30,7 +32,10 @@ fn prepared() -> Pod {
 }
 
 async fn create(store: &Arc<Store>) -> String {
-    let created = store.create(prepared(), DryRun::No).await.unwrap();
+    let created = store
+        .create(Audience::Node, prepared(), DryRun::No)
+        .await
+        .unwrap();
     created.metadata.uid.clone().unwrap()
 }
 
@@ -40,7 +45,7 @@ async fn delete(store: &Arc<Store>, grace_seconds: Option<i64>) {
         ..Deletion::default()
     };
     store
-        .delete("default", "web", deletion, DryRun::No)
+        .delete(Audience::Node, "default", "web", deletion, DryRun::No)
         .await
         .unwrap();
 }
@@ -59,7 +64,9 @@ async fn label(store: &Arc<Store>, base: Option<Changeable>, label: &str) -> Res
         base,
         wanted: labels(label),
     };
-    store.update("default", "web", update, DryRun::No).await
+    store
+        .update(Audience::Node, "default", "web", update, DryRun::No)
+        .await
 }
 
 /// The folder of the pod.
@@ -202,7 +209,7 @@ async fn one_of_many_that_create_a_pod_of_one_name_at_once_succeeds() {
     let creations: Vec<_> = (0..8)
         .map(|_| {
             let store = Arc::clone(&store);
-            tokio::spawn(async move { store.create(prepared(), DryRun::No).await })
+            tokio::spawn(async move { store.create(Audience::Node, prepared(), DryRun::No).await })
         })
         .collect();
     let mut created = 0;
@@ -224,7 +231,7 @@ async fn what_the_disk_refuses_is_not_there() {
     fs::remove_dir(&pods).unwrap();
     fs::write(&pods, "no folder").unwrap();
     assert!(matches!(
-        store.create(prepared(), DryRun::No).await,
+        store.create(Audience::Node, prepared(), DryRun::No).await,
         Err(CreateError::Disk(_))
     ));
     assert!(store.pod("default", "web").is_none());
@@ -240,7 +247,7 @@ async fn what_the_disk_refuses_is_not_there() {
         Err(UpdateError::Disk(_))
     ));
     let refused = store
-        .delete("default", "web", Deletion::default(), DryRun::No)
+        .delete(Audience::Node, "default", "web", Deletion::default(), DryRun::No)
         .await;
     assert!(refused.is_err());
     let served = store.pod("default", "web").unwrap();
@@ -298,7 +305,10 @@ async fn a_list_is_accepted_for_the_pod_and_the_version_that_the_client_means_an
                 containers: vec![serde_json::from_value(debug).unwrap()],
                 ..WantedList::default()
             };
-            match store.accept("default", "web", wanted, dry_run).await {
+            match store
+                .accept(&AskedBy::root(), "default", "web", wanted, dry_run)
+                .await
+            {
                 Ok(_) => assert!(is_meant, "{uid:?} {version:?}"),
                 Err(AcceptError::Conflict) => assert!(!is_meant, "{uid:?} {version:?}"),
                 Err(error) => panic!("{error}"),
@@ -325,14 +335,19 @@ async fn no_more_pods_are_created_than_there_may_be_and_one_that_goes_makes_room
     }
     let uid = create(&store).await;
     for dry_run in [DryRun::All, DryRun::No] {
-        let refused = store.create(named(MAX_API_PODS), dry_run).await;
+        let refused = store.create(Audience::Node, named(MAX_API_PODS), dry_run).await;
         assert!(
             matches!(refused, Err(CreateError::TooMany(MAX_API_PODS))),
             "{refused:?}"
         );
     }
     delete(&store, Some(0)).await;
-    assert!(store.create(prepared(), DryRun::No).await.is_err());
+    assert!(
+        store
+            .create(Audience::Node, prepared(), DryRun::No)
+            .await
+            .is_err()
+    );
     store.forget(&uid).await.unwrap();
     create(&store).await;
 }
@@ -346,7 +361,9 @@ fn list_of(names: &[&str]) -> WantedList {
 }
 
 async fn accept(store: &Arc<Store>, names: &[&str]) {
-    let accepted = store.accept("default", "web", list_of(names), DryRun::No).await;
+    let accepted = store
+        .accept(&AskedBy::root(), "default", "web", list_of(names), DryRun::No)
+        .await;
     assert_eq!(ephemeral_names(&accepted.unwrap()), names);
 }
 
@@ -367,7 +384,13 @@ async fn a_list_has_the_order_in_which_its_client_sent_it_also_after_a_restart()
     assert_eq!(first.pods().0, version, "nothing has changed");
     accept(&first, &["c", "a", "b"]).await;
     accept(&first, &["b", "d", "c", "a"]).await;
-    let tried = first.accept("default", "web", list_of(&["a", "b", "c", "d"]), DryRun::All);
+    let tried = first.accept(
+        &AskedBy::root(),
+        "default",
+        "web",
+        list_of(&["a", "b", "c", "d"]),
+        DryRun::All,
+    );
     assert_eq!(ephemeral_names(&tried.await.unwrap()), ["a", "b", "c", "d"]);
     // A record that moves on keeps its place.
     first
@@ -414,7 +437,13 @@ async fn an_order_that_cannot_be_written_leaves_the_one_that_was() {
     let blocked = pod_dir(folder.path(), &uid).join("ephemeral/new.json");
     fs::create_dir_all(blocked.join("x")).unwrap();
     let failed = first
-        .accept("default", "web", list_of(&["b", "new", "a"]), DryRun::No)
+        .accept(
+            &AskedBy::root(),
+            "default",
+            "web",
+            list_of(&["b", "new", "a"]),
+            DryRun::No,
+        )
         .await;
     assert!(matches!(failed, Err(AcceptError::Disk(_))), "{failed:?}");
     assert_eq!(ephemeral_names(&first.pod("default", "web").unwrap()), ["a", "b"]);

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 
 use crate::kubernetes::api_server::ApiServer;
 use crate::kubernetes::kubelet::Kubelet;
 use crate::pod::cgroup::CgroupDriver;
+use crate::pod::container_path::ContainerPath;
 use crate::pod::kubelet_life::Life;
 use crate::pod::node::Node;
 use crate::runtime::client::Runtime;
@@ -68,7 +69,6 @@ impl Context {
             Severity::Normal => tracing::info!(pod = name, container, reason, "{message}"),
             Severity::Warning => tracing::warn!(pod = name, container, reason, "{message}"),
         }
-        let field_path = container.map(|name| field_path(pod, name));
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.store.record_event(
             uid,
@@ -76,25 +76,10 @@ impl Context {
                 severity,
                 reason,
                 message,
-                field_path,
+                container: container.map(|name| ContainerPath::of(pod, name)),
             },
         );
     }
-}
-
-/// A container in an event's `involvedObject.fieldPath`.
-fn field_path(pod: &Pod, container: &str) -> String {
-    let spec = pod.spec.as_ref();
-    let is_in =
-        |list: Option<&Vec<Container>>| list.is_some_and(|list| list.iter().any(|one| one.name == container));
-    let list = if is_in(spec.map(|spec| &spec.containers)) {
-        "containers"
-    } else if is_in(spec.and_then(|spec| spec.init_containers.as_ref())) {
-        "initContainers"
-    } else {
-        "ephemeralContainers"
-    };
-    format!("spec.{list}{{{container}}}")
 }
 
 /// `namespace/name`.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use integration::kubernetes::{ControlPlane, Kubectl, KubectlVersion, Kubelet};
 use integration::{
-    Agent, AgentOptions, BUSYBOX, ContainerdVersion, Node, eventually_within, is_running, state_of,
+    Agent, AgentOptions, BUSYBOX, ContainerdVersion, ForeignPod, Node, debug_container, eventually_within,
+    is_running, sleeping_pod, state_of,
 };
 use serde_json::{Value, json};
 
@@ -38,17 +39,34 @@ fn role(name: &str, groups: &[&str]) -> Value {
     })
 }
 
-/// A kubeconfig for a service account of `shop` on debuglet's port.
+/// A kubeconfig for a service account of `shop` on debuglet's port, with [`role`].
 async fn user_of(node: &Node, admin: &Kubectl<'_>, name: &str, groups: &[&str]) -> PathBuf {
+    user_with(node, admin, name, &role(name, groups)).await
+}
+
+/// The same with this role.
+async fn user_with(node: &Node, admin: &Kubectl<'_>, name: &str, role: &Value) -> PathBuf {
+    let file = admin.file(&format!("{name}.json"), &role.to_string());
+    admin.run(["apply", "-f", &file]).await.succeeded();
+    account_bound_to(node, admin, name, &format!("--role={name}")).await
+}
+
+/// The same with the role that the README names.
+async fn user_with_the_readmes_role(node: &Node, admin: &Kubectl<'_>, name: &str) -> PathBuf {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/clusterrole-debugger.yaml");
+    let file = file.to_string_lossy();
+    admin.run(["apply", "-f", &file]).await.succeeded();
+    account_bound_to(node, admin, name, "--clusterrole=debuglet-debugger").await
+}
+
+async fn account_bound_to(node: &Node, admin: &Kubectl<'_>, name: &str, role: &str) -> PathBuf {
     admin
         .run(["create", "serviceaccount", "-n", "shop", name])
         .await
         .succeeded();
-    let file = admin.file(&format!("{name}.json"), &role(name, groups).to_string());
-    admin.run(["apply", "-f", &file]).await.succeeded();
-    let (role, account) = (format!("--role={name}"), format!("--serviceaccount=shop:{name}"));
+    let account = format!("--serviceaccount=shop:{name}");
     admin
-        .run(["create", "rolebinding", "-n", "shop", name, &role, &account])
+        .run(["create", "rolebinding", "-n", "shop", name, role, &account])
         .await
         .succeeded();
     let token = admin
@@ -203,6 +221,18 @@ async fn a_user_debugs_where_the_cluster_lets_him_and_nowhere_else_and_root_does
         "{refused:?}"
     );
 
+    // Nor into a shell: exec would be judged there, too.
+    let refused = reader
+        .run(["exec", "-n", "shop", "web", "-c", "main", "--", "echo", "in"])
+        .await;
+    assert!(
+        refused.code != 0
+            && refused
+                .stderr
+                .contains(r#"cannot create resource "pods/exec" in API group "debuglet.io""#),
+        "{refused:?}"
+    );
+
     // A token of nobody's.
     let stranger = kubeconfig(node.folder(), "stranger", "made-up");
     let stranger = Kubectl::new(&node, KubectlVersion::V1_36, &stranger);
@@ -231,4 +261,368 @@ async fn a_user_debugs_where_the_cluster_lets_him_and_nowhere_else_and_root_does
         .api()
         .pod_until("bank", "web", |pod| state_of(pod, "of-root") == "running:")
         .await;
+}
+
+/// A node without a kubelet, whose API server has the pod `shop/web`: it runs as a kubelet runs it. Beside it runs what the
+/// API server does not have: `shop/look` of another client of the runtime, and `vault/vault` of a manifest.
+async fn node_with_hidden_pods(admin: &Kubectl<'_>, node: &Node) {
+    admin.run(["create", "namespace", "shop"]).await.succeeded();
+    let file = admin.file("web.json", &web("shop").to_string());
+    admin.run(["apply", "-f", &file]).await.succeeded();
+    let uid = admin
+        .run([
+            "get",
+            "pod",
+            "-n",
+            "shop",
+            "web",
+            "-o",
+            "jsonpath={.metadata.uid}",
+        ])
+        .await
+        .succeeded();
+    let mut config = ForeignPod::config(node, "web", uid.stdout.trim());
+    let source = ("kubernetes.io/config.source".to_owned(), "api".to_owned());
+    config.annotations = [source].into();
+    ForeignPod::run_sleeping(&node.cri(), config).await;
+    ForeignPod::run_sleeping(&node.cri(), ForeignPod::config(node, "look", "u-look")).await;
+    let mut vault = sleeping_pod("vault");
+    vault["metadata"]["namespace"] = json!("vault");
+    node.write_manifest("vault.json", &vault);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_the_node_has_is_neither_seen_nor_reached_by_users_of_the_cluster() {
+    let node = Node::start(ContainerdVersion::V2_4).await;
+    let plane = ControlPlane::start(&node).await;
+    let admin = Kubectl::new(&node, KubectlVersion::V1_36, &plane.kubeconfig());
+    node_with_hidden_pods(&admin, &node).await;
+    let agent = agent_for_users(&node, &plane.node_kubeconfig()).await;
+    for (namespace, pod) in [("shop", "web"), ("shop", "look"), ("vault", "vault")] {
+        agent.api().pod_until(namespace, pod, is_running).await;
+    }
+    let kubeconfig = user_with_the_readmes_role(&node, &admin, "debugger").await;
+    let reads_namespaces = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "namespaces"},
+        "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]}],
+    });
+    let file = admin.file("namespaces.json", &reads_namespaces.to_string());
+    admin.run(["apply", "-f", &file]).await.succeeded();
+    admin
+        .run([
+            "create",
+            "clusterrolebinding",
+            "namespaces",
+            "--clusterrole=namespaces",
+            "--serviceaccount=shop:debugger",
+        ])
+        .await
+        .succeeded();
+    let user = Kubectl::new(&node, KubectlVersion::V1_36, &kubeconfig);
+    eventually_within(
+        LATER,
+        "the API server's pod is shown, and rights are there",
+        async || {
+            let output = user.run(["get", "pod,event", "-n", "shop"]).await;
+            let listed = output.code == 0 && output.stdout.contains("web");
+            listed.then_some(()).ok_or(output)
+        },
+    )
+    .await;
+
+    // root asks for a privileged container over the socket, the user for one of his own.
+    let mut privileged = debug_container("of-root", &["sleep", "86400"]);
+    privileged["securityContext"] = json!({"privileged": true});
+    let asked = agent.api().debug("shop", "web", &[privileged]).await;
+    assert_eq!(asked.status, 200, "{asked:?}");
+    let asked = agent
+        .api()
+        .debug("shop", "look", &[debug_container("of-root", &["sleep", "86400"])])
+        .await;
+    assert_eq!(asked.status, 200, "{asked:?}");
+    let image = format!("--image={BUSYBOX}");
+    let words = [
+        "debug", "-n", "shop", "web", &image, "-c", "of-user", "--", "sleep", "86400",
+    ];
+    user.run(words).await.succeeded();
+    for name in ["of-root", "of-user"] {
+        agent
+            .api()
+            .pod_until("shop", "web", |pod| state_of(pod, name) == "running:")
+            .await;
+    }
+
+    // Nothing of it is in what he reads.
+    let root = Kubectl::new(&node, KubectlVersion::V1_36, &agent.kubeconfig().await);
+    let all = root
+        .run(["get", "events", "-n", "shop", "-o", "name"])
+        .await
+        .succeeded();
+    let hidden_event = all
+        .stdout
+        .lines()
+        .find(|name| name.contains("look."))
+        .unwrap()
+        .to_owned();
+    for words in [
+        &["get", "pods", "-n", "shop"][..],
+        &["get", "pods", "-n", "shop", "-o", "yaml"],
+        &["get", "pods", "-n", "shop", "--field-selector=metadata.name=look"],
+        &["get", "events", "-n", "shop"],
+        &["get", "events", "-n", "shop", "-o", "yaml"],
+        &["describe", "pod", "-n", "shop", "web"],
+        &["get", "namespaces", "-o", "yaml"],
+        &[
+            "get",
+            "--raw",
+            "/api/v1/namespaces/shop/pods?watch=true&timeoutSeconds=2",
+        ],
+        &[
+            "get",
+            "--raw",
+            "/api/v1/namespaces/shop/events?watch=true&timeoutSeconds=2",
+        ],
+        &["get", "--raw", "/api/v1/namespaces?watch=true&timeoutSeconds=2"],
+    ] {
+        let read = user.run(words.iter().copied()).await.succeeded();
+        for hidden in ["of-root", "look", "vault"] {
+            assert!(
+                !read.stdout.contains(hidden),
+                "{words:?} {hidden}: {}",
+                read.stdout
+            );
+        }
+        let whole = root.run(words.iter().copied()).await.succeeded();
+        let seen = ["of-root", "look", "vault"]
+            .iter()
+            .any(|hidden| whole.stdout.contains(hidden));
+        assert!(seen, "root sees it: {words:?}: {}", whole.stdout);
+    }
+    let seen = user
+        .run(["get", "pod", "-n", "shop", "web", "-o", "yaml"])
+        .await
+        .succeeded();
+    assert!(seen.stdout.contains("name: of-user"), "{}", seen.stdout);
+    for words in [
+        &["get", "pod", "-n", "shop", "look"][..],
+        &["get", "-n", "shop", hidden_event.as_str()],
+        &["get", "namespace", "vault"],
+        &["logs", "-n", "shop", "web", "-c", "of-root"],
+        &["logs", "-n", "shop", "look", "-c", "main"],
+        &["exec", "-n", "shop", "web", "-c", "of-root", "--", "echo", "in"],
+        &["exec", "-n", "shop", "look", "-c", "main", "--", "echo", "in"],
+        &["attach", "-n", "shop", "web", "-c", "of-root"],
+        &[
+            "get",
+            "--raw",
+            "/apis/debuglet.io/v1alpha1/namespaces/shop/pods/web/launches/of-root",
+        ],
+        &[
+            "get",
+            "--raw",
+            "/apis/debuglet.io/v1alpha1/namespaces/shop/pods/look/launches/of-root",
+        ],
+    ] {
+        let refused = user.run(words.iter().copied()).await;
+        assert!(
+            refused.code != 0 && !refused.stderr.contains("orbidden") && refused.stdout.is_empty(),
+            "{words:?}: {refused:?}"
+        );
+    }
+    // By the way that kubectl does not take: attach without a look at the pod.
+    let stop = "/apis/debuglet.io/v1alpha1/namespaces/shop/pods/web/launches/of-root/stop";
+    let refused = user.run(["create", "--raw", stop, "-f", "/dev/null"]).await;
+    assert!(refused.code != 0, "{refused:?}");
+    agent
+        .api()
+        .pod_until("shop", "web", |pod| state_of(pod, "of-root") == "running:")
+        .await;
+    // What he asked for is his.
+    let said = user
+        .run(["exec", "-n", "shop", "web", "-c", "of-user", "--", "echo", "in"])
+        .await;
+    assert_eq!(said.succeeded().stdout, "in\n");
+
+    // Who did it is told to root: in the pod, in events, and in one line of the log.
+    let described = node.debuglet(["describe", "web", "-n", "shop"]).await.succeeded();
+    for who in [
+        "debuglet:root, over the socket",
+        "system:serviceaccount:shop:debugger, as a user of the cluster",
+    ] {
+        assert_eq!(
+            described
+                .stdout
+                .matches(&format!("Requested By:   {who}"))
+                .count(),
+            1,
+            "{}",
+            described.stdout
+        );
+        let event = format!("was asked for by {who}");
+        assert!(described.stdout.contains(&event), "{}", described.stdout);
+    }
+    let log = agent.log();
+    let line = |words: &[&str]| {
+        log.lines()
+            .filter(|line| words.iter().all(|word| line.contains(word)))
+            .count()
+    };
+    let who = "system:serviceaccount:shop:debugger";
+    assert_eq!(
+        line(&[who, "create pods/exec", "shop/web", "of-user", "101", "cluster"]),
+        1,
+        "{log}"
+    );
+    assert_eq!(
+        line(&[who, "get pods/log", "shop/web", "of-root", "400"]),
+        1,
+        "{log}"
+    );
+    assert_eq!(
+        line(&[
+            who,
+            "patch pods/ephemeralcontainers",
+            "shop/web",
+            "of-user",
+            "200"
+        ]),
+        1,
+        "{log}"
+    );
+    assert_eq!(
+        line(&[
+            "debuglet:root",
+            "patch pods/ephemeralcontainers",
+            "shop/web",
+            "of-root",
+            "socket"
+        ]),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_to_one_name_are_enough_for_it_nobody_acts_for_another_and_a_right_that_goes_ends_its_streams()
+{
+    let node = Node::start(ContainerdVersion::V2_4).await;
+    let plane = ControlPlane::start(&node).await;
+    let admin = Kubectl::new(&node, KubectlVersion::V1_36, &plane.kubeconfig());
+    node_with_hidden_pods(&admin, &node).await;
+    let agent = agent_for_users(&node, &plane.node_kubeconfig()).await;
+    agent.api().pod_until("shop", "web", is_running).await;
+    let named = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": "named", "namespace": "shop"},
+        "rules": [{
+            "apiGroups": [""], "resources": ["pods"], "resourceNames": ["web"], "verbs": ["get", "list", "watch"],
+        }],
+    });
+    let kubeconfig = user_with(&node, &admin, "named", &named).await;
+    let user = Kubectl::new(&node, KubectlVersion::V1_36, &kubeconfig);
+    eventually_within(LATER, "the pod is shown, and the right is there", async || {
+        let output = user.run(["get", "pod", "-n", "shop", "web"]).await;
+        if output.code == 0 { Ok(()) } else { Err(output) }
+    })
+    .await;
+
+    // Lists and watches of that name, as `kubectl get -w` and `kubectl wait` ask for them, and of no other.
+    let watching = user.spawn(["get", "pod", "-n", "shop", "web", "-w"]);
+    user.run([
+        "wait",
+        "-n",
+        "shop",
+        "pod/web",
+        "--for=jsonpath={.status.phase}=Running",
+        "--timeout=20s",
+    ])
+    .await
+    .succeeded();
+    let listed = user
+        .run([
+            "get",
+            "pods",
+            "-n",
+            "shop",
+            "--field-selector=metadata.name=web",
+            "-o",
+            "name",
+        ])
+        .await
+        .succeeded();
+    assert_eq!(listed.stdout, "pod/web\n");
+    for selector in ["metadata.name=look", "metadata.name!=web", "status.phase=Running"] {
+        let refused = user
+            .run([
+                "get",
+                "pods",
+                "-n",
+                "shop",
+                &format!("--field-selector={selector}"),
+            ])
+            .await;
+        assert!(
+            refused.code != 0 && refused.stderr.contains("orbidden"),
+            "{selector}: {refused:?}"
+        );
+    }
+
+    // Impersonation is refused whoever asks.
+    let root = Kubectl::new(&node, KubectlVersion::V1_36, &agent.kubeconfig().await);
+    for words in [
+        &["get", "pods", "-A", "--as=jane"][..],
+        &["auth", "can-i", "delete", "pods", "--as=jane"],
+        &[
+            "delete",
+            "pod",
+            "-n",
+            "vault",
+            "vault",
+            "--as=jane",
+            "--as-group=staff",
+        ],
+        &["get", "pod", "-n", "shop", "web", "--as=jane", "--as-uid=7"],
+    ] {
+        for kubectl in [&root, &user] {
+            let refused = kubectl.run(words.iter().copied()).await;
+            assert!(
+                refused.code != 0 && refused.stderr.contains("impersonation is not served here"),
+                "{words:?}: {refused:?}"
+            );
+        }
+    }
+    agent.api().pod_until("vault", "vault", is_running).await;
+
+    // What lasts ends with the right to it.
+    let kubeconfig = user_of(&node, &admin, "debugger", &["", "debuglet.io"]).await;
+    let debugger = Kubectl::new(&node, KubectlVersion::V1_36, &kubeconfig);
+    let exec = ["exec", "-n", "shop", "web", "-c", "main", "--", "sleep", "3600"];
+    eventually_within(LATER, "the rights are there", async || {
+        let output = debugger.run(["exec", "-n", "shop", "web", "--", "true"]).await;
+        if output.code == 0 { Ok(()) } else { Err(output) }
+    })
+    .await;
+    let streams = [
+        debugger.spawn(exec),
+        debugger.spawn(["logs", "-f", "-n", "shop", "web"]),
+        debugger.spawn(["get", "--raw", "/api/v1/namespaces/shop/pods?watch=true"]),
+    ];
+    let kept = root.spawn(exec);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for stream in &streams {
+        assert!(stream.runs(), "{stream:?}");
+    }
+    admin
+        .run(["delete", "rolebinding", "-n", "shop", "debugger"])
+        .await
+        .succeeded();
+    for stream in streams {
+        stream.ended().await;
+    }
+    assert!(kept.runs(), "root's goes on: {kept:?}");
+    kept.kill().await;
+    assert!(
+        watching.runs() && watching.stdout().contains("web"),
+        "{watching:?}"
+    );
+    watching.kill().await;
 }

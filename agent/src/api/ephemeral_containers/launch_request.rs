@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::form::Wish;
 use super::{ATTEMPTS, Context, Failure, Write, list};
 use crate::api::extension::{GROUP, Object, VERSION};
+use crate::api::identity::Identity;
 use crate::api::request::Body;
 use crate::api::writes::{Document, WriteParameters, read};
 use crate::pod::copied_mounts::CopyMounts;
@@ -42,11 +43,13 @@ struct LaunchRequest {
 pub(crate) async fn post(
     State(context): State<Arc<Context>>,
     Path((namespace, name, container)): Path<(String, String, String)>,
+    Extension(identity): Extension<Identity>,
     parameters: WriteParameters,
     body: Body,
 ) -> Result<Response, Failure> {
     let write = Write {
         context,
+        asked_by: identity.asked_by(),
         namespace,
         name,
         parameters,
@@ -55,22 +58,28 @@ pub(crate) async fn post(
         .work(move |body| requested(body, &container, parameters))
         .await?;
     let mut attempts = 1..;
-    loop {
+    let touched = loop {
         let base = write.base()?;
         match write.accept(&base, wish(&base, &request)?, None).await {
-            Ok(_) => break,
+            Ok(written) => break written.touched,
             Err(refused) if refused.overtaken && attempts.next() < Some(ATTEMPTS) => {}
             Err(refused) => return Err(refused.failure),
         }
-    }
+    };
     let container = &request.container.name;
     let launch = write
         .context
         .store
-        .launch(&write.namespace, &write.name, container)
+        .launch(
+            write.asked_by.audience(),
+            &write.namespace,
+            &write.name,
+            container,
+        )
         // A dry run leaves none.
         .unwrap_or_else(|| Launch::accepted(container));
-    Ok((StatusCode::CREATED, Json(Object::new("Launch", launch))).into_response())
+    let answer = (StatusCode::CREATED, Json(Object::new("Launch", launch)));
+    Ok(touched.on(answer.into_response()))
 }
 
 /// What the body asks for, of the container in the path.

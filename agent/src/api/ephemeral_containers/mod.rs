@@ -8,13 +8,15 @@ mod write_through;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 use serde_json::Value;
 
 use super::Context;
+use super::audit::Touched;
+use super::identity::Identity;
 use super::pods::find;
 use super::request::Body;
 use super::status::Failure;
@@ -22,6 +24,7 @@ use super::writes::{
     ATTEMPTS, Document, WriteParameters, answer, patch_form, read, read_json, require_kind, require_place,
     said,
 };
+use crate::pod::asked_by::AskedBy;
 use crate::pod::field_error::{Cause, FieldError};
 use crate::pod::patch::{self as patches, PatchForm};
 use crate::store::DryRun;
@@ -33,9 +36,10 @@ use write_through::{Local, Refusal, Through, write_through};
 pub(crate) async fn get(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
+    Extension(identity): Extension<Identity>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let pod = find(&context.store, &namespace, &name)?;
+    let pod = find(&context.store, identity.audience(), &namespace, &name)?;
     let object = Form::of_client(&headers).present(&pod).map_err(unwritable)?;
     Ok(Json(object).into_response())
 }
@@ -44,11 +48,13 @@ pub(crate) async fn get(
 pub(crate) async fn put(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
+    Extension(identity): Extension<Identity>,
     parameters: WriteParameters,
     body: Body,
 ) -> Result<Response, Failure> {
     let write = Arc::new(Write {
         context,
+        asked_by: identity.asked_by(),
         namespace,
         name,
         parameters,
@@ -77,6 +83,7 @@ pub(crate) async fn put(
 pub(crate) async fn patch(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
+    Extension(identity): Extension<Identity>,
     parameters: WriteParameters,
     headers: HeaderMap,
     body: Body,
@@ -85,6 +92,7 @@ pub(crate) async fn patch(
     let client = Form::of_client(&headers);
     let write = Arc::new(Write {
         context,
+        asked_by: identity.asked_by(),
         namespace,
         name,
         parameters,
@@ -111,6 +119,7 @@ fn unwritable(error: serde_json::Error) -> Failure {
 /// A write to one pod.
 struct Write {
     context: Arc<Context>,
+    asked_by: AskedBy,
     namespace: String,
     name: String,
     parameters: WriteParameters,
@@ -131,6 +140,8 @@ struct Asked {
 struct Written {
     /// The pod as it is served then.
     pod: Arc<Pod>,
+    /// What the log says of the write.
+    touched: Touched,
     /// What its client is to be warned of.
     warnings: Vec<String>,
 }
@@ -139,7 +150,7 @@ impl Written {
     fn answer(self, form: Form, mut warnings: Vec<String>) -> Result<Response, Failure> {
         warnings.extend(self.warnings);
         let object = form.present(&self.pod).map_err(unwritable)?;
-        Ok(answer(StatusCode::OK, &object, &warnings))
+        Ok(self.touched.on(answer(StatusCode::OK, &object, &warnings)))
     }
 }
 
@@ -152,7 +163,8 @@ struct Refused {
 
 impl Write {
     fn base(&self) -> Result<Arc<Pod>, Failure> {
-        find(&self.context.store, &self.namespace, &self.name)
+        let audience = self.asked_by.audience();
+        find(&self.context.store, audience, &self.namespace, &self.name)
     }
 
     /// What an object that was sent whole asks for.
@@ -231,14 +243,26 @@ impl Write {
             copy_mounts: wish.copy_mounts,
         };
         let (namespace, name, dry_run) = (&self.namespace, &self.name, self.parameters.dry_run);
-        let through = write_through(&self.context, namespace, name, &wanted, dry_run).await;
+        let asked_by = &self.asked_by;
+        let is_new = |wanted: &&EphemeralContainer| !list(base).iter().any(|known| known.name == wanted.name);
+        let new = wanted.containers.iter().filter(is_new);
+        let touched = Touched {
+            containers: new.map(|new| new.name.clone()).collect(),
+            dry_run: dry_run == DryRun::All,
+            ..Touched::default()
+        };
+        let through = write_through(&self.context, asked_by, namespace, name, &wanted, dry_run).await;
         let local = match through {
             Ok(Through::Taken(warnings)) => {
                 let pod = self.base().map_err(|failure| Refused {
                     failure,
                     overtaken: false,
                 })?;
-                return Ok(Written { pod, warnings });
+                return Ok(Written {
+                    pod,
+                    touched,
+                    warnings,
+                });
             }
             Ok(Through::Local(local)) => local,
             Err(Refusal::Judged(error)) => return Err(self.refused(base, named, error)),
@@ -249,13 +273,18 @@ impl Write {
                 });
             }
         };
-        let accepted = self.context.store.accept(namespace, name, wanted, dry_run).await;
+        let store = &self.context.store;
+        let accepted = store.accept(asked_by, namespace, name, wanted, dry_run).await;
         let pod = accepted.map_err(|error| self.refused(base, named, error))?;
         if let (Some(local), DryRun::No) = (&local, dry_run) {
             local.record(&self.context);
         }
         let warnings = local.iter().map(Local::warning).collect();
-        Ok(Written { pod, warnings })
+        Ok(Written {
+            pod,
+            touched,
+            warnings,
+        })
     }
 
     /// Why a list was not accepted that was made from `base`; `named`: its client named a version.
@@ -279,8 +308,8 @@ impl Write {
     }
 
     fn was_overtaken(&self, base: &Pod) -> bool {
-        let now = self.context.store.pod(&self.namespace, &self.name);
-        now.is_some_and(|now| now.metadata.uid != base.metadata.uid || list(&now) != list(base))
+        let now = self.base();
+        now.is_ok_and(|now| now.metadata.uid != base.metadata.uid || list(&now) != list(base))
     }
 
     fn changed(&self) -> Failure {

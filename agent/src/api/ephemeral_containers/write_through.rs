@@ -10,9 +10,11 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 use crate::api::Context;
 use crate::api::status::Failure;
 use crate::kubernetes::ephemeral_containers::{Addition, AdditionError};
+use crate::pod::asked_by::AskedBy;
+use crate::pod::container_path::ContainerPath;
 use crate::pod::discovered::union::same;
 use crate::store::DryRun;
-use crate::store::accept::{AcceptError, WantedList};
+use crate::store::accept::{AcceptError, WantedList, requested};
 use crate::store::events::{Happening, Severity};
 use crate::store::kubernetes::KubernetesChange;
 
@@ -42,6 +44,7 @@ pub(super) enum Refusal {
 /// Has the API server take what a list adds to a pod of its own. Of a dry run it only says what it thinks.
 pub(super) async fn write_through(
     context: &Context,
+    asked_by: &AskedBy,
     namespace: &str,
     name: &str,
     wanted: &WantedList,
@@ -54,7 +57,8 @@ pub(super) async fn write_through(
     if !wanted.copy_mounts.is_empty() {
         return Ok(Through::Local(None));
     }
-    let new = context.store.new_containers(namespace, name, wanted.clone());
+    let store = &context.store;
+    let new = store.new_containers(asked_by, namespace, name, wanted.clone());
     let Some(new) = new.await.map_err(Refusal::Judged)? else {
         return Ok(Through::Local(None));
     };
@@ -70,9 +74,11 @@ pub(super) async fn write_through(
         Ok(pod) => {
             let warnings = changed(&addition.containers, &pod);
             // As if the watch had brought it: the client finds there what it has just been told of.
-            context
-                .store
-                .apply_kubernetes(KubernetesChange::Written(Box::new(pod)));
+            store.apply_kubernetes(KubernetesChange::Written(Box::new(pod)));
+            // The API server has seen debuglet's credential only.
+            for container in &addition.containers {
+                store.record_event(&addition.uid, requested(asked_by, container.name.clone()));
+            }
             Ok(Through::Taken(warnings))
         }
         Err(AdditionError::Refused(status)) => Err(Refusal::Passed(Failure::passed_on(&status))),
@@ -108,7 +114,7 @@ impl Local {
                     "Ephemeral container {name} runs on this node alone, the cluster is not told of it yet: {}",
                     self.reason
                 ),
-                field_path: Some(format!("spec.ephemeralContainers{{{name}}}")),
+                container: Some(ContainerPath::Ephemeral(name.clone())),
             };
             context.store.record_event(&self.uid, happening);
         }

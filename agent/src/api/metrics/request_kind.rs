@@ -3,6 +3,7 @@
 use axum::http::{Method, Uri};
 
 use super::super::discovery::RESOURCES;
+use super::super::request::watches;
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +24,7 @@ impl RequestKind {
                 resource: "",
             };
         };
-        let watches = || {
-            let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-            query
-                .into_iter()
-                .any(|(key, value)| key == "watch" && value != "false" && value != "0")
-        };
+        let watches = || watches(uri.query().unwrap_or_default());
         let verb = match resource {
             "pods/attach" | "pods/exec" | "pods/portforward" => "connect",
             _ => verb(method, named, *method == Method::GET && watches()),
@@ -89,7 +85,7 @@ mod tests {
         for (method, path, verb, resource) in [
             ("GET", "/api/v1/pods", "list", "pods"),
             ("GET", "/api/v1/pods?watch=1", "watch", "pods"),
-            ("GET", "/api/v1/namespaces/a/pods?watch=false", "list", "pods"),
+            ("GET", "/api/v1/namespaces/a/pods?watch=False", "list", "pods"),
             ("GET", "/api/v1/namespaces/a/pods/b", "get", "pods"),
             ("POST", "/api/v1/namespaces/a/pods", "create", "pods"),
             ("DELETE", "/api/v1/namespaces/a/pods/b", "delete", "pods"),

@@ -106,7 +106,13 @@ impl Node {
             ..Default::default()
         };
         self.store
-            .accept("default", "web", wanted, crate::store::DryRun::No)
+            .accept(
+                &crate::pod::asked_by::AskedBy::root(),
+                "default",
+                "web",
+                wanted,
+                crate::store::DryRun::No,
+            )
             .await
             .expect("accepted");
     }

@@ -8,19 +8,19 @@ use futures_util::stream::{BoxStream, select_all, unfold};
 use futures_util::{Sink, SinkExt, Stream, StreamExt, stream};
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::super::channels::{self, FrameReader, Framing, HEARTBEAT, frame};
+use super::super::stream_end::StreamEnd;
 use crate::runtime::port_forward::{ForwardedPort, PortForward};
 use crate::runtime::streaming_server::StreamError;
 
-/// Carries bytes between the client and the ports until all of them have ended, or the client or the agent does.
+/// Carries bytes between the client and the ports until all of them have ended, the client has, or the stream is to end.
 pub(super) async fn relay(
     socket: WebSocket,
     forward: PortForward,
     ports: Vec<u16>,
     framing: Framing,
-    shutdown: CancellationToken,
+    end: StreamEnd,
 ) {
     let (to_client, from_client) = socket.split();
     let PortForward {
@@ -41,7 +41,7 @@ pub(super) async fn relay(
     }
     let input = relay_input(from_client, to_pod, framing);
     let output = async |to_client: &mut _| relay_output(to_client, frames, framing).await;
-    channels::relay(to_client, input, output, &shutdown).await;
+    channels::relay(to_client, input, output, &end).await;
 }
 
 /// Carries what the client sends to the ports until the client is gone.

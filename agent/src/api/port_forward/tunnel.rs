@@ -4,24 +4,20 @@ use axum::extract::ws::{Message, WebSocket};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
-use tokio_util::sync::CancellationToken;
 
 use super::super::channels::{self, HEARTBEAT};
+use super::super::stream_end::StreamEnd;
 
 /// The most bytes that go into one message.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// Carries bytes between the client and the runtime until one of them ends, or the agent does.
-pub(super) async fn relay(
-    socket: WebSocket,
-    runtime: impl AsyncRead + AsyncWrite,
-    shutdown: CancellationToken,
-) {
+/// Carries bytes between the client and the runtime until one of them ends, or the stream is to end.
+pub(super) async fn relay(socket: WebSocket, runtime: impl AsyncRead + AsyncWrite, end: StreamEnd) {
     let (to_client, from_client) = socket.split();
     let (from_runtime, to_runtime) = split(runtime);
     let input = relay_input(from_client, to_runtime);
     let output = async |to_client: &mut _| relay_output(to_client, from_runtime).await;
-    channels::relay(to_client, input, output, &shutdown).await;
+    channels::relay(to_client, input, output, &end).await;
 }
 
 /// Ends when the client does. A runtime that takes no more is told by the end of what it sends.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message as ClientMessage;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
@@ -72,7 +73,7 @@ fn relay_on_a_socket(options: StreamOptions) -> Relay {
             let Upgrade::WebSocket(client) = client else {
                 panic!("a WebSocket was to be asked for");
             };
-            let answer = serve_web_socket(client, session, shutdown).await;
+            let answer = serve_web_socket(client, session, StreamEnd::new(&shutdown)).await;
             answer.map_err(Failure::from)
         }
     };

@@ -2,6 +2,7 @@
 
 use super::tables::watch_as;
 use super::*;
+use crate::pod::container_path::ContainerPath;
 use crate::store::events::{Happening, Severity};
 
 pub(super) fn names_of(list: &Value) -> Vec<&str> {
@@ -16,7 +17,7 @@ pub(super) fn happened(reason: &'static str) -> Happening {
         severity: Severity::Normal,
         reason,
         message: format!("it is {reason}"),
-        field_path: Some("spec.containers{main}".to_owned()),
+        container: Some(ContainerPath::Ordinary("main".to_owned())),
     }
 }
 

@@ -10,6 +10,7 @@ mod reading;
 mod reference;
 mod tables;
 mod verbs;
+mod visibility;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

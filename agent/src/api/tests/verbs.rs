@@ -3,7 +3,7 @@
 use super::super::discovery::{RESOURCES, Resource, group_version};
 use super::*;
 
-const VERBS: [&str; 8] = [
+pub(super) const VERBS: [&str; 8] = [
     "create",
     "delete",
     "deletecollection",
@@ -14,30 +14,43 @@ const VERBS: [&str; 8] = [
     "watch",
 ];
 
+/// What the paths of requests name.
+pub(super) struct Names<'a> {
+    pub(super) namespace: &'a str,
+    /// A pod, or another object of the namespace.
+    pub(super) object: &'a str,
+    pub(super) container: &'a str,
+}
+
 /// The request that asks for `verb` of a resource; `None` where Kubernetes' verb does not fit it.
-fn request(resource: &Resource, verb: &str) -> Option<(&'static str, String)> {
+pub(super) fn request(resource: &Resource, verb: &str, names: &Names<'_>) -> Option<(&'static str, String)> {
+    let Names {
+        namespace,
+        object,
+        container,
+    } = names;
     let root = if resource.group.is_empty() {
         "/api"
     } else {
         "/apis"
     };
-    let namespace = if resource.namespaced {
-        "/namespaces/default"
+    let place = if resource.namespaced {
+        format!("/namespaces/{namespace}")
     } else {
-        ""
+        String::new()
     };
     let version = group_version(resource.group, resource.version);
     let (plural, rest) = resource.name.split_once('/').unwrap_or((resource.name, ""));
-    let all = format!("{root}/{version}{namespace}/{plural}");
+    let all = format!("{root}/{version}{place}/{plural}");
     // A launch has a name of its own, below that of its pod.
     let one = match (plural, rest.split_once('/')) {
         ("node", _) => all.clone(),
-        ("pods", None) if rest == "launches" => format!("{all}/web/launches/dbg"),
-        ("pods", Some(("launches", rest))) => format!("{all}/web/launches/dbg/{rest}"),
-        ("pods", _) if !rest.is_empty() => format!("{all}/web/{rest}"),
+        ("pods", None) if rest == "launches" => format!("{all}/{object}/launches/{container}"),
+        ("pods", Some(("launches", rest))) => format!("{all}/{object}/launches/{container}/{rest}"),
+        ("pods", _) if !rest.is_empty() => format!("{all}/{object}/{rest}"),
         ("nodes", _) => format!("{all}/node1"),
-        ("namespaces", _) => format!("{all}/default"),
-        _ => format!("{all}/web"),
+        ("namespaces", _) => format!("{all}/{namespace}"),
+        _ => format!("{all}/{object}"),
     };
     let watched = |path: &str| format!("{path}?watch=true&timeoutSeconds=1");
     // Which path there is for many, and which for one, is not the same for all of them.
@@ -62,10 +75,15 @@ async fn each_verb_that_discovery_lists_is_served_and_no_other() {
     let node = Node::start().await;
     let patch = json!({"spec": {"ephemeralContainers": [debugger("dbg")]}});
     assert_eq!(node.patch(STRATEGIC, &patch).await.0, 200);
+    let names = Names {
+        namespace: "default",
+        object: "web",
+        container: "dbg",
+    };
     for resource in RESOURCES {
         for verb in VERBS {
             let listed = resource.verbs.contains(&verb);
-            let Some((method, path)) = request(resource, verb) else {
+            let Some((method, path)) = request(resource, verb, &names) else {
                 assert!(!listed, "{} has no {verb}", resource.name);
                 continue;
             };

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{WriteParameters, answer, decode_pod, read, require_kind, require_namespace, said};
 use crate::api::Context;
+use crate::api::audit::Touched;
+use crate::api::identity::Identity;
 use crate::api::request::Body;
 use crate::api::status::Failure;
+use crate::pod::visibility::Audience;
 use crate::pod::{creation, generated_name};
 use crate::store::DryRun;
 use crate::store::create::CreateError;
@@ -22,13 +25,19 @@ const GENERATED_NAMES: usize = 8;
 pub(crate) async fn post(
     State(context): State<Arc<Context>>,
     Path(namespace): Path<String>,
+    Extension(identity): Extension<Identity>,
     parameters: WriteParameters,
     body: Body,
 ) -> Result<Response, Failure> {
     let (pod, warnings) = body.work(move |body| wish(body, namespace, parameters)).await?;
     context.store.node_report().kubelet.allows_pods()?;
-    let created = create(&context, &body, pod, parameters.dry_run).await?;
-    Ok(answer(StatusCode::CREATED, &*created, &warnings))
+    let created = create(&context, identity.audience(), &body, pod, parameters.dry_run).await?;
+    let touched = Touched {
+        pod: created.metadata.name.clone(),
+        dry_run: parameters.dry_run == DryRun::All,
+        ..Touched::default()
+    };
+    Ok(touched.on(answer(StatusCode::CREATED, &*created, &warnings)))
 }
 
 /// The pod that the body asks for in `namespace`, and warnings about what it says beside.
@@ -55,7 +64,13 @@ fn wish(
 }
 
 /// Creates a pod under the name that it says, or under one that is made for it.
-async fn create(context: &Context, body: &Body, pod: Arc<Pod>, dry_run: DryRun) -> Result<Arc<Pod>, Failure> {
+async fn create(
+    context: &Context,
+    audience: Audience,
+    body: &Body,
+    pod: Arc<Pod>,
+    dry_run: DryRun,
+) -> Result<Arc<Pod>, Failure> {
     let base = said(&pod.metadata.generate_name).filter(|_| said(&pod.metadata.name).is_none());
     let mut attempts = 1..;
     loop {
@@ -68,7 +83,7 @@ async fn create(context: &Context, body: &Body, pod: Arc<Pod>, dry_run: DryRun) 
             let store = Arc::clone(&context.store);
             body.work(move |_| prepare(&pod, name, store.node_name())).await?
         };
-        match context.store.create(prepared, dry_run).await {
+        match context.store.create(audience, prepared, dry_run).await {
             Ok(created) => return Ok(created),
             Err(CreateError::AlreadyExists(_))
                 if base.is_some() && attempts.next() < Some(GENERATED_NAMES) => {}

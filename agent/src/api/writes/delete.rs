@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
@@ -11,16 +11,20 @@ use serde_json::{Value, json};
 
 use super::{parameters, read, said};
 use crate::api::Context;
+use crate::api::audit::Touched;
+use crate::api::identity::Identity;
 use crate::api::request::Body;
 use crate::api::status::Failure;
 use crate::pod::decode::decode;
 use crate::pod::field_error::{Cause, FieldError};
+use crate::store::DryRun;
 use crate::store::delete::Deletion;
 
 /// Deletes a pod and answers it: on its way out, or as it was last where it is served no more.
 pub(crate) async fn delete(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
+    Extension(identity): Extension<Identity>,
     uri: Uri,
     body: Body,
 ) -> Result<Response, Failure> {
@@ -46,8 +50,13 @@ pub(crate) async fn delete(
         uid: said(&preconditions.uid),
         resource_version: said(&preconditions.resource_version),
     };
-    match context.store.delete(&namespace, &name, deletion, dry_run).await {
-        Ok(pod) => Ok(Json(&*pod).into_response()),
+    let (store, audience) = (&context.store, identity.audience());
+    let touched = Touched {
+        dry_run: dry_run == DryRun::All,
+        ..Touched::default()
+    };
+    match store.delete(audience, &namespace, &name, deletion, dry_run).await {
+        Ok(pod) => Ok(touched.on(Json(&*pod).into_response())),
         Err(error) => Err(Failure::not_deleted(&namespace, &name, error)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use k8s_openapi::api::core::v1::Pod;
@@ -12,22 +12,28 @@ use super::{
     said,
 };
 use crate::api::Context;
+use crate::api::audit::Touched;
+use crate::api::identity::Identity;
 use crate::api::pods::find;
 use crate::api::request::Body;
 use crate::api::status::Failure;
 use crate::pod::patch::{self, PatchForm};
 use crate::pod::update::{Changeable, judge};
+use crate::pod::visibility::Audience;
+use crate::store::DryRun;
 use crate::store::update::{Update, UpdateError};
 
 /// Replaces the pod by the body's, which may differ in labels and annotations.
 pub(crate) async fn put(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
+    Extension(identity): Extension<Identity>,
     parameters: WriteParameters,
     body: Body,
 ) -> Result<Response, Failure> {
     let write = Arc::new(Write {
         context,
+        audience: identity.audience(),
         namespace,
         name,
         parameters,
@@ -35,7 +41,7 @@ pub(crate) async fn put(
     let read = Arc::clone(&write);
     let (update, warnings) = body.work(move |body| read.replacement(body)).await?;
     match write.apply(update).await {
-        Ok(written) => Ok(answer(StatusCode::OK, &*written, &warnings)),
+        Ok(written) => Ok(write.answer(&written, &warnings)),
         Err(error) => Err(write.failure(error)),
     }
 }
@@ -44,12 +50,14 @@ pub(crate) async fn put(
 pub(crate) async fn patch(
     State(context): State<Arc<Context>>,
     Path((namespace, name)): Path<(String, String)>,
+    Extension(identity): Extension<Identity>,
     parameters: WriteParameters,
     body: Body,
 ) -> Result<Response, Failure> {
     let form = patch_form(&body.media_type)?;
     let write = Arc::new(Write {
         context,
+        audience: identity.audience(),
         namespace,
         name,
         parameters,
@@ -59,7 +67,7 @@ pub(crate) async fn patch(
         let read = Arc::clone(&write);
         let (update, warnings) = body.work(move |body| read.change(form, body)).await?;
         match write.apply(update).await {
-            Ok(written) => return Ok(answer(StatusCode::OK, &*written, &warnings)),
+            Ok(written) => return Ok(write.answer(&written, &warnings)),
             Err(UpdateError::Overtaken) if attempts.next() < Some(ATTEMPTS) => {}
             Err(error) => return Err(write.failure(error)),
         }
@@ -69,12 +77,21 @@ pub(crate) async fn patch(
 /// A write to one pod.
 struct Write {
     context: Arc<Context>,
+    audience: Audience,
     namespace: String,
     name: String,
     parameters: WriteParameters,
 }
 
 impl Write {
+    fn answer(&self, written: &Pod, warnings: &[String]) -> Response {
+        let touched = Touched {
+            dry_run: self.parameters.dry_run == DryRun::All,
+            ..Touched::default()
+        };
+        touched.on(answer(StatusCode::OK, written, warnings))
+    }
+
     /// What the whole pod in the body comes to, and warnings about what it says beside.
     fn replacement(&self, body: &Body) -> Result<(Update, Vec<String>), Failure> {
         let document = read(body)?;
@@ -86,7 +103,7 @@ impl Write {
             .judge(&unknown, &document.duplicates)
             .map_err(|unknown| Failure::bad_request(unknown.message()))?;
         require_place(&pod.metadata, &self.namespace, &self.name)?;
-        let old = find(&self.context.store, &self.namespace, &self.name)?;
+        let old = find(&self.context.store, self.audience, &self.namespace, &self.name)?;
         let (version, uid) = (said(&pod.metadata.resource_version), said(&pod.metadata.uid));
         let differs = |said: &Option<String>, is: &Option<String>| said.is_some() && said != is;
         if differs(&version, &old.metadata.resource_version) || differs(&uid, &old.metadata.uid) {
@@ -104,7 +121,7 @@ impl Write {
     /// What the patch in the body comes to for the pod as it is now, and warnings about what it says beside.
     fn change(&self, form: PatchForm, body: &Body) -> Result<(Update, Vec<String>), Failure> {
         let patch = read_json(body)?;
-        let old = find(&self.context.store, &self.namespace, &self.name)?;
+        let old = find(&self.context.store, self.audience, &self.namespace, &self.name)?;
         let value = serde_json::to_value(&*old).map_err(|error| Failure::internal(error.to_string()))?;
         let mut patched = patch::apply(form, &value, &patch.object)?;
         if let Some(fields) = patched.as_object_mut() {
@@ -138,9 +155,9 @@ impl Write {
     }
 
     async fn apply(&self, update: Update) -> Result<Arc<Pod>, UpdateError> {
-        let store = &self.context.store;
+        let (store, dry_run) = (&self.context.store, self.parameters.dry_run);
         store
-            .update(&self.namespace, &self.name, update, self.parameters.dry_run)
+            .update(self.audience, &self.namespace, &self.name, update, dry_run)
             .await
     }
 

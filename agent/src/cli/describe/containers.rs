@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
 use super::last_lines::LastLines;
 use super::moment;
 use super::page::Page;
+use crate::pod::asked_by;
 use crate::pod::copied_mounts::{CopyMounts, Include, annotated};
 use crate::pod::defaults::as_container;
 
@@ -41,7 +42,7 @@ pub(super) fn write(page: &mut Page, pod: &Pod, last_lines: &LastLines, section:
     }
     page.line(0, title);
     let statuses = statuses.unwrap_or_default();
-    let copying = annotated(pod);
+    let (copying, asked) = (annotated(pod), asked_by::annotated(pod));
     for container in &containers {
         let status = statuses.iter().find(|status| status.name == container.name);
         let target = ephemeral
@@ -60,6 +61,10 @@ pub(super) fn write(page: &mut Page, pod: &Pod, last_lines: &LastLines, section:
             .get(&container.name)
             .filter(|_| section == Section::Ephemeral);
         page.optional(2, "Copied Mounts", copying.map(words).as_ref());
+        let asked_by = asked
+            .get(&container.name)
+            .filter(|_| section == Section::Ephemeral);
+        page.optional(2, "Requested By", asked_by.map(ToString::to_string).as_ref());
     }
 }
 

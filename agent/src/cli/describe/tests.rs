@@ -237,3 +237,15 @@ fn a_container_with_mounts_of_another_says_whose() {
         "{text}"
     );
 }
+
+#[test]
+fn a_debug_container_says_who_asked_for_it() {
+    let mut pod = etcd();
+    pod["metadata"]["annotations"]["debuglet.io/asked-by"] =
+        json!(r#"{"debugger-8f2lq":{"user":"jane","wayIn":"cluster"}}"#);
+    let text = describe(pod, json!([]));
+    assert!(
+        text.contains("    Requested By:   jane, as a user of the cluster\n"),
+        "{text}"
+    );
+}

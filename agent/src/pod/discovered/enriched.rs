@@ -12,8 +12,8 @@ use crate::pod::labels;
 
 /// Says on a served pod that somebody else runs where its spec is known from; its state is always the runtime's.
 pub(crate) const SPEC_FROM_ANNOTATION: &str = "debuglet.io/spec-from";
-/// What its value begins with where the API server knows the pod.
-pub(crate) const OF_API_SERVER: &str = "API server";
+/// Its value, or its beginning, where the API server knows the pod.
+const OF_API_SERVER: &str = "API server";
 
 /// Whether what the API server says under `known` is said of the pod `here` that `owner` runs. Whoever may create pods
 /// may write annotations into them, so the name counts too, and a mirror pod stands only for a static pod: for the one

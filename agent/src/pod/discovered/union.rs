@@ -95,6 +95,7 @@ mod tests {
             spec,
             order: 0,
             origin: Origin::Api,
+            asked_by: None,
             copy_mounts: None,
             phase: Phase::Accepted,
         }

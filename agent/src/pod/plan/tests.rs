@@ -96,6 +96,7 @@ impl Scene {
             spec,
             order: 0,
             origin: Origin::Api,
+            asked_by: None,
             copy_mounts: None,
             phase,
         });
