@@ -173,6 +173,7 @@ async fn discover(store: &Arc<Store>, ready: &[&str], listed: &[&str]) {
             "spec": {"containers": [{"name": "main", "image": "busybox"}]},
         }))
         .unwrap(),
+        sandbox_id: format!("s-{uid}"),
         owner: Owner::Cri,
         manifest: None,
         volumes: MountedVolumes::default(),
