@@ -4,6 +4,8 @@ mod cluster;
 mod kubelet_watch;
 mod memory;
 mod runtime_watch;
+mod sign_of_life;
+mod state_watch;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -39,8 +41,11 @@ use cluster::Cluster;
 
 /// How many threads run the tasks: the work is waiting, not computing.
 const THREADS: usize = 2;
-/// How many more may wait for the disk at the same time; what else there is to write waits its turn.
+/// How many more may wait at the same time for what blocks a thread, such as a log; durable writes have threads of their
+/// own.
 const BLOCKING_THREADS: usize = 16;
+/// How long what still blocks a thread is waited for at the end.
+const LAST_READS: Duration = Duration::from_secs(1);
 /// How long clients wait after a start for the first look at the pods.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// How often the images that nobody uses are looked at.
@@ -71,7 +76,12 @@ pub(crate) fn run(config: Config) -> ExitCode {
         .enable_all()
         .build();
     let outcome = match threads {
-        Ok(threads) => threads.block_on(serve(config)),
+        Ok(threads) => {
+            let outcome = threads.block_on(serve(config));
+            // All that has to come to its end was waited for. What is left reads, perhaps from a disk that never answers.
+            threads.shutdown_timeout(LAST_READS);
+            outcome
+        }
         Err(error) => Err(AgentError::Threads(error)),
     };
     match outcome {
@@ -99,7 +109,10 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     });
 
     // Whoever connects from now on is answered, also while the runtime is away.
-    let pulled = Arc::new(PulledImages::load(&config.state_dir));
+    let pulled = Arc::new(PulledImages::load(
+        &config.state_dir,
+        Arc::clone(store.write_threads()),
+    ));
     let images = Images::new(
         runtime.clone(),
         config.registry.auth_file.clone(),
@@ -133,8 +146,9 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     let alive = Arc::clone(&store);
     let _watchdog = systemd_notify::watchdog(move || {
         let store = Arc::clone(&alive);
-        async move { drop(store.pods()) }
+        async move { sign_of_life::sign_of_life(&store).await }
     });
+    let state = tokio::spawn(state_watch::run(Arc::clone(&store), shutdown.clone()));
 
     if runtime_watch::wait(&runtime, &store, &shutdown).await {
         let parts = Parts {
@@ -148,8 +162,10 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     }
 
     systemd_notify::stopping();
-    if let Err(error) = api.await {
-        tracing::error!("the API has failed: {error}");
+    for (part, task) in [("the API", api), ("the watch of the state folder", state)] {
+        if let Err(error) = task.await {
+            tracing::error!("{part} has failed: {error}");
+        }
     }
     tracing::info!("stopped; pods and debug containers go on");
     Ok(())
@@ -244,6 +260,7 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
         Arc::clone(store),
         shutdown.clone(),
     ));
+    let measuring = tokio::spawn(worker::eviction::run(Arc::clone(store), shutdown.clone()));
     let cleaning = tokio::spawn(clean_up(runtime.clone(), pulled, shutdown.clone()));
     systemd_notify::status("running");
     tracing::info!(node = config.node_name, "running");
@@ -267,6 +284,7 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
         ("discovery", discovering),
         ("kubelet watch", kubelets),
         ("runtime watch", runtimes),
+        ("measuring of volumes", measuring),
         ("clean-up", cleaning),
         ("events", follower),
     ]

@@ -9,17 +9,73 @@ use std::path::Path;
 /// Its owner may read and write it, and nobody else.
 const PRIVATE: u32 = 0o600;
 
-/// Puts `bytes` into the file `name` of `folder`. On an error the file is as it was.
-pub(crate) fn write(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// Why a file was not written so that it would survive a power cut.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// The file is as it was.
+    #[error(transparent)]
+    NotWritten(io::Error),
+    /// Whoever reads the file finds the new content, and after a power cut either the new or the old one: the folder
+    /// could not be synced after the rename.
+    #[error("it is written, but may not survive a power cut: its folder cannot be synced: {0}")]
+    NotSynced(io::Error),
+}
+
+impl WriteError {
+    /// Whether the disk, or the share of it that is ours, is full.
+    pub(crate) fn is_full(&self) -> bool {
+        let (WriteError::NotWritten(error) | WriteError::NotSynced(error)) = self;
+        is_full(error)
+    }
+}
+
+impl From<WriteError> for io::Error {
+    fn from(error: WriteError) -> io::Error {
+        match error {
+            WriteError::NotWritten(source) => source,
+            WriteError::NotSynced(ref source) => io::Error::new(source.kind(), error.to_string()),
+        }
+    }
+}
+
+/// Whether a file operation failed because the disk, or the share of it that is ours, is full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// Puts `bytes` into the file `name` of `folder`.
+///
+/// # Errors
+///
+/// [`WriteError`] says which content the file has.
+pub(crate) fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), WriteError> {
+    write_with(folder, name, bytes, &sync_folder)
+}
+
+/// [`write`] with another way to sync the folder, which a test can have fail.
+pub(crate) fn write_with(
+    folder: &Path,
+    name: &str,
+    bytes: &[u8],
+    sync_folder: &dyn Fn(&Path) -> io::Result<()>,
+) -> Result<(), WriteError> {
     let beside = folder.join(format!("{name}.new"));
     // One that a crash left behind may have another mode, or be a link.
-    remove_if_there(&beside)?;
+    remove_if_there(&beside).map_err(WriteError::NotWritten)?;
     let written = write_new(&beside, bytes).and_then(|()| fs::rename(&beside, folder.join(name)));
     if let Err(error) = written {
         // A full disk must not be filled further by what nobody will read.
         let _ = fs::remove_file(&beside);
-        return Err(error);
+        return Err(WriteError::NotWritten(error));
     }
+    sync_folder(folder).map_err(WriteError::NotSynced)
+}
+
+/// Makes durable which files are in the folder, and under which names.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
@@ -58,5 +114,23 @@ mod tests {
         let mode = fs::metadata(&path).expect("a file").permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn an_error_says_whether_the_file_has_the_old_content_or_the_new() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("record");
+        write(folder.path(), "record", b"old").expect("written");
+        let failing = |_: &Path| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let error = write_with(folder.path(), "record", b"new", &failing).expect_err("not synced");
+        assert!(matches!(error, WriteError::NotSynced(_)), "{error}");
+        assert!(error.is_full());
+        assert_eq!(fs::read(&path).expect("read"), b"new");
+
+        fs::create_dir(folder.path().join("record.new")).expect("in the way");
+        let error = write(folder.path(), "record", b"newer").expect_err("not written");
+        assert!(matches!(error, WriteError::NotWritten(_)), "{error}");
+        assert!(!error.is_full());
+        assert_eq!(fs::read(&path).expect("read"), b"new");
     }
 }

@@ -14,6 +14,8 @@ mod kubernetes;
 mod logging;
 mod metrics;
 mod pod;
+#[cfg(test)]
+mod private_mounts;
 mod report;
 mod runtime;
 mod source;
@@ -21,6 +23,7 @@ mod store;
 mod systemd_notify;
 mod untrusted_file;
 mod worker;
+mod write_threads;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -2,6 +2,7 @@
 //! is said.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -26,8 +27,9 @@ pub(crate) fn stopping() {
 /// Tells systemd that the agent is alive as long as `is_alive` comes to its end in time, until the handle is dropped;
 /// `None` where systemd does not ask for it (`WatchdogSec=`).
 ///
-/// `is_alive` should do what everything else depends on, such as passing through the store: a process whose tasks
-/// hang is then restarted. It should not ask the runtime, whose failure a restart of the agent does not mend.
+/// `is_alive` should do what everything else depends on, such as a durable write: a process that can do it no more is then
+/// restarted. Only that it ends counts, not how: a restart does not help against an error. It should not ask the runtime,
+/// whose failure a restart of the agent does not mend.
 pub(crate) fn watchdog<F, A>(is_alive: F) -> Option<AbortOnDropHandle<()>>
 where
     F: FnMut() -> A + Send + 'static,
@@ -38,7 +40,8 @@ where
     Some(AbortOnDropHandle::new(tokio::spawn(task)))
 }
 
-/// Calls `tell_alive` twice within each `limit`, unless `is_alive` has not ended by then.
+/// Calls `tell_alive` twice within each `limit`, and not before `is_alive` has ended. It is asked once at a time: what
+/// hangs is not asked again, which would occupy one more thread each time.
 async fn feed<F, A>(limit: Duration, mut is_alive: F, tell_alive: impl Fn())
 where
     F: FnMut() -> A,
@@ -50,10 +53,11 @@ where
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match timeout(period, is_alive()).await {
-            Ok(()) => tell_alive(),
-            Err(_) => tracing::error!("the agent hangs: systemd is not told that it is alive"),
+        let mut answer = pin!(is_alive());
+        while timeout(period, &mut answer).await.is_err() {
+            tracing::error!("the agent hangs: systemd is not told that it is alive");
         }
+        tell_alive();
     }
 }
 
@@ -66,14 +70,22 @@ fn tell(state: &[NotifyState<'_>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::watch;
 
     #[tokio::test(start_paused = true)]
     async fn systemd_hears_of_a_life_twice_in_its_limit_and_nothing_while_the_agent_hangs() {
-        let (hangs, told) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let is_alive = || async {
-            if hangs.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
+        let (hangs, asked, told) = (
+            watch::Sender::new(false),
+            AtomicUsize::new(0),
+            AtomicUsize::new(0),
+        );
+        let is_alive = || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let mut hangs = hangs.subscribe();
+            async move {
+                let _ = hangs.wait_for(|hangs| !*hangs).await;
             }
         };
         let tell_alive = || {
@@ -83,10 +95,11 @@ mod tests {
         let story = async {
             tokio::time::sleep(Duration::from_secs(29)).await;
             assert_eq!(told.load(Ordering::Relaxed), 6, "at 0, 5, ... 25 s");
-            hangs.store(true, Ordering::Relaxed);
+            hangs.send_replace(true);
             tokio::time::sleep(Duration::from_secs(30)).await;
             assert_eq!(told.load(Ordering::Relaxed), 6);
-            hangs.store(false, Ordering::Relaxed);
+            assert_eq!(asked.load(Ordering::Relaxed), 7, "what hangs is not asked again");
+            hangs.send_replace(false);
             tokio::time::sleep(Duration::from_secs(11)).await;
             assert!(told.load(Ordering::Relaxed) > 6, "it goes on");
         };

@@ -284,7 +284,7 @@ fn keep(
         (format!("{what}.crt"), certificate.pem()),
     ] {
         durable_file::write(folder, &name, content.as_bytes())
-            .map_err(io_error("write", &folder.join(name)))?;
+            .map_err(|error| io_error("write", &folder.join(name))(error.into()))?;
     }
     read(folder, what, now).map_err(|reason| CertificateError::Unusable { what, reason })
 }

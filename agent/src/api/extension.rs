@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Extension, Path, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use debuglet_proto::v1::ReopenContainerLogRequest;
 use futures_util::stream;
@@ -20,6 +21,7 @@ use super::pods::find;
 use super::request::{Parameters, flag};
 use super::status::Failure;
 use super::watch::{line, lines};
+use super::writes::{answer, unwritten_warning};
 use crate::pod::launch::{Launch, PullProgress, Stage};
 use crate::pod::visibility::Audience;
 
@@ -100,7 +102,7 @@ pub(crate) async fn launch(
     Ok(lines(stream::unfold(watch, LaunchWatch::next)))
 }
 
-/// Stops a debug container. That it is to stop is durable when this is answered.
+/// Stops a debug container. That it is to stop is durable when this is answered, or the answer warns that it is not.
 pub(crate) async fn stop(
     State(context): State<Arc<Context>>,
     Path((namespace, pod, container)): Place,
@@ -108,7 +110,11 @@ pub(crate) async fn stop(
 ) -> Result<Response, Failure> {
     let asked_by = identity.asked_by();
     match context.store.stop(&asked_by, &namespace, &pod, &container).await {
-        Ok(launch) => Ok(Json(Object::new("Launch", launch)).into_response()),
+        Ok(stopped) => {
+            let warning = unwritten_warning("the stop", stopped.unwritten.as_ref());
+            let launch = Object::new("Launch", stopped.object);
+            Ok(answer(StatusCode::OK, &launch, warning.as_slice()))
+        }
         Err(error) => Err(Failure::not_stopped(&namespace, &pod, &container, error)),
     }
 }

@@ -16,7 +16,7 @@ pub(crate) const KUBECONFIG: &str = "kubeconfig";
 /// Writes it into the run folder. Blocks.
 pub(crate) fn write(run_dir: &Path, certificates: &Certificates, listening: SocketAddr) -> io::Result<()> {
     let text = kubeconfig(certificates, reachable(listening));
-    durable_file::write(run_dir, KUBECONFIG, text.as_bytes())
+    Ok(durable_file::write(run_dir, KUBECONFIG, text.as_bytes())?)
 }
 
 /// Removes it from the run folder: with TLS turned off it leads nowhere. Blocks.

@@ -342,9 +342,6 @@ impl Failure {
                 "{namespace}/{name} is not deleted: debuglet does not run it, it was found in the runtime"
             ))
             .about("pods", name),
-            DeleteError::Disk(error) => {
-                Failure::internal(format!("that {namespace}/{name} is to go was not kept: {error}"))
-            }
             DeleteError::ShuttingDown => Failure::shutting_down(),
         }
     }

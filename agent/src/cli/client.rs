@@ -52,10 +52,14 @@ impl Client {
         self.read(path, response).await
     }
 
-    /// Does what a POST to `path` does; the body is empty.
-    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    /// Does what a POST to `path` does; the body is empty. Answers what the agent warns of, too.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<(T, Vec<String>), ClientError> {
         let response = self.send(Method::POST, path, "", Bytes::new()).await?;
-        self.read(path, response).await
+        let warnings = warnings(&response);
+        Ok((self.read(path, response).await?, warnings))
     }
 
     /// Creates what `object` describes at `path`.
@@ -79,10 +83,7 @@ impl Client {
         let response = self
             .send(Method::PATCH, path, STRATEGIC_MERGE_PATCH, body)
             .await?;
-        let warnings = response.headers().get_all(WARNING).iter();
-        let warnings = warnings
-            .filter_map(|value| warning(value.to_str().ok()?))
-            .collect();
+        let warnings = warnings(&response);
         Ok((self.read(path, response).await?, warnings))
     }
 
@@ -232,6 +233,14 @@ impl Client {
             _ => trouble,
         }
     }
+}
+
+/// What the agent warns of in an answer.
+fn warnings(response: &Response<Incoming>) -> Vec<String> {
+    let warnings = response.headers().get_all(WARNING).iter();
+    warnings
+        .filter_map(|value| warning(value.to_str().ok()?))
+        .collect()
 }
 
 /// The text of a `Warning` header, which is quoted there, after a number and a name (RFC 7234, 5.5).

@@ -39,7 +39,7 @@ async fn an_object_is_read_and_a_patch_is_sent_as_a_strategic_one() {
         );
     let (client, _folder) = serve(router);
     assert_eq!(client.get::<Value>("/object").await.unwrap(), json!({"a": 1}));
-    assert_eq!(client.post::<Value>("/do").await.unwrap(), json!("done"));
+    assert_eq!(client.post::<Value>("/do").await.unwrap().0, json!("done"));
     assert_eq!(
         client
             .patch::<Value>("/patched", &json!({"x": [1]}))

@@ -307,11 +307,7 @@ impl DebugRun<'_> {
         if self.arguments.keep {
             return failure.hint(format!("It goes on trying; to end that: {}", self.stop_command()));
         }
-        match self.stop().await {
-            Ok(()) => failure
-                .hint("It has been stopped and will not start later; with --keep it would go on trying."),
-            Err(trouble) => failure.hint(format!("It could not be stopped: {}", trouble.message)),
-        }
+        failure.hint(self.stop_for_good("it would go on trying").await)
     }
 
     /// The failure of a command that is told to end before the container has started.
@@ -327,16 +323,25 @@ impl DebugRun<'_> {
                 self.stop_command()
             ));
         }
+        failure.hint(self.stop_for_good("it would").await)
+    }
+
+    /// Stops it, and says what came of that; `otherwise` says what it would do with `--keep`.
+    async fn stop_for_good(&self, otherwise: &str) -> String {
         match self.stop().await {
-            Ok(()) => failure.hint("It has been stopped and will not start later; with --keep it would."),
-            Err(trouble) => failure.hint(format!("It could not be stopped: {}", trouble.message)),
+            Ok(warnings) if warnings.is_empty() => {
+                format!("It has been stopped and will not start later; with --keep {otherwise}.")
+            }
+            Ok(warnings) => format!("It has been stopped: {}", warnings.join("; ")),
+            Err(trouble) => format!("It could not be stopped: {}", trouble.message),
         }
     }
 
-    async fn stop(&self) -> Result<(), Failure> {
+    /// Stops it; answers what the agent warns of.
+    async fn stop(&self) -> Result<Vec<String>, Failure> {
         let path = launch_path(self.namespace, self.pod, self.container, "stop");
-        self.client.post::<Launch>(&path).await?;
-        Ok(())
+        let (_, warnings) = self.client.post::<Launch>(&path).await?;
+        Ok(warnings)
     }
 
     fn stop_command(&self) -> String {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::client::{Client, launch_path, leftover_path};
 use super::failure::Failure;
 use super::pod_lookup::{debug_container_names, explain_missing, find_pod, pod_name};
-use super::print;
+use super::{print, tell};
 use crate::pod::launch::{Launch, Stage};
 
 #[derive(Debug, Args)]
@@ -44,10 +44,11 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<(), Fai
     let container = arguments.container.as_deref().unwrap_or_default();
     let path = launch_path(namespace, name, container, "stop");
     match client.post::<Launch>(&path).await {
-        Ok(launch) => print(&format!(
-            "{container} in {namespace}/{name} {}\n",
-            outcome(launch.stage)
-        )),
+        Ok((launch, warnings)) => {
+            warnings.iter().for_each(|warning| tell(warning));
+            let outcome = outcome(launch.stage, !warnings.is_empty());
+            print(&format!("{container} in {namespace}/{name} {outcome}\n"))
+        }
         Err(error) => {
             let missing = error.code() == Some(404);
             let failure = explain_missing(client, namespace, name, error).await;
@@ -84,11 +85,12 @@ async fn end_leftover(client: &Client, id: &str) -> Result<(), Failure> {
     ))
 }
 
-/// What the stop has brought about so far.
-fn outcome(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Terminated => "has ended and will not start again.",
-        Stage::Running => "is told to end, with the pod's grace, and will not start again.",
-        _ => "will not start any more.",
+/// What the stop has brought about so far. One that is not written down holds until the agent is restarted.
+fn outcome(stage: Stage, unwritten: bool) -> &'static str {
+    match (stage, unwritten) {
+        (Stage::Terminated, _) => "has ended and will not start again.",
+        (Stage::Running, _) => "is told to end, with the pod's grace, and will not start again.",
+        (_, false) => "will not start any more.",
+        (_, true) => "will not start while this agent runs.",
     }
 }

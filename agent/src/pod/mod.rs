@@ -19,6 +19,7 @@ pub(crate) mod duplicate_fields;
 pub(crate) mod environment;
 pub(crate) mod ephemeral_statuses;
 pub(crate) mod etc_hosts;
+pub(crate) mod eviction;
 pub(crate) mod field_error;
 pub(crate) mod generated_name;
 pub(crate) mod hostname;

@@ -14,8 +14,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::defaults::as_container;
+use super::eviction::{self, Eviction};
 use super::node::Node;
-use super::observed::ObservedPod;
+use super::observed::{ContainerState, ObservedPod};
 use super::resources::qos_class;
 use super::termination_message;
 
@@ -51,6 +52,8 @@ pub(crate) struct StatusContext<'a> {
     pub(crate) previous: Option<&'a PodStatus>,
     /// The node it runs on.
     pub(crate) node: &'a Node,
+    /// Why all of the pod has to end though it stays, if so.
+    pub(crate) evicted: Option<&'a Eviction>,
     /// When the pod was first seen.
     pub(crate) start_time: Timestamp,
     /// The current time: when what is different from `previous` has changed.
@@ -76,7 +79,10 @@ pub(crate) fn pod_status(context: &StatusContext<'_>) -> PodStatus {
     let over = previous.filter(|previous| {
         matches!(previous.phase.as_deref(), Some("Succeeded" | "Failed")) && !phase.is_terminal()
     });
+    // As with a kubelet, it has failed once nothing of it runs any more.
+    let evicted = context.evicted.filter(|_| !anything_runs(context.observed));
     let phase = match over.and_then(|over| over.phase.as_deref()) {
+        _ if evicted.is_some() => phase::Phase::Failed,
         Some("Failed") => phase::Phase::Failed,
         Some(_) => phase::Phase::Succeeded,
         None => phase,
@@ -92,8 +98,12 @@ pub(crate) fn pod_status(context: &StatusContext<'_>) -> PodStatus {
     let pod_ips = pod_ips(context, spec);
     PodStatus {
         phase: Some(phase.name().to_owned()),
-        reason: unchanged.and_then(|previous| previous.reason.clone()),
-        message: unchanged.and_then(|previous| previous.message.clone()),
+        reason: evicted
+            .map(|_| eviction::REASON.to_owned())
+            .or_else(|| unchanged.and_then(|previous| previous.reason.clone())),
+        message: evicted
+            .map(|evicted| evicted.message.clone())
+            .or_else(|| unchanged.and_then(|previous| previous.message.clone())),
         conditions: Some(conditions),
         host_ip: host_ips.first().cloned(),
         host_ips: present(host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
@@ -107,6 +117,11 @@ pub(crate) fn pod_status(context: &StatusContext<'_>) -> PodStatus {
         observed_generation: context.pod.metadata.generation,
         ..Default::default()
     }
+}
+
+fn anything_runs(observed: &ObservedPod) -> bool {
+    let mut containers = observed.containers.iter();
+    containers.any(|container| matches!(container.state, ContainerState::Running | ContainerState::Unknown))
 }
 
 /// The status of a pod that is not run at all: `reason` is one word, `message` a sentence that names the field.

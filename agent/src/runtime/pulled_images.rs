@@ -1,11 +1,13 @@
 //! Which images debuglet pulled itself, kept in `state_dir/pulled-images.json`: only those may it ever remove.
 
-use std::collections::BTreeMap;
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+
+use crate::durable_file;
+use crate::write_threads::WriteThreads;
 
 /// The file's name in the state folder.
 const FILE: &str = "pulled-images.json";
@@ -23,13 +25,22 @@ pub(crate) struct PulledImage {
 /// The images that debuglet pulled, by full name.
 #[derive(Debug)]
 pub(crate) struct PulledImages {
-    path: PathBuf,
+    folder: PathBuf,
+    threads: Arc<WriteThreads>,
+    kept: Arc<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
     images: Mutex<BTreeMap<String, PulledImage>>,
+    /// Held while the file is written, so that the newest list is written last.
+    writing: Mutex<()>,
 }
 
 impl PulledImages {
-    /// Reads the list. One that cannot be read counts as empty: then nothing is removed that was pulled before.
-    pub(crate) fn load(state_dir: &Path) -> PulledImages {
+    /// Reads the list. One that cannot be read counts as empty: then nothing is removed that was pulled before. It is
+    /// written on `threads`.
+    pub(crate) fn load(state_dir: &Path, threads: Arc<WriteThreads>) -> PulledImages {
         let path = state_dir.join(FILE);
         let images = match std::fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|invalid| {
@@ -49,8 +60,12 @@ impl PulledImages {
             }
         };
         PulledImages {
-            path,
-            images: Mutex::new(images),
+            folder: state_dir.to_path_buf(),
+            threads,
+            kept: Arc::new(Kept {
+                images: Mutex::new(images),
+                writing: Mutex::default(),
+            }),
         }
     }
 
@@ -60,58 +75,69 @@ impl PulledImages {
             id: id.to_owned(),
             pulled_at: jiff::Timestamp::now(),
         };
-        let mut images = self.images.lock().await;
-        images.insert(name.to_owned(), pulled);
-        self.save(&images).await;
+        self.kept.images().insert(name.to_owned(), pulled);
+        self.save().await;
     }
 
     /// Every image of the list, by full name.
-    pub(crate) async fn all(&self) -> BTreeMap<String, PulledImage> {
-        self.images.lock().await.clone()
+    pub(crate) fn all(&self) -> BTreeMap<String, PulledImage> {
+        self.kept.images().clone()
     }
 
     /// Forgets every image with one of these ids: it is gone.
-    pub(crate) async fn forget(&self, ids: &[String]) {
-        let mut images = self.images.lock().await;
-        let before = images.len();
-        images.retain(|_, image| !ids.contains(&image.id));
-        if images.len() != before {
-            self.save(&images).await;
+    pub(crate) async fn forget(&self, ids: &BTreeSet<String>) {
+        let changed = {
+            let mut images = self.kept.images();
+            let before = images.len();
+            images.retain(|_, image| !ids.contains(&image.id));
+            images.len() != before
+        };
+        if changed {
+            self.save().await;
         }
     }
 
-    /// Writes the list under its lock. A failure costs no more than an image that is never removed.
-    async fn save(&self, images: &BTreeMap<String, PulledImage>) {
-        let (path, images) = (self.path.clone(), images.clone());
-        let written = tokio::task::spawn_blocking(move || write(&path, &images)).await;
-        if let Ok(Err(failed)) = written {
-            tracing::warn!("{} cannot be written: {failed}", self.path.display());
-        }
+    /// Writes the list as it is by then. A failure costs no more than an image that is never removed.
+    async fn save(&self) {
+        let (folder, kept) = (self.folder.clone(), Arc::clone(&self.kept));
+        let _ = self.threads.run(move || kept.write(&folder)).await;
     }
 }
 
-/// Replaces the file in one step, so that it is whole at any time.
-fn write(path: &Path, images: &BTreeMap<String, PulledImage>) -> std::io::Result<()> {
-    let new = path.with_extension("json.new");
-    let mut file = std::fs::File::create(&new)?;
-    file.write_all(&serde_json::to_vec_pretty(images)?)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)
+impl Kept {
+    fn images(&self) -> MutexGuard<'_, BTreeMap<String, PulledImage>> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, folder: &Path) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let images = self.images().clone();
+        let written = serde_json::to_vec_pretty(&images)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| Ok(durable_file::write(folder, FILE, &bytes)?));
+        if let Err(failed) = written {
+            tracing::warn!("{} cannot be written: {failed}", folder.join(FILE).display());
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn load(folder: &Path) -> PulledImages {
+        PulledImages::load(folder, Arc::new(WriteThreads::new().unwrap()))
+    }
+
     #[tokio::test]
     async fn the_list_outlives_the_process() {
         let folder = tempfile::tempdir().unwrap();
-        let images = PulledImages::load(folder.path());
+        let images = load(folder.path());
         images.add("docker.io/library/busybox:1", "sha256:a").await;
         images.add("docker.io/library/busybox:2", "sha256:b").await;
-        images.forget(&["sha256:a".to_owned()]).await;
-        let again = PulledImages::load(folder.path()).all().await;
-        assert_eq!(again, images.all().await);
+        images.forget(&BTreeSet::from(["sha256:a".to_owned()])).await;
+        let again = load(folder.path()).all();
+        assert_eq!(again, images.all());
         assert_eq!(again.keys().collect::<Vec<_>>(), ["docker.io/library/busybox:2"]);
     }
 
@@ -119,9 +145,9 @@ mod tests {
     async fn a_torn_list_counts_as_empty() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), r#"{"docker.io/library/busy"#).unwrap();
-        let images = PulledImages::load(folder.path());
-        assert!(images.all().await.is_empty());
+        let images = load(folder.path());
+        assert!(images.all().is_empty());
         images.add("a/b:1", "sha256:a").await;
-        assert_eq!(PulledImages::load(folder.path()).all().await.len(), 1);
+        assert_eq!(load(folder.path()).all().len(), 1);
     }
 }

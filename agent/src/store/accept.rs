@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 use super::changes::ChangeKind;
 use super::disk::DiskError;
 use super::events::{Happening, Severity};
+use super::progress::AdvanceError;
+use super::unwritten::{IfRefused, InForce};
 use super::{DryRun, Entry, Inner, Store, Wanted, first_launch};
 use crate::pod::asked_by::AskedBy;
 use crate::pod::container_path::ContainerPath;
@@ -19,6 +21,7 @@ use crate::pod::record::{Origin, Phase, Record, arrange};
 use crate::pod::size::{self, TooLarge};
 use crate::pod::visibility::Audience;
 use crate::pod::{defaults, validation};
+use crate::write_threads::NotRun;
 
 /// What a client wants the ephemeral containers of a pod to be.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -113,9 +116,8 @@ impl Store {
         let store = Arc::clone(self);
         let (namespace, name, asked_by) = (namespace.to_owned(), name.to_owned(), asked_by.clone());
         let accept = move || store.accept_blocking(&asked_by, &namespace, &name, wanted, dry_run);
-        tokio::task::spawn_blocking(accept)
-            .await
-            .map_err(|_| AcceptError::ShuttingDown)?
+        let accepted = self.write_threads().run(accept).await;
+        accepted.map_err(|NotRun| AcceptError::ShuttingDown)?
     }
 
     fn accept_blocking(
@@ -237,15 +239,16 @@ impl Store {
         }
     }
 
-    /// Accepts that an ephemeral container that the client sees is to end, whether it runs or still waits. Durable on
-    /// return; stopping one that has ended, or is being stopped, changes nothing.
+    /// Has an ephemeral container that the client sees end, whether it runs or still waits. That is durable on return,
+    /// unless the answer says why not: then it ends all the same, and an agent that is restarted before it is written down
+    /// does not know that. Stopping one that has ended, or is being stopped, changes nothing.
     pub(crate) async fn stop(
         self: &Arc<Self>,
         asked_by: &AskedBy,
         namespace: &str,
         pod: &str,
         container: &str,
-    ) -> Result<Launch, StopError> {
+    ) -> Result<InForce<Launch>, StopError> {
         let uid = {
             let inner = self.lock();
             let audience = asked_by.audience();
@@ -264,24 +267,41 @@ impl Store {
             }
             entry.key.uid.clone()
         };
-        self.advance(&uid, container, |phase| match phase {
+        let stopping = |phase: &Phase| match phase {
             Phase::Accepted => Some(Phase::Stopping { created: None }),
             Phase::Created(created) => Some(Phase::Stopping {
                 created: Some(created.clone()),
             }),
             Phase::Stopping { .. } | Phase::Ended { .. } => None,
-        })
-        .await
-        .map_err(|error| match error {
-            super::progress::AdvanceError::Disk(error) => StopError::Disk(error),
-            super::progress::AdvanceError::Gone
-            | super::progress::AdvanceError::NotEnded
-            | super::progress::AdvanceError::Stays => StopError::NoSuchContainer,
-            super::progress::AdvanceError::ShuttingDown => StopError::ShuttingDown,
-        })?;
+        };
+        let stop = {
+            let (store, uid, container) = (Arc::clone(self), uid.clone(), container.to_owned());
+            move || store.advance_blocking(&uid, &container, stopping, IfRefused::Take)
+        };
+        let stopped = self.write_threads().run(stop).await;
+        let stopped = stopped
+            .map_err(|NotRun| StopError::ShuttingDown)?
+            .map_err(|error| match error {
+                AdvanceError::Disk(error) => StopError::Disk(error),
+                AdvanceError::Gone | AdvanceError::NotEnded | AdvanceError::Stays => {
+                    StopError::NoSuchContainer
+                }
+                AdvanceError::ShuttingDown => StopError::ShuttingDown,
+            })?;
         self.record_event(&uid, asked_to_stop(asked_by, container.to_owned()));
-        self.launch(asked_by.audience(), namespace, pod, container)
-            .ok_or(StopError::NoSuchContainer)
+        if let Some(error) = &stopped.unwritten {
+            let message = format!("Container {container} is stopped, which is not written down yet: {error}");
+            self.tell_unwritten(
+                &uid,
+                message,
+                Some(ContainerPath::Ephemeral(container.to_owned())),
+            );
+        }
+        let launch = self.launch(asked_by.audience(), namespace, pod, container);
+        Ok(InForce {
+            object: launch.ok_or(StopError::NoSuchContainer)?,
+            unwritten: stopped.unwritten,
+        })
     }
 }
 

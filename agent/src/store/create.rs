@@ -13,6 +13,7 @@ use crate::pod::identity::random_uid;
 use crate::pod::size::{self, TooLarge};
 use crate::pod::source::Source;
 use crate::pod::visibility::Audience;
+use crate::write_threads::NotRun;
 
 /// Why a pod was not created. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +45,11 @@ impl Store {
         dry_run: DryRun,
     ) -> Result<Arc<Pod>, CreateError> {
         let store = Arc::clone(self);
-        tokio::task::spawn_blocking(move || store.create_blocking(audience, pod, dry_run))
-            .await
-            .map_err(|_| CreateError::ShuttingDown)?
+        let created = self
+            .write_threads()
+            .run(move || store.create_blocking(audience, pod, dry_run))
+            .await;
+        created.map_err(|NotRun| CreateError::ShuttingDown)?
     }
 
     pub(super) fn create_blocking(
@@ -69,11 +72,13 @@ impl Store {
             return Ok(Arc::clone(tried.whole()));
         }
         let claim = self.claim_for_api(audience, &namespace, &name)?;
+        self.write_unwritten_named(&namespace, &name)?;
         let kept = KeptPod {
             pod,
             source: Source::Api,
             incarnation: 0,
             removal: None,
+            evicted: None,
             gone_since: None,
         };
         if let Err(error) = self.disk.write_pod(&uid, &kept) {

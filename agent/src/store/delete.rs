@@ -1,4 +1,5 @@
-//! Pods that clients of the API delete. That a pod is to go is durable before the answer: it does not come back.
+//! Pods that clients of the API delete. That a pod is to go is durable before the answer, so that it does not come back;
+//! where the disk refuses that, the pod goes all the same and the answer says so.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -7,11 +8,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
 use super::changes::ChangeKind;
-use super::disk::DiskError;
+use super::unwritten::InForce;
 use super::{DryRun, Entry, Store, Wanted};
 use crate::pod::deletion::deleted;
 use crate::pod::source::Source;
 use crate::pod::visibility::Audience;
+use crate::write_threads::NotRun;
 
 /// What a client asks for when it deletes a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,17 +48,15 @@ pub(crate) enum DeleteError {
     /// Somebody else runs it.
     #[error("somebody else runs the pod")]
     Foreign,
-    /// It could not be made durable.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
     /// The agent is shutting down.
     #[error("the agent is shutting down")]
     ShuttingDown,
 }
 
 impl Store {
-    /// Has a pod that `audience` sees go, or go sooner. On return that would survive a power cut; answers the pod as it is
-    /// served then, or was served last.
+    /// Has a pod that `audience` sees go, or go sooner; answers the pod as it is served then, or was served last. On return
+    /// that would survive a power cut, unless the answer says why not: then the pod goes all the same, and would be back
+    /// after a restart of the agent before it is written down.
     pub(crate) async fn delete(
         self: &Arc<Self>,
         audience: Audience,
@@ -64,13 +64,12 @@ impl Store {
         name: &str,
         deletion: Deletion,
         dry_run: DryRun,
-    ) -> Result<Arc<Pod>, DeleteError> {
+    ) -> Result<InForce<Arc<Pod>>, DeleteError> {
         let store = Arc::clone(self);
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let delete = move || store.delete_blocking(audience, &namespace, &name, &deletion, dry_run);
-        tokio::task::spawn_blocking(delete)
-            .await
-            .map_err(|_| DeleteError::ShuttingDown)?
+        let deleted = self.write_threads().run(delete).await;
+        deleted.map_err(|NotRun| DeleteError::ShuttingDown)?
     }
 
     fn delete_blocking(
@@ -80,7 +79,7 @@ impl Store {
         name: &str,
         deletion: &Deletion,
         dry_run: DryRun,
-    ) -> Result<Arc<Pod>, DeleteError> {
+    ) -> Result<InForce<Arc<Pod>>, DeleteError> {
         let pod = self.to_write(audience, namespace, name);
         let (uid, writing) = pod.ok_or(DeleteError::NoSuchPod)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,20 +91,26 @@ impl Store {
             let asked = deletion.grace_seconds;
             let served = entry.served.of(audience).ok_or(DeleteError::NoSuchPod)?;
             let Some(removal) = deleted(served, entry.removal(), asked, Timestamp::now()) else {
-                return Ok(Arc::clone(served));
+                return Ok(InForce::written(Arc::clone(served)));
             };
             let mut leaving = entry.clone();
             leaving.wanted = Wanted::Removed(removal);
             if dry_run == DryRun::All {
                 let tried = leaving.serve(inner.history.version());
-                return tried.of(audience).cloned().ok_or(DeleteError::NoSuchPod);
+                let tried = tried.of(audience).cloned().ok_or(DeleteError::NoSuchPod)?;
+                return Ok(InForce::written(tried));
             }
             (removal, leaving.kept())
         };
-        self.disk.write_pod(&uid, &kept)?;
+        let unwritten = self.disk.write_pod(&uid, &kept).err();
+        if let Some(error) = &unwritten {
+            let message = format!("The pod is being removed, which is not written down yet: {error}");
+            self.tell_unwritten(&uid, message, None);
+        }
         let mut inner = self.lock();
         let entry = inner.pods.get_mut(&uid).ok_or(DeleteError::NoSuchPod)?;
         entry.wanted = Wanted::Removed(removal);
+        entry.unwritten.pod = unwritten.is_some();
         entry.wake.notify_one();
         let kind = if entry.is_deleted() {
             ChangeKind::Deleted
@@ -120,7 +125,10 @@ impl Store {
             .unwrap_or_default();
         drop(inner);
         self.announce(version);
-        Ok(served)
+        Ok(InForce {
+            object: served,
+            unwritten,
+        })
     }
 }
 

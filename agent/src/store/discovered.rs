@@ -40,7 +40,10 @@ impl Store {
     /// Answers the UIDs of the pods that are not shown because what is known of them from before cannot be read.
     pub(crate) async fn apply_discovered(self: &Arc<Self>, discovered: Discovered) -> BTreeSet<String> {
         let store = Arc::clone(self);
-        let applied = tokio::task::spawn_blocking(move || store.apply_discovered_blocking(discovered)).await;
+        let applied = self
+            .write_threads()
+            .run(move || store.apply_discovered_blocking(discovered))
+            .await;
         // The thread is only lost when the process ends.
         applied.unwrap_or_default()
     }
@@ -131,6 +134,8 @@ impl Store {
             }
             inner.tombstones.remove(&uid);
             inner.show(&uid, found, records);
+            drop(inner);
+            self.orphan_found(&uid);
         }
         let gone: Vec<(String, Arc<Mutex<()>>)> = {
             let inner = self.lock();
@@ -194,6 +199,7 @@ fn risen(found: &DiscoveredPod) -> KeptPod {
         source: Source::Discovered(found.owner),
         incarnation: 0,
         removal: None,
+        evicted: None,
         gone_since: None,
     }
 }
@@ -221,8 +227,11 @@ impl Inner {
         let pod = known_by.pod().unwrap_or_default();
         match self.pods.get_mut(uid) {
             None => {
-                let orphans = self.orphans.remove(uid).unwrap_or_default();
-                let records = if records.is_empty() { orphans } else { records };
+                let orphans = self.orphans.remove(uid).map(|orphans| orphans.records);
+                let records = match records.is_empty() {
+                    true => orphans.unwrap_or_default(),
+                    false => records,
+                };
                 let mut entry = Entry::new(pod, source, 0, Wanted::Running, records);
                 entry.key = key;
                 entry.known_by = known_by;

@@ -60,8 +60,8 @@ impl Store {
         log_dir: LogDir,
     ) -> Result<(), DiskError> {
         let store = Arc::clone(self);
-        let applied =
-            tokio::task::spawn_blocking(move || Application::new(&store, log_dir).apply(&files)).await;
+        let apply = move || Application::new(&store, log_dir).apply(&files);
+        let applied = self.write_threads().run(apply).await;
         // The thread is only lost when the process ends.
         applied.unwrap_or(Ok(()))
     }
@@ -248,8 +248,12 @@ impl<'a> Application<'a> {
             source: source.clone(),
             incarnation,
             removal: None,
+            evicted: None,
             gone_since: None,
         };
+        let name = |metadata: &Option<String>| metadata.clone().unwrap_or_default();
+        self.store
+            .write_unwritten_named(&name(&pod.metadata.namespace), &name(&pod.metadata.name))?;
         self.store.disk.write_pod(uid, &kept)?;
         let mut inner = self.store.lock();
         // What it replaces goes in the same breath: the new pod gets no worker before the old one is gone.
@@ -263,10 +267,12 @@ impl<'a> Application<'a> {
         for old in replaced {
             inner.remove(&old);
         }
-        let records = inner.orphans.remove(uid).unwrap_or_default();
+        let orphans = inner.orphans.remove(uid).map(|orphans| orphans.records);
+        let records = orphans.unwrap_or_default();
         inner.insert(Entry::new(pod, source, incarnation, Wanted::Running, records));
         let version = inner.history.version();
         drop(inner);
+        self.store.orphan_found(uid);
         self.store.announce(version);
         Ok(())
     }

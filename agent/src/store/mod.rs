@@ -13,6 +13,7 @@ pub(crate) mod delete;
 pub(crate) mod discovered;
 pub(crate) mod disk;
 pub(crate) mod events;
+mod evict;
 pub(crate) mod kubernetes;
 pub(crate) mod launch_metrics;
 mod leftovers;
@@ -27,6 +28,7 @@ pub(crate) mod reported;
 pub(crate) mod served;
 pub(crate) mod take_over;
 pub(crate) mod union;
+pub(crate) mod unwritten;
 pub(crate) mod update;
 pub(crate) mod views;
 
@@ -46,6 +48,7 @@ use crate::pod::discovered::Owner;
 use crate::pod::discovered::enriched::{Known, SPEC_FROM_ANNOTATION};
 use crate::pod::discovered::identity::Bearer;
 use crate::pod::discovered::resolved::without_resolved;
+use crate::pod::eviction::Eviction;
 use crate::pod::identity::PodKey;
 use crate::pod::launch::Launch;
 use crate::pod::node::Node;
@@ -53,6 +56,7 @@ use crate::pod::record::{Phase, Record};
 use crate::pod::source::Source;
 use crate::pod::status;
 use crate::pod::visibility::{Audience, Visibility};
+use crate::write_threads::WriteThreads;
 use changes::{Change, ChangeKind, History};
 use disk::{Disk, KeptPod};
 use events::{Events, Happening};
@@ -61,6 +65,7 @@ use namespaces::{Namespaces, Since};
 use node_report::NodeReport;
 use pod_table::PodTable;
 use problems::Problems;
+use unwritten::Unwritten;
 use views::Views;
 
 /// Whether a write is done, or only judged and answered.
@@ -96,8 +101,8 @@ pub(crate) struct Inner {
     claims: BTreeSet<(String, String)>,
     /// UIDs that were used by pods that are gone.
     tombstones: BTreeMap<String, Tombstone>,
-    /// Records whose pod could not be read at start, until a source names the pod again.
-    orphans: BTreeMap<String, Vec<Record>>,
+    /// Records whose pod could not be read at start, by its UID, until a source names the pod again.
+    orphans: BTreeMap<String, Orphans>,
     /// Whether the pods that somebody else runs are all here.
     discovered: bool,
     /// The pods of this node as the API server knows them, by namespace and name: no pod there takes another's place,
@@ -142,6 +147,14 @@ fn bearer(key: &PodKey, source: &Source) -> Bearer {
     }
 }
 
+/// The records of a pod that cannot be read.
+#[derive(Debug)]
+struct Orphans {
+    records: Vec<Record>,
+    /// When its folder last changed.
+    since: Timestamp,
+}
+
 /// What a pod is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Wanted {
@@ -164,6 +177,8 @@ struct Entry {
     /// See [`disk::KeptPod::incarnation`].
     incarnation: u64,
     wanted: Wanted,
+    /// Why all of it has to end though it is wanted, if so.
+    evicted: Option<Eviction>,
     /// In the order in which they were accepted.
     records: Vec<Record>,
     status: PodStatus,
@@ -182,6 +197,8 @@ struct Entry {
     /// Held while the pod's files are written, in threads that may block: writes of one pod never overtake
     /// each other.
     writing: Arc<Mutex<()>>,
+    /// What the disk lacks of it, or may lack after a power cut.
+    unwritten: Unwritten,
 }
 
 impl Entry {
@@ -206,6 +223,7 @@ impl Entry {
             source,
             incarnation,
             wanted,
+            evicted: None,
             records,
             status,
             launches,
@@ -215,6 +233,7 @@ impl Entry {
             known: true,
             wake: Arc::new(Notify::new()),
             writing: Arc::default(),
+            unwritten: Unwritten::default(),
         }
     }
 
@@ -341,6 +360,7 @@ impl Entry {
             incarnation: self.incarnation,
             // What goes from the folder goes because its file says so, also after a restart.
             removal: self.removal().filter(|_| self.source == Source::Api),
+            evicted: self.evicted.clone(),
             gone_since: None,
         }
     }
@@ -389,6 +409,10 @@ impl Store {
                     let mut entry =
                         Entry::new(kept.pod, kept.source, kept.incarnation, wanted, loaded.records);
                     entry.known = false;
+                    entry.evicted = kept.evicted;
+                    if !loaded.synced {
+                        entry.all_unwritten();
+                    }
                     inner.insert(entry);
                 }
                 Some(kept) => {
@@ -396,7 +420,13 @@ impl Store {
                     inner.tombstones.insert(loaded.uid, Tombstone::of(&kept, since));
                 }
                 None => {
-                    inner.orphans.insert(loaded.uid, loaded.records);
+                    inner.orphans.insert(
+                        loaded.uid,
+                        Orphans {
+                            records: loaded.records,
+                            since: loaded.changed,
+                        },
+                    );
                 }
             }
         }
@@ -411,6 +441,8 @@ impl Store {
             name_freed,
         };
         store.expire_tombstones();
+        store.expire_orphans();
+        store.report_orphans();
         Ok((Arc::new(store), problems))
     }
 
@@ -422,6 +454,11 @@ impl Store {
     /// The folder in which everything of one pod lies.
     pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
         self.disk.pod_dir(uid)
+    }
+
+    /// The threads on which everything that writes runs, so that nothing else holds it up.
+    pub(crate) fn write_threads(&self) -> &Arc<WriteThreads> {
+        self.disk.threads()
     }
 
     /// The pod of this name as `audience` sees it: of two that it sees, the newest that is not on its way out.
@@ -438,6 +475,7 @@ impl Store {
     }
 
     /// All pods by namespace and name, and the version at which they are this.
+    #[cfg(test)]
     pub(crate) fn pods(&self) -> (u64, Vec<Arc<Pod>>) {
         self.list(Audience::Node)
     }

@@ -21,6 +21,11 @@ const LISTED: usize = 100;
 pub(crate) enum ProblemKind {
     /// The runtime does not answer the question for its version. The object is its socket.
     RuntimeNotReady,
+    /// The disk refuses what is to be kept, or has no room that could be kept for the end of something. The object is the
+    /// state folder.
+    StateNotWritten,
+    /// There are records of debug containers whose pod cannot be read. The object is the pod's folder.
+    UnreadablePod,
     /// A sandbox or container that debuglet made, of which this agent has no record. The object is its id.
     Leftover,
     /// A pod's worker, or a step of it, panicked, and goes on after a pause. The object is the pod's UID.
@@ -39,10 +44,12 @@ pub(crate) enum PanicOf {
 impl ProblemKind {
     /// The kinds, for the metric's label.
     #[cfg(test)]
-    const ALL: [ProblemKind; 3] = [
+    const ALL: [ProblemKind; 5] = [
         ProblemKind::RuntimeNotReady,
         ProblemKind::Panicked,
         ProblemKind::Leftover,
+        ProblemKind::StateNotWritten,
+        ProblemKind::UnreadablePod,
     ];
 
     /// The kind as `/readyz`, the metric and the node report name it.
@@ -51,14 +58,16 @@ impl ProblemKind {
             ProblemKind::RuntimeNotReady => "RuntimeNotReady",
             ProblemKind::Panicked => "Panicked",
             ProblemKind::Leftover => "Leftover",
+            ProblemKind::StateNotWritten => "StateNotWritten",
+            ProblemKind::UnreadablePod => "UnreadablePod",
         }
     }
 
     /// Whether the agent cannot do its work while such a problem lasts: `/readyz` fails then.
     pub(crate) fn makes_unready(self) -> bool {
         match self {
-            ProblemKind::RuntimeNotReady | ProblemKind::Panicked => true,
-            ProblemKind::Leftover => false,
+            ProblemKind::RuntimeNotReady | ProblemKind::Panicked | ProblemKind::StateNotWritten => true,
+            ProblemKind::Leftover | ProblemKind::UnreadablePod => false,
         }
     }
 }

@@ -9,18 +9,23 @@ use tokio::sync::Notify;
 
 use super::changes::ChangeKind;
 use super::disk::{DiskError, KeptPod};
+use super::problems::ProblemKind;
+use super::unwritten::{IfRefused, InForce};
 use super::{Entry, Store, Tombstone, Wanted};
 use crate::pod::deletion::Removal;
+use crate::pod::eviction::Eviction;
 use crate::pod::launch::Launch;
 use crate::pod::record::{Phase, Record};
 use crate::pod::source::Source;
+use crate::write_threads::NotRun;
 
 /// How long the records of a pod that is gone are kept.
 const TOMBSTONE_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How many pods that are gone are remembered; the oldest make room.
 const TOMBSTONES: usize = 1000;
 
-/// Why a record did not advance. It is as it was.
+/// Why a record did not advance. It is as it was, unless the error is [`DiskError::NotSynced`]: then it has advanced, and
+/// nothing may be done because of it before it was written once more.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdvanceError {
     /// The pod or the record is not there any more.
@@ -55,6 +60,8 @@ pub(crate) struct View {
     pub(crate) is_current: bool,
     /// Whether it is to go.
     pub(crate) removal: Option<Removal>,
+    /// Why all of it has to end though it stays, if so.
+    pub(crate) evicted: Option<Eviction>,
     /// The status as last reported.
     pub(crate) status: PodStatus,
     /// Whether somebody else runs the pod.
@@ -106,6 +113,7 @@ impl Store {
             kubernetes: entry.known_by.kubernetes.clone(),
             is_current: entry.known_by.as_of.is_none(),
             removal: entry.removal(),
+            evicted: entry.evicted.clone(),
             status: entry.status.clone(),
             foreign: entry.is_foreign(),
             sandbox_id: entry.known_by.sandbox_id.clone(),
@@ -124,50 +132,76 @@ impl Store {
     ) -> Result<Phase, AdvanceError> {
         let store = Arc::clone(self);
         let (uid, container) = (uid.to_owned(), container.to_owned());
-        tokio::task::spawn_blocking(move || store.advance_blocking(&uid, &container, next))
-            .await
-            .map_err(|_| AdvanceError::ShuttingDown)?
+        let advanced = self
+            .write_threads()
+            .run(move || store.advance_blocking(&uid, &container, next, IfRefused::Leave))
+            .await;
+        Ok(advanced.map_err(|NotRun| AdvanceError::ShuttingDown)??.object)
     }
 
-    fn advance_blocking(
+    /// Answers the phase that holds then, and why it is not on the disk, where memory takes it all the same.
+    pub(super) fn advance_blocking(
         &self,
         uid: &str,
         container: &str,
         next: impl FnOnce(&Phase) -> Option<Phase>,
-    ) -> Result<Phase, AdvanceError> {
+        refused: IfRefused,
+    ) -> Result<InForce<Phase>, AdvanceError> {
         let writing = self.writing(uid).ok_or(AdvanceError::Gone)?;
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut record = {
+        let (mut record, is_unwritten) = {
             let inner = self.lock();
-            let mut records = inner
-                .held(uid, &writing)
-                .ok_or(AdvanceError::Gone)?
-                .records
-                .iter();
+            let entry = inner.held(uid, &writing).ok_or(AdvanceError::Gone)?;
+            let mut records = entry.records.iter();
             let record = records.find(|record| record.spec.name == container);
-            record.cloned().ok_or(AdvanceError::Gone)?
+            let is_unwritten = entry.unwritten.records.contains(container);
+            (record.ok_or(AdvanceError::Gone)?.clone(), is_unwritten)
         };
-        let Some(phase) = next(&record.phase) else {
-            return Ok(record.phase);
+        let phase = match next(&record.phase) {
+            Some(phase) => phase,
+            // What is answered is on the disk.
+            None if is_unwritten => record.phase.clone(),
+            None => {
+                return Ok(InForce {
+                    object: record.phase,
+                    unwritten: None,
+                });
+            }
         };
+        let has_moved = record.phase != phase;
         record.phase = phase.clone();
-        self.disk.write_record(uid, &record)?;
+        let written = self.disk.write_record(uid, &record);
+        if !refused.takes(&written) {
+            return Err(written.map_or_else(AdvanceError::Disk, |()| AdvanceError::Gone));
+        }
         let mut guard = self.lock();
         let inner = &mut *guard;
         let entry = inner.pods.get_mut(uid).ok_or(AdvanceError::Gone)?;
-        if let (Phase::Ended { terminated, .. }, Some(launch)) = (&phase, entry.launches.get_mut(container)) {
+        if has_moved
+            && let (Phase::Ended { terminated, .. }, Some(launch)) =
+                (&phase, entry.launches.get_mut(container))
+        {
             inner.launch_clock.ended(uid, container, terminated);
             launch.end(terminated);
         }
-        let mut records = entry.records.iter_mut();
-        if let Some(kept) = records.find(|kept| kept.spec.name == container) {
+        if let Some(kept) = entry.records.iter_mut().find(|kept| kept.spec.name == container) {
             *kept = record;
         }
+        match &written {
+            Ok(()) => entry.unwritten.records.remove(container),
+            Err(_) => entry.unwritten.records.insert(container.to_owned()),
+        };
         entry.wake.notify_one();
         let version = inner.history.version();
         drop(guard);
         self.announce(version);
-        Ok(phase)
+        match written {
+            Err(error) if refused == IfRefused::Leave => Err(error.into()),
+            written => Ok(InForce {
+                object: phase,
+                unwritten: written.err(),
+            }),
+        }
     }
 
     /// Takes what a worker has to say; watches see it where it says something new.
@@ -204,9 +238,11 @@ impl Store {
     pub(crate) async fn forget(self: &Arc<Self>, uid: &str) -> Result<(), AdvanceError> {
         let store = Arc::clone(self);
         let uid = uid.to_owned();
-        tokio::task::spawn_blocking(move || store.forget_blocking(&uid))
-            .await
-            .map_err(|_| AdvanceError::ShuttingDown)?
+        let forgotten = self
+            .write_threads()
+            .run(move || store.forget_blocking(&uid))
+            .await;
+        forgotten.map_err(|NotRun| AdvanceError::ShuttingDown)?
     }
 
     fn forget_blocking(&self, uid: &str) -> Result<(), AdvanceError> {
@@ -235,6 +271,7 @@ impl Store {
         // A random UID never comes back, so nothing of it need be remembered.
         let remembered = kept.source != Source::Api;
         if remembered {
+            self.catch_up(uid, &writing)?;
             self.disk.write_pod(uid, &kept)?;
         } else {
             self.disk.remove_pod(uid)?;
@@ -256,29 +293,94 @@ impl Store {
 
     /// Removes the tombstones that are too old, or too many.
     pub(super) fn expire_tombstones(&self) {
-        let expired: Vec<String> = {
+        let expired = {
             let inner = self.lock();
-            let mut by_age: Vec<(&Timestamp, &String)> = inner
-                .tombstones
-                .iter()
-                .map(|(uid, tombstone)| (&tombstone.since, uid))
-                .collect();
-            by_age.sort();
-            let excess = by_age.len().saturating_sub(TOMBSTONES);
-            let now = Timestamp::now();
-            let old = by_age.iter().enumerate().filter(|(index, (since, _))| {
-                *index < excess || now.duration_since(**since) > TOMBSTONE_LIFE
-            });
-            old.map(|(_, (_, uid))| (*uid).clone()).collect()
+            let tombstones = inner.tombstones.iter();
+            let tombstones = tombstones.map(|(uid, tombstone)| (uid, tombstone.since));
+            expired(tombstones, Timestamp::now())
         };
         for uid in expired {
-            if let Err(error) = self.disk.remove_pod(&uid) {
-                tracing::warn!(
-                    pod_uid = uid,
-                    "cannot remove the records of a pod that is long gone: {error}"
-                );
-            }
+            self.remove_expired(&uid);
             self.lock().tombstones.remove(&uid);
         }
+    }
+
+    /// Removes the records of pods that cannot be read where they are too old, or too many. Only at the start: later, a
+    /// source may be about to name such a pod again.
+    pub(super) fn expire_orphans(&self) {
+        let expired = {
+            let inner = self.lock();
+            let orphans = inner.orphans.iter().map(|(uid, orphans)| (uid, orphans.since));
+            expired(orphans, Timestamp::now())
+        };
+        for uid in expired {
+            self.remove_expired(&uid);
+            self.lock().orphans.remove(&uid);
+        }
+    }
+
+    /// Reports the pods that cannot be read and of which there are records.
+    pub(super) fn report_orphans(&self) {
+        let orphans: Vec<(String, usize)> = {
+            let inner = self.lock();
+            let orphans = inner.orphans.iter();
+            orphans
+                .map(|(uid, orphans)| (uid.clone(), orphans.records.len()))
+                .collect()
+        };
+        for (uid, records) in orphans {
+            let folder = self.disk.pod_dir(&uid).display().to_string();
+            let message = format!(
+                "the pod in {folder} cannot be read; the records of its {records} debug containers are kept for 30 days, \
+                 so that none of them runs again if the pod comes back"
+            );
+            self.problem(ProblemKind::UnreadablePod, folder, "", message);
+        }
+    }
+
+    /// Withdraws the problem of a pod that could not be read: a source has named it again.
+    pub(super) fn orphan_found(&self, uid: &str) {
+        let folder = self.disk.pod_dir(uid).display().to_string();
+        self.solved(ProblemKind::UnreadablePod, &folder);
+    }
+
+    fn remove_expired(&self, uid: &str) {
+        if let Err(error) = self.disk.remove_pod(uid) {
+            tracing::warn!(
+                pod_uid = uid,
+                "cannot remove the records of a pod that is long gone: {error}"
+            );
+        }
+    }
+}
+
+/// Which of these pods, given with the time since when they are gone, are not remembered any longer.
+fn expired<'a>(pods: impl Iterator<Item = (&'a String, Timestamp)>, now: Timestamp) -> Vec<String> {
+    let mut by_age: Vec<(Timestamp, &String)> = pods.map(|(uid, since)| (since, uid)).collect();
+    by_age.sort();
+    let excess = by_age.len().saturating_sub(TOMBSTONES);
+    let old = by_age
+        .iter()
+        .enumerate()
+        .filter(|(index, (since, _))| *index < excess || now.duration_since(*since) > TOMBSTONE_LIFE);
+    old.map(|(_, (_, uid))| (*uid).clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_that_are_gone_are_remembered_for_thirty_days_and_the_newest_thousand_of_them() {
+        let now = Timestamp::from_second(100_000_000).unwrap();
+        let uids: Vec<String> = (0..TOMBSTONES + 2).map(|number| format!("{number:04}")).collect();
+        let aged = |hours: i64| now - SignedDuration::from_hours(hours);
+        let ages = [(&uids[0], aged(30 * 24 - 1)), (&uids[1], aged(30 * 24 + 1))];
+        assert_eq!(expired(ages.into_iter(), now), ["0001"]);
+        let many = uids.iter().enumerate().map(|(number, uid)| {
+            let seconds = SignedDuration::from_secs(i64::try_from(number).unwrap());
+            (uid, now - SignedDuration::from_hours(1) + seconds)
+        });
+        assert_eq!(expired(many, now), ["0000", "0001"]);
     }
 }

@@ -11,6 +11,7 @@ use crate::pod::asked_by::{AskedBy, WayIn};
 use crate::pod::field_error::FieldError;
 use crate::pod::record::{Origin, Phase, Record, next_order};
 use crate::pod::{defaults, take_over, validation};
+use crate::write_threads::NotRun;
 
 /// A pod with ephemeral containers that were not launched, as far as the API server knows.
 #[derive(Clone, Debug)]
@@ -70,9 +71,11 @@ impl Store {
     pub(crate) async fn take_over(self: &Arc<Self>, uid: &str, container: &str) -> Result<(), TakeOverError> {
         let store = Arc::clone(self);
         let (uid, container) = (uid.to_owned(), container.to_owned());
-        tokio::task::spawn_blocking(move || store.take_over_blocking(&uid, &container))
-            .await
-            .map_err(|_| TakeOverError::ShuttingDown)?
+        let taken = self
+            .write_threads()
+            .run(move || store.take_over_blocking(&uid, &container))
+            .await;
+        taken.map_err(|NotRun| TakeOverError::ShuttingDown)?
     }
 
     fn take_over_blocking(&self, uid: &str, container: &str) -> Result<(), TakeOverError> {
@@ -134,9 +137,11 @@ impl Store {
     pub(crate) async fn hand_back(self: &Arc<Self>, uid: &str, container: &str) -> bool {
         let store = Arc::clone(self);
         let (uid, container) = (uid.to_owned(), container.to_owned());
-        tokio::task::spawn_blocking(move || store.hand_back_blocking(&uid, &container))
-            .await
-            .unwrap_or(false)
+        let back = self
+            .write_threads()
+            .run(move || store.hand_back_blocking(&uid, &container))
+            .await;
+        back.unwrap_or(false)
     }
 
     fn hand_back_blocking(&self, uid: &str, container: &str) -> bool {

@@ -10,6 +10,7 @@ use super::{Entry, Store};
 use crate::pod::asked_by::AskedBy;
 use crate::pod::discovered::union::{Place, place, takes_additions};
 use crate::pod::record::{Origin, Record};
+use crate::write_threads::NotRun;
 
 /// The new ones of a list, for a pod that the API server has.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,13 +51,13 @@ impl Store {
             return Ok(None);
         };
         let (store, asked_by) = (Arc::clone(self), asked_by.clone());
-        tokio::task::spawn_blocking(move || {
+        let judge = move || {
             let Judged { new, .. } = store.judge(&asked_by, &uid, &writing, wanted)?;
             let containers: Vec<_> = new.into_iter().map(|record| record.spec).collect();
             Ok((!containers.is_empty()).then_some(NewContainers { uid, containers }))
-        })
-        .await
-        .map_err(|_| AcceptError::ShuttingDown)?
+        };
+        let judged = self.write_threads().run(judge).await;
+        judged.map_err(|NotRun| AcceptError::ShuttingDown)?
     }
 
     /// The entries that were asked for here, of pods that the API server has, and that it does not know as they are.

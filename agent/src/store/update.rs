@@ -7,11 +7,13 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::changes::ChangeKind;
 use super::disk::DiskError;
+use super::unwritten::IfRefused;
 use super::{DryRun, Entry, Store};
 use crate::pod::size::{self, TooLarge};
 use crate::pod::source::Source;
 use crate::pod::update::Changeable;
 use crate::pod::visibility::Audience;
+use crate::write_threads::NotRun;
 
 /// What a client writes to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub(crate) struct Update {
     pub(crate) wanted: Changeable,
 }
 
-/// Why a pod was not updated. Nothing has changed.
+/// Why a pod was not updated. Nothing has changed, unless the error is [`DiskError::NotSynced`].
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpdateError {
     /// There is no such pod.
@@ -69,9 +71,8 @@ impl Store {
         let store = Arc::clone(self);
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let update = move || store.update_blocking(audience, &namespace, &name, update, dry_run);
-        tokio::task::spawn_blocking(update)
-            .await
-            .map_err(|_| UpdateError::ShuttingDown)?
+        let updated = self.write_threads().run(update).await;
+        updated.map_err(|NotRun| UpdateError::ShuttingDown)?
     }
 
     fn update_blocking(
@@ -102,10 +103,14 @@ impl Store {
         if dry_run == DryRun::All {
             return tried.of(audience).cloned().ok_or(UpdateError::NoSuchPod);
         }
-        self.disk.write_pod(&uid, &updated.kept())?;
+        let written = self.disk.write_pod(&uid, &updated.kept());
+        if !IfRefused::Leave.takes(&written) {
+            return written.map(|()| Arc::default()).map_err(UpdateError::Disk);
+        }
         let mut inner = self.lock();
         let entry = inner.pods.get_mut(&uid).ok_or(UpdateError::NoSuchPod)?;
         entry.pod = updated.pod;
+        entry.unwritten.pod = written.is_err();
         entry.wake.notify_one();
         let version = inner.publish(&uid, ChangeKind::Modified);
         let served = inner
@@ -115,6 +120,7 @@ impl Store {
             .unwrap_or_default();
         drop(inner);
         self.announce(version);
+        written?;
         Ok(served)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
@@ -9,11 +10,13 @@ use super::accept::{AcceptError, WantedList};
 use super::claim::MAX_API_PODS;
 use super::create::CreateError;
 use super::delete::Deletion;
-use super::disk::Disk;
+use super::disk::{Disk, DiskError};
+use super::progress::AdvanceError;
 use super::update::{Update, UpdateError};
 use super::*;
 use crate::pod::asked_by::AskedBy;
 use crate::pod::creation;
+use crate::pod::record::CreatedContainer;
 use crate::pod::update::Changeable;
 use crate::pod::visibility::Audience;
 
@@ -246,16 +249,235 @@ async fn what_the_disk_refuses_is_not_there() {
         label(&store, None, "a").await,
         Err(UpdateError::Disk(_))
     ));
-    let refused = store
-        .delete(Audience::Node, "default", "web", Deletion::default(), DryRun::No)
-        .await;
-    assert!(refused.is_err());
     let served = store.pod("default", "web").unwrap();
     assert_eq!(
         (&served.metadata.labels, &served.metadata.deletion_timestamp),
         (&None, &None)
     );
     assert_eq!(store.view(&uid).unwrap().removal, None);
+}
+
+/// A debug container of the pod, as a client adds it.
+async fn debug(store: &Arc<Store>, name: &str) -> Result<Arc<Pod>, AcceptError> {
+    let view = store.view(
+        store
+            .pod("default", "web")
+            .unwrap()
+            .metadata
+            .uid
+            .as_deref()
+            .unwrap(),
+    );
+    let mut containers: Vec<_> = view
+        .unwrap()
+        .records
+        .into_iter()
+        .map(|record| record.spec)
+        .collect();
+    containers.push(serde_json::from_value(json!({"name": name, "image": "busybox"})).unwrap());
+    let wanted = WantedList {
+        containers,
+        ..WantedList::default()
+    };
+    store
+        .accept(&AskedBy::root(), "default", "web", wanted, DryRun::No)
+        .await
+}
+
+fn made(id: &str) -> CreatedContainer {
+    CreatedContainer {
+        container_id: id.to_owned(),
+        sandbox_id: "s1".to_owned(),
+        log_path: None,
+    }
+}
+
+fn phase(store: &Arc<Store>, uid: &str, name: &str) -> Phase {
+    let records = store.view(uid).unwrap().records;
+    let mut records = records.into_iter();
+    records.find(|record| record.spec.name == name).unwrap().phase
+}
+
+#[tokio::test]
+async fn a_stop_and_a_deletion_that_the_disk_refuses_are_in_force_and_are_written_when_it_takes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    debug(&first, "dbg").await.unwrap();
+    debug(&first, "waits").await.unwrap();
+    let created = |_: &Phase| Some(Phase::Created(made("c1")));
+    first.advance(&uid, "dbg", created).await.unwrap();
+    let dir = pod_dir(folder.path(), &uid);
+    let in_the_way = [
+        "pod.json.new",
+        "ephemeral/dbg.json.new",
+        "ephemeral/waits.json.new",
+    ]
+    .map(|name| dir.join(name));
+    for path in &in_the_way {
+        fs::create_dir(path).unwrap();
+    }
+
+    for name in ["dbg", "waits"] {
+        let stopped = first
+            .stop(&AskedBy::root(), "default", "web", name)
+            .await
+            .unwrap();
+        assert!(stopped.unwritten.is_some(), "{name}");
+        assert!(
+            matches!(phase(&first, &uid, name), Phase::Stopping { .. }),
+            "{name}"
+        );
+    }
+    // A launch that is under way sees the stop, as it would see one that is on the disk.
+    let start = |phase: &Phase| matches!(phase, Phase::Accepted).then(|| Phase::Created(made("c2")));
+    assert!(first.advance(&uid, "waits", start).await.is_err());
+    assert!(matches!(
+        phase(&first, &uid, "waits"),
+        Phase::Stopping { created: None }
+    ));
+
+    let deletion = Deletion::default();
+    let deleted = first
+        .delete(Audience::Node, "default", "web", deletion, DryRun::No)
+        .await
+        .unwrap();
+    assert!(deleted.unwritten.is_some());
+    assert!(deleted.object.metadata.deletion_timestamp.is_some());
+    assert!(first.view(&uid).unwrap().removal.is_some());
+    let (_, events) = first.list::<k8s_openapi::api::core::v1::Event>(Audience::Node);
+    let unwritten = events
+        .iter()
+        .filter(|event| event.reason.as_deref() == Some("NotWritten"));
+    assert_eq!(unwritten.count(), 3, "{events:?}");
+    assert!(first.keep_up().await.unwrap().contains("1 pods"));
+
+    // What a restart before then sees: nothing was started twice for it, and nothing ends.
+    let copy = tempfile::tempdir().unwrap();
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(folder.path().join("pods"))
+        .arg(copy.path())
+        .status();
+    assert!(copied.unwrap().success());
+    let restarted = store(copy.path());
+    assert_eq!(phase(&restarted, &uid, "dbg"), Phase::Created(made("c1")));
+    assert_eq!(phase(&restarted, &uid, "waits"), Phase::Accepted);
+    assert_eq!(restarted.view(&uid).unwrap().removal, None);
+
+    for path in &in_the_way {
+        fs::remove_dir(path).unwrap();
+    }
+    assert_eq!(first.keep_up().await, None);
+    drop(first);
+    let last = store(folder.path());
+    let stopping = Phase::Stopping {
+        created: Some(made("c1")),
+    };
+    assert_eq!(phase(&last, &uid, "dbg"), stopping);
+    assert_eq!(phase(&last, &uid, "waits"), Phase::Stopping { created: None });
+    assert!(last.view(&uid).unwrap().removal.is_some());
+}
+
+#[tokio::test]
+async fn no_pod_is_created_beside_one_of_its_name_whose_deletion_is_not_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let uid = create(&store).await;
+    let file = pod_dir(folder.path(), &uid).join("pod.json.new");
+    fs::create_dir(&file).unwrap();
+    delete(&store, Some(0)).await;
+    assert!(store.pod("default", "web").is_none());
+    let refused = store.create(Audience::Node, prepared(), DryRun::No).await;
+    assert!(matches!(refused, Err(CreateError::Disk(_))), "{refused:?}");
+    fs::remove_dir(&file).unwrap();
+    create(&store).await;
+}
+
+/// The rule for a folder that cannot be synced: memory has what whoever reads the files finds, the caller hears of an
+/// error, and nothing that follows is said to be done before the file was written once more.
+#[tokio::test]
+async fn a_file_whose_folder_cannot_be_synced_is_the_same_in_memory_and_is_written_once_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut disk = Disk::open(folder.path()).unwrap();
+    let broken = disk.break_syncs();
+    let (store, _) = Store::load("node1", disk).unwrap();
+    let uid = create(&store).await;
+    debug(&store, "dbg").await.unwrap();
+    let on_disk = || -> (serde_json::Value, serde_json::Value) {
+        let read = |name: &str| {
+            serde_json::from_slice(&fs::read(pod_dir(folder.path(), &uid).join(name)).unwrap()).unwrap()
+        };
+        (read("pod.json"), read("ephemeral/dbg.json"))
+    };
+    broken.store(true, Ordering::Relaxed);
+
+    // What begins something is taken back where it can be.
+    assert!(matches!(
+        debug(&store, "late").await,
+        Err(AcceptError::Disk(DiskError::NotSynced { .. }))
+    ));
+    assert!(!pod_dir(folder.path(), &uid).join("ephemeral/late.json").exists());
+    assert_eq!(store.view(&uid).unwrap().records.len(), 1);
+
+    let changed = label(&store, None, "a").await;
+    assert!(
+        matches!(changed, Err(UpdateError::Disk(DiskError::NotSynced { .. }))),
+        "{changed:?}"
+    );
+    let served = store.pod("default", "web").unwrap();
+    assert_eq!(served.metadata.labels, labels("a").labels);
+    assert_eq!(on_disk().0["pod"]["metadata"]["labels"]["a"], "x");
+
+    let created = |phase: &Phase| matches!(phase, Phase::Accepted).then(|| Phase::Created(made("c1")));
+    let advanced = store.advance(&uid, "dbg", created).await;
+    assert!(
+        matches!(advanced, Err(AdvanceError::Disk(DiskError::NotSynced { .. }))),
+        "{advanced:?}"
+    );
+    assert_eq!(phase(&store, &uid, "dbg"), Phase::Created(made("c1")));
+    assert_eq!(on_disk().1["phase"], "created");
+    // Whoever asks whether that is so, as a start does, hears of the error until it was written once more.
+    assert!(store.advance(&uid, "dbg", |_| None).await.is_err());
+
+    let stopped = store
+        .stop(&AskedBy::root(), "default", "web", "dbg")
+        .await
+        .unwrap();
+    assert!(stopped.unwritten.is_some());
+    assert_eq!(on_disk().1["phase"], "stopping");
+    let deleted = store
+        .delete(Audience::Node, "default", "web", Deletion::default(), DryRun::No)
+        .await
+        .unwrap();
+    assert!(deleted.unwritten.is_some());
+    assert!(!on_disk().0["removal"].is_null());
+
+    broken.store(false, Ordering::Relaxed);
+    assert!(store.advance(&uid, "dbg", |_| None).await.is_ok());
+    assert_eq!(store.keep_up().await, None);
+    assert_eq!(
+        store.lock().pods.get(&uid).unwrap().unwritten,
+        Unwritten::default()
+    );
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_synced_at_the_start_is_written_once_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    debug(&first, "dbg").await.unwrap();
+    drop(first);
+    let mut disk = Disk::open(folder.path()).unwrap();
+    let broken = disk.break_syncs();
+    broken.store(true, Ordering::Relaxed);
+    let (store, problems) = Store::load("node1", disk).unwrap();
+    let told = |problem: &String| problem.contains(&uid) && problem.contains("power cut");
+    assert!(problems.iter().any(told), "{problems:?}");
+    assert!(store.advance(&uid, "dbg", |_| None).await.is_err());
+    broken.store(false, Ordering::Relaxed);
+    assert!(store.advance(&uid, "dbg", |_| None).await.is_ok());
 }
 
 #[tokio::test]
@@ -451,4 +673,64 @@ async fn an_order_that_cannot_be_written_leaves_the_one_that_was() {
     fs::remove_dir_all(blocked).unwrap();
     let pod = store(folder.path()).pod("default", "web").unwrap();
     assert_eq!(ephemeral_names(&pod), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_pod_is_evicted_once_and_stays_so_over_a_restart_until_it_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let mut pod = prepared();
+    let volume = json!({"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}});
+    pod.spec.as_mut().unwrap().volumes = Some(vec![serde_json::from_value(volume).unwrap()]);
+    let created = first.create(Audience::Node, pod, DryRun::No).await.unwrap();
+    let uid = created.metadata.uid.clone().unwrap();
+    let limited = first.limited_volumes();
+    assert_eq!(
+        (limited.len(), limited[0].0.as_str(), limited[0].1.len()),
+        (1, uid.as_str(), 1)
+    );
+    first.evict(&uid, "too much".to_owned()).await;
+    first.evict(&uid, "again".to_owned()).await;
+    let (_, events) = first.list::<k8s_openapi::api::core::v1::Event>(Audience::Node);
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| (event.reason.as_deref(), event.message.as_deref()))
+        .collect();
+    assert_eq!(told, [(Some("Evicted"), Some("too much"))]);
+    assert!(first.limited_volumes().is_empty());
+    drop(first);
+
+    let second = store(folder.path());
+    let evicted = second.view(&uid).unwrap().evicted.unwrap();
+    assert_eq!(evicted.message, "too much");
+    assert!(second.limited_volumes().is_empty());
+    delete(&second, Some(0)).await;
+    second.forget(&uid).await.unwrap();
+    assert_eq!(second.lock().pods.values().count(), 0);
+}
+
+#[tokio::test]
+async fn records_whose_pod_cannot_be_read_are_a_problem_of_the_node_for_thirty_days() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    debug(&first, "dbg").await.unwrap();
+    drop(first);
+    let dir = pod_dir(folder.path(), &uid);
+    fs::write(dir.join("pod.json"), "{ torn").unwrap();
+    let problems = |store: &Store| -> Vec<String> {
+        let problems = store.node_report().problems.into_iter();
+        problems
+            .map(|problem| format!("{} {}", problem.kind.name(), problem.object))
+            .collect()
+    };
+    let (second, _) = Store::load("node1", Disk::open(folder.path()).unwrap()).unwrap();
+    assert_eq!(problems(&second), [format!("UnreadablePod {}", dir.display())]);
+    drop(second);
+
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(31 * 24 * 3600);
+    fs::File::open(&dir).unwrap().set_modified(long_ago).unwrap();
+    let third = store(folder.path());
+    assert!(problems(&third).is_empty());
+    assert!(!dir.exists());
 }

@@ -128,9 +128,12 @@ pub(crate) async fn ephemeral(
                 .map(drop),
         ),
         EphemeralStep::Stop { container_id } => stop(context, &container_id, grace_seconds).await,
-        EphemeralStep::Discard { container_id } | EphemeralStep::Remove { container_id } => {
-            remove(context, &container_id).await
-        }
+        EphemeralStep::Discard { container_id } => remove(context, &container_id).await,
+        // What tells that it never ran goes only once the record that says so is on the disk.
+        EphemeralStep::Remove { container_id } => match context.store.advance(&uid, name, |_| None).await {
+            Ok(_) => remove(context, &container_id).await,
+            Err(error) => disk_failed(&error),
+        },
         EphemeralStep::End { .. } => {
             let Some(found) = found else { return Outcome::Done };
             let mut terminated = status::containers::terminated(found);

@@ -1,6 +1,6 @@
 //! Images that are removed when the disk fills up: those that debuglet pulled itself and that nobody uses.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use debuglet_proto::v1::{
@@ -49,12 +49,8 @@ pub(crate) async fn remove_images(
     runtime: &Runtime,
     pulled: &PulledImages,
 ) -> Result<Vec<String>, ImageGarbageError> {
-    let known = pulled.all().await;
+    let known = pulled.all();
     if known.is_empty() {
-        return Ok(Vec::new());
-    }
-    let excess = bytes_above_threshold(runtime).await?;
-    if excess == 0 {
         return Ok(Vec::new());
     }
     let images = runtime
@@ -64,6 +60,13 @@ pub(crate) async fn remove_images(
         .map_err(failed("ListImages"))?
         .into_inner()
         .images;
+    // Those that somebody else removed are none of our business any more. Before anything else: below the threshold too
+    // the list does not grow with every image that was ever pulled.
+    pulled.forget(&gone(&known, &images)).await;
+    let excess = bytes_above_threshold(runtime).await?;
+    if excess == 0 {
+        return Ok(Vec::new());
+    }
     let in_use = images_in_use(runtime).await?;
     let mut removed = Vec::new();
     for id in unused_images(&images, &known, &in_use, excess, jiff::Timestamp::now()) {
@@ -76,13 +79,17 @@ pub(crate) async fn remove_images(
             Err(status) => tracing::warn!(image = id, "an unused image stays: {}", status.message()),
         }
     }
-    // Those that somebody else removed are none of our business any more either.
-    let still_there: HashSet<&str> = images.iter().map(|image| image.id.as_str()).collect();
-    let gone = known.into_values().map(|image| image.id);
-    let mut forget: Vec<String> = gone.filter(|id| !still_there.contains(id.as_str())).collect();
-    forget.extend(removed.iter().cloned());
-    pulled.forget(&forget).await;
+    pulled.forget(&removed.iter().cloned().collect()).await;
     Ok(removed)
+}
+
+/// The ids of what was pulled and is not among the images any more.
+fn gone(known: &BTreeMap<String, PulledImage>, images: &[Image]) -> BTreeSet<String> {
+    let still_there: HashSet<&str> = images.iter().map(|image| image.id.as_str()).collect();
+    let ids = known.values().map(|image| &image.id);
+    ids.filter(|id| !still_there.contains(id.as_str()))
+        .cloned()
+        .collect()
 }
 
 /// How many bytes are to be freed on the disk of the images; 0 while it is below the high threshold.

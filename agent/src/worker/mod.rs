@@ -3,6 +3,7 @@
 mod cgroup_folders;
 pub(crate) mod context;
 mod ending;
+pub(crate) mod eviction;
 mod files;
 pub(crate) mod garbage;
 pub(crate) mod image_garbage;

@@ -24,6 +24,7 @@ use super::waits::Waits;
 use super::{ending, report, sandbox, take_over};
 use crate::pod::crash_back_off::CrashBackOff;
 use crate::pod::defaults;
+use crate::pod::eviction::Eviction;
 use crate::pod::identity::PodKey;
 use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer, ObservedPod, ObservedSandbox};
 use crate::pod::plan::ephemeral::EphemeralStep;
@@ -66,6 +67,8 @@ pub(super) struct PodWorker {
     failures: BTreeMap<String, u32>,
     /// The containers whose image is there, by name.
     pulled: BTreeSet<String>,
+    /// Whether the volumes of the pod, which is going or was evicted, were taken away.
+    volumes_gone: bool,
     /// What is known of the targets of its debug containers.
     targets: Targets,
     /// Containers of a kubelet's beside one of ours of the same name.
@@ -107,6 +110,7 @@ impl PodWorker {
             held: BTreeMap::new(),
             failures: BTreeMap::new(),
             pulled: BTreeSet::new(),
+            volumes_gone: false,
             targets: Targets::default(),
             second_attempts: SecondAttempts::default(),
             steps: JoinSet::new(),
@@ -202,7 +206,9 @@ impl PodWorker {
             self.dirty = true;
             self.shown = Some(Arc::clone(&view.pod));
         }
-        self.waits.follow(view.removal, plan::grace(&view.pod));
+        let evicted = view.evicted.as_ref().map(Eviction::removal);
+        self.waits
+            .follow(view.removal.or(evicted), plan::grace(&view.pod));
         let kubelet_down = self.context.kubelet_down();
         for record in &view.records {
             let ends = match record.phase {
@@ -250,6 +256,8 @@ impl PodWorker {
             removal: view
                 .removal
                 .map(|removal| removal.remaining_seconds(Timestamp::now())),
+            eviction: evicted.map(|evicted| evicted.grace_seconds),
+            volumes_gone: self.volumes_gone,
             forbidden: forbidden.as_deref(),
             kubernetes: view.kubernetes.as_deref(),
             kubelet_down,
@@ -380,6 +388,11 @@ impl PodWorker {
             Action::RemoveDeadSandbox { id } => {
                 let key = id.clone();
                 self.spawn_wait(&key, async move { sandbox::stop_and_remove(&context, &id).await });
+            }
+            Action::TearDownVolumes => {
+                self.spawn(SANDBOX, async move {
+                    sandbox::tear_down_volumes(&context, &pod).await
+                });
             }
             Action::Forget => {
                 let created = view.records.iter().filter_map(|record| {
@@ -618,6 +631,11 @@ impl PodWorker {
                 }
                 self.held.insert(name, held);
                 self.dirty = true;
+            }
+            Outcome::VolumesGone => {
+                self.volumes_gone = true;
+                // There may be room now for what the disk refused.
+                self.held.retain(|_, held| held.of_launch);
             }
             Outcome::Forgotten => {}
         }

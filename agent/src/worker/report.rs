@@ -67,6 +67,7 @@ pub(super) fn report(facts: &Facts<'_>) -> Report {
         theirs: &known.map_or_else(BTreeMap::new, |known| theirs(facts, known)),
         previous: Some(&facts.view.status),
         node: facts.node,
+        evicted: facts.view.evicted.as_ref(),
         start_time: created,
         now,
     });

@@ -131,12 +131,23 @@ pub(crate) async fn stop_and_remove(context: &Context, id: &str) -> Outcome {
     }
 }
 
+/// Takes away the volumes of a pod in which nothing runs any more.
+pub(crate) async fn tear_down_volumes(context: &Context, pod: &Pod) -> Outcome {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    match volumes::tear_down(&context.store.pod_dir(uid)).await {
+        Ok(()) => Outcome::VolumesGone,
+        Err(error) => {
+            tracing::warn!(pod = pod_name(pod), "{error}");
+            Outcome::failed("Terminating", error.to_string(), RETRY_SLOWLY)
+        }
+    }
+}
+
 /// Cleans up after a pod of which nothing is left in the runtime: its volumes, its logs, its place in the store.
 pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    if let Err(error) = volumes::tear_down(&context.store.pod_dir(uid)).await {
-        tracing::warn!(pod = pod_name(pod), "{error}");
-        return Outcome::failed("Terminating", error.to_string(), RETRY_SLOWLY);
+    if let failed @ Outcome::Failed(_) = tear_down_volumes(context, pod).await {
+        return failed;
     }
     remove_cgroup(context, pod).await;
     // The tombstone keeps records, not what containers wrote.

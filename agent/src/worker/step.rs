@@ -21,6 +21,8 @@ pub(crate) enum Outcome {
     Seen(Box<ObservedContainer>),
     /// It did not succeed.
     Failed(Held),
+    /// The pod's volumes are gone.
+    VolumesGone,
     /// Nothing is left of the pod.
     Forgotten,
 }

@@ -2,6 +2,7 @@
 //! pod is gone. Doing either twice, or after a restart, changes nothing.
 
 mod tear_down;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -17,6 +18,7 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use crate::pod::quantity::Amount;
 use crate::untrusted_file::{self, NoAnswer, REMOVALS};
+pub(crate) use usage::{Usage, usage};
 
 /// The folder of all volumes in a pod's folder, named as a kubelet names it.
 const VOLUMES: &str = "volumes";
@@ -119,7 +121,7 @@ pub(crate) async fn prepare(pod: &Pod, pod_dir: &Path) -> Result<BTreeMap<String
         // A path of the host may lie on a server that is down: each volume has its own answer.
         let about = match &volume.host_path {
             Some(host_path) => PathBuf::from(&host_path.path),
-            None => pod_dir.join(VOLUMES).join(EMPTY_DIRS).join(&volume.name),
+            None => empty_dir_path(pod_dir, &volume.name),
         };
         let (pod, set_up_volume, pod_dir) = (pod.clone(), volume.clone(), pod_dir.to_path_buf());
         let set_up = move || set_up(&pod, &set_up_volume, &pod_dir);
@@ -132,6 +134,11 @@ pub(crate) async fn prepare(pod: &Pod, pod_dir: &Path) -> Result<BTreeMap<String
         ready.insert(volume.name.clone(), path);
     }
     Ok(ready)
+}
+
+/// Where the emptyDir of this name is, in the pod's own folder.
+pub(crate) fn empty_dir_path(pod_dir: &Path, name: &str) -> PathBuf {
+    pod_dir.join(VOLUMES).join(EMPTY_DIRS).join(name)
 }
 
 /// Unmounts and removes what [`prepare`] made in `pod_dir`; the pod's containers must have ended. Never touches what a
@@ -157,9 +164,8 @@ fn set_up(pod: &Pod, volume: &Volume, pod_dir: &Path) -> Result<PathBuf, SetUpEr
     let Some(empty_dir) = &volume.empty_dir else {
         return Err(SetUpError::Unsupported);
     };
-    let parent = pod_dir.join(VOLUMES).join(EMPTY_DIRS);
-    make_folders(&parent, FOLDER_MODE)?;
-    let path = parent.join(&volume.name);
+    let path = empty_dir_path(pod_dir, &volume.name);
+    make_folders(path.parent().unwrap_or(pod_dir), FOLDER_MODE)?;
     let group = pod
         .spec
         .as_ref()

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Extension, Path, State};
-use axum::http::Uri;
-use axum::response::{IntoResponse, Response};
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
-use super::{parameters, read, said};
+use super::{answer, parameters, read, said, unwritten_warning};
 use crate::api::Context;
 use crate::api::audit::Touched;
 use crate::api::identity::Identity;
@@ -56,7 +55,10 @@ pub(crate) async fn delete(
         ..Touched::default()
     };
     match store.delete(audience, &namespace, &name, deletion, dry_run).await {
-        Ok(pod) => Ok(touched.on(Json(&*pod).into_response())),
+        Ok(deleted) => {
+            let warning = unwritten_warning("the deletion", deleted.unwritten.as_ref());
+            Ok(touched.on(answer(StatusCode::OK, &*deleted.object, warning.as_slice())))
+        }
         Err(error) => Err(Failure::not_deleted(&namespace, &name, error)),
     }
 }

@@ -19,6 +19,7 @@ use super::status::Failure;
 use crate::pod::decode::{DecodeError, decode, quantities_as_text};
 use crate::pod::duplicate_fields::duplicate_fields;
 use crate::pod::patch::PatchForm;
+use crate::store::disk::DiskError;
 pub(crate) use parameters::WriteParameters;
 
 /// The media type of a JSON patch.
@@ -172,6 +173,15 @@ pub(crate) fn answer(code: StatusCode, object: &impl Serialize, warnings: &[Stri
         }
     }
     response
+}
+
+/// The warning that `what` (the stop, the deletion) is in force and not written down yet.
+pub(crate) fn unwritten_warning(what: &str, unwritten: Option<&DiskError>) -> Option<String> {
+    unwritten.map(|error| {
+        format!(
+            "{what} is in force and not yet on the disk; an agent restarted before it is would not know of it ({error})"
+        )
+    })
 }
 
 /// The warnings that are sent, cut where they are long; those beyond the bound are left out.

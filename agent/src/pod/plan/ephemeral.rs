@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::ContainerStateTerminated;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
+use crate::pod::eviction;
 use crate::pod::observed::{ContainerState, Nanoseconds, ObservedContainer};
 use crate::pod::record::{CreatedContainer, Phase, Record};
 
@@ -205,6 +206,12 @@ pub(crate) fn pod_removed(now: Nanoseconds) -> ContainerStateTerminated {
         None,
         now,
     )
+}
+
+/// The final status of an ephemeral container whose pod was evicted before it could start.
+pub(crate) fn pod_evicted(now: Nanoseconds) -> ContainerStateTerminated {
+    let message = "The pod was evicted before it started.";
+    terminated(eviction::REASON, message, STOPPED_EXIT_CODE, None, now)
 }
 
 fn terminated(

@@ -51,6 +51,10 @@ pub(crate) struct Situation<'a> {
     pub(crate) observed: &'a ObservedPod,
     /// Whether the pod is to go, with the grace of its containers in seconds.
     pub(crate) removal: Option<i64>,
+    /// Whether all of it is to end though the pod stays, with the grace of its containers in seconds.
+    pub(crate) eviction: Option<i64>,
+    /// Whether its volumes were taken away already, for either.
+    pub(crate) volumes_gone: bool,
     /// Why no sandbox and no ordinary container of ours may be started now, if so.
     pub(crate) forbidden: Option<&'a str>,
     /// The pod as the API server knows it, if it does.
@@ -94,6 +98,8 @@ pub(crate) enum Action {
         /// The runtime's id.
         id: String,
     },
+    /// Take away the volumes of a pod in which nothing runs any more: they may be what fills the disk.
+    TearDownVolumes,
     /// Get the image of an init or ordinary container, create it and start it.
     Launch {
         /// The container's name.
@@ -219,6 +225,10 @@ pub(crate) fn plan(situation: &Situation<'_>) -> Plan {
     let mut plan = Plan::default();
     if situation.removal.is_some() {
         removal::plan(situation, &mut plan);
+        return plan;
+    }
+    if let Some(grace_seconds) = situation.eviction {
+        removal::evict(situation, grace_seconds, &mut plan);
         return plan;
     }
     if !situation.observed.foreign {

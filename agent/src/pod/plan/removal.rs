@@ -1,5 +1,5 @@
 //! A pod that is to go: stop its containers, write down how its ephemeral containers ended, then stop and
-//! remove its sandboxes.
+//! remove its sandboxes. One that is evicted ends in the same order, and stays. Where the disk refuses what is to be written, the volumes go first: they may be what fills it.
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -22,33 +22,63 @@ pub(crate) fn grace(pod: &Pod) -> i64 {
 
 pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
     let grace_seconds = situation.removal.unwrap_or_else(|| grace(situation.pod));
-    // A step that is under way ends first: what it makes must be seen before it can be removed.
-    if !situation.busy.is_empty() {
-        stop_containers(situation, grace_seconds, plan);
+    let Some(ending) = end_processes(situation, grace_seconds, plan) else {
         return;
-    }
-    let stopping = stop_containers(situation, grace_seconds, plan);
-    let ending = end_records(situation, plan);
-    if stopping || ending || plan.held_at_the_end(situation, SANDBOX) {
-        return;
-    }
-    // Whoever runs the pod ends its sandboxes.
-    let ours = |sandbox: &&ObservedSandbox| sandbox.ours && !situation.observed.foreign;
-    let mut sandboxes = situation.observed.sandboxes.iter().filter(ours);
-    if let Some(sandbox) = sandboxes.clone().find(|sandbox| sandbox.ready) {
-        plan.actions.push(Action::StopSandbox {
-            id: sandbox.id.clone(),
-        });
+    };
+    if ending == Ending::Refused {
+        // The sandbox and what ran in it stay until it is written down how that ended: only they tell.
+        tear_down_volumes(situation, plan);
         return;
     }
     // Removing a sandbox removes its containers.
-    if let Some(sandbox) = sandboxes.next() {
+    if let Some(sandbox) = our_sandboxes(situation).next() {
         plan.actions.push(Action::RemoveSandbox {
             id: sandbox.id.clone(),
         });
         return;
     }
     plan.actions.push(Action::Forget);
+}
+
+/// Ends all of a pod that stays: its containers and its sandbox show how it ended, and its volumes go.
+pub(super) fn evict(situation: &Situation<'_>, grace_seconds: i64, plan: &mut Plan) {
+    if end_processes(situation, grace_seconds, plan).is_some() {
+        tear_down_volumes(situation, plan);
+    }
+}
+
+/// Ends everything that runs; once nothing does, answers how far it is with the records.
+fn end_processes(situation: &Situation<'_>, grace_seconds: i64, plan: &mut Plan) -> Option<Ending> {
+    // A step that is under way ends first: what it makes must be seen before it can be removed.
+    if !situation.busy.is_empty() {
+        stop_containers(situation, grace_seconds, plan);
+        return None;
+    }
+    let stopping = stop_containers(situation, grace_seconds, plan);
+    let ending = end_records(situation, plan);
+    if stopping || ending == Ending::UnderWay || plan.held_at_the_end(situation, SANDBOX) {
+        return None;
+    }
+    if let Some(sandbox) = our_sandboxes(situation).find(|sandbox| sandbox.ready) {
+        plan.actions.push(Action::StopSandbox {
+            id: sandbox.id.clone(),
+        });
+        return None;
+    }
+    Some(ending)
+}
+
+/// The sandboxes that are ours to end: whoever runs the pod ends its own.
+fn our_sandboxes<'a>(situation: &Situation<'a>) -> impl Iterator<Item = &'a ObservedSandbox> {
+    let observed = situation.observed;
+    let ours = move |sandbox: &&ObservedSandbox| sandbox.ours && !observed.foreign;
+    observed.sandboxes.iter().filter(ours)
+}
+
+fn tear_down_volumes(situation: &Situation<'_>, plan: &mut Plan) {
+    if !situation.volumes_gone && !situation.observed.foreign {
+        plan.actions.push(Action::TearDownVolumes);
+    }
 }
 
 /// Stops what runs, side by side; true while anything of ours does. What others put into our sandbox ends
@@ -72,27 +102,42 @@ fn stop_containers(situation: &Situation<'_>, grace_seconds: i64, plan: &mut Pla
     any
 }
 
-/// Writes down the end of every ephemeral container; true while one has none.
-fn end_records(situation: &Situation<'_>, plan: &mut Plan) -> bool {
-    let mut any = false;
+/// How far it is with writing down how the ephemeral containers ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// All of it is written.
+    Done,
+    /// Something is about to be written, or can be seen only when a container has ended.
+    UnderWay,
+    /// The disk has refused what is left, which is tried again later.
+    Refused,
+}
+
+/// Writes down the end of every ephemeral container.
+fn end_records(situation: &Situation<'_>, plan: &mut Plan) -> Ending {
+    let mut ending = Ending::Done;
     for record in situation.records {
         let name = &record.spec.name;
         if matches!(record.phase, Phase::Ended { .. }) {
             continue;
         }
-        any = true;
         // Nothing was made for it here, and what becomes of it is for the cluster to say: the pod may be back.
         if take_over::goes_back(record, situation.observed, situation.kubernetes, false) {
             plan.actions.push(Action::HandBack { name: name.clone() });
+            ending = Ending::UnderWay;
             continue;
         }
         if plan.held_at_the_end(situation, name) {
+            if ending == Ending::Done {
+                ending = Ending::Refused;
+            }
             continue;
         }
         let found = situation.observed.of_record(record);
         let runs = |found: &ObservedContainer| {
             found.ours && matches!(found.state, ContainerState::Running | ContainerState::Unknown)
         };
+        ending = Ending::UnderWay;
         if found.is_some_and(runs) {
             // It is being stopped: how it ends is still to be seen.
             continue;
@@ -101,6 +146,7 @@ fn end_records(situation: &Situation<'_>, plan: &mut Plan) -> bool {
             EphemeralStep::End { container_id } => EphemeralStep::End { container_id },
             EphemeralStep::EndAs(terminated) => EphemeralStep::EndAs(terminated),
             // It was never started, and will not be.
+            _ if situation.removal.is_none() => EphemeralStep::EndAs(ephemeral::pod_evicted(situation.now)),
             _ => EphemeralStep::EndAs(ephemeral::pod_removed(situation.now)),
         };
         plan.actions.push(Action::Ephemeral {
@@ -108,5 +154,5 @@ fn end_records(situation: &Situation<'_>, plan: &mut Plan) -> bool {
             step,
         });
     }
-    any
+    ending
 }

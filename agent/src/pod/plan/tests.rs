@@ -18,6 +18,8 @@ struct Scene {
     kubernetes: Option<Pod>,
     kubelet_down: bool,
     removal: Option<i64>,
+    eviction: Option<i64>,
+    volumes_gone: bool,
     forbidden: Option<&'static str>,
     crashes: CrashBackOff,
     held: BTreeMap<String, Held>,
@@ -35,6 +37,8 @@ impl Scene {
             kubernetes: None,
             kubelet_down: false,
             removal: None,
+            eviction: None,
+            volumes_gone: false,
             forbidden: None,
             crashes: CrashBackOff::default(),
             held: BTreeMap::new(),
@@ -115,6 +119,8 @@ impl Scene {
             records: &self.records,
             observed: &self.observed,
             removal: self.removal,
+            eviction: self.eviction,
+            volumes_gone: self.volumes_gone,
             forbidden: self.forbidden,
             kubernetes: self.kubernetes.as_ref(),
             kubelet_down: self.kubelet_down,
@@ -137,6 +143,7 @@ fn said(action: &Action) -> String {
         Action::StopSandbox { id } => format!("stop sandbox {id}"),
         Action::RemoveSandbox { id } => format!("remove sandbox {id}"),
         Action::RemoveDeadSandbox { id } => format!("remove dead sandbox {id}"),
+        Action::TearDownVolumes => "tear down volumes".to_owned(),
         Action::Launch { name, attempt, .. } => format!("launch {name} {attempt}"),
         Action::Stop {
             id, grace_seconds, ..
@@ -533,6 +540,84 @@ fn a_removed_pod_goes_in_order_containers_records_sandboxes_files() {
     assert_eq!(scene.actions(), ["remove sandbox s0"]);
     scene.observed = ObservedPod::default();
     assert_eq!(scene.actions(), ["forget"]);
+}
+
+#[test]
+fn the_volumes_of_a_removed_pod_go_before_an_end_that_the_disk_refuses_is_written() {
+    let mut scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 0, "s0", Exited, 0)
+        .container("dbg", 0, "s0", Running, 0)
+        .ephemeral("dbg", None, created());
+    scene.removal = Some(5);
+    // The failure of the write, as the step reports it.
+    let held = Held {
+        of_launch: false,
+        retry_at: Some(NOW + SECOND),
+        permanent: false,
+        ..held_for_good()
+    };
+    scene.held.insert("dbg".to_owned(), held);
+    let mut scene = {
+        assert!(
+            scene.actions().is_empty(),
+            "its stop is held back too: {:?}",
+            scene.actions()
+        );
+        scene.observed.containers[1].state = Exited;
+        scene
+    };
+    assert_eq!(scene.actions(), ["stop sandbox s0"]);
+    scene.observed.sandboxes[0].ready = false;
+    assert_eq!(scene.actions(), ["tear down volumes"]);
+    scene.volumes_gone = true;
+    assert!(
+        scene.actions().is_empty(),
+        "the containers stay until it is written how they ended"
+    );
+    assert_eq!(scene.plan().wake_at, Some(NOW + SECOND));
+    scene.held.clear();
+    assert_eq!(scene.actions(), ["End dbg"]);
+
+    // Of two records one that can be written comes first.
+    scene.volumes_gone = false;
+    scene.held.insert("dbg".to_owned(), held_for_good());
+    scene.held.get_mut("dbg").expect("held").of_launch = false;
+    let scene = scene.ephemeral("other", None, Phase::Accepted);
+    assert_eq!(scene.actions(), ["EndAs other"]);
+}
+
+#[test]
+fn an_evicted_pod_ends_with_all_its_containers_loses_its_volumes_and_stays() {
+    let mut scene = Scene::of(&one_container())
+        .sandbox("s0", 0, true)
+        .container("main", 0, "s0", Running, 0)
+        .container("dbg", 0, "s0", Running, 0)
+        .ephemeral("dbg", None, created())
+        .ephemeral("late", None, Phase::Accepted);
+    scene.eviction = Some(1);
+    assert_eq!(
+        scene.actions(),
+        ["stop main-0 within 1 s", "stop dbg-0 within 1 s", "EndAs late"]
+    );
+    for container in &mut scene.observed.containers {
+        container.state = Exited;
+        container.exit_code = 137;
+    }
+    scene.records[1].phase = ended();
+    assert_eq!(scene.actions(), ["End dbg"]);
+    scene.records[0].phase = ended();
+    assert_eq!(scene.actions(), ["stop sandbox s0"]);
+    scene.observed.sandboxes[0].ready = false;
+    assert_eq!(scene.actions(), ["tear down volumes"]);
+    scene.volumes_gone = true;
+    assert!(
+        scene.actions().is_empty(),
+        "nothing is started again: {:?}",
+        scene.actions()
+    );
+    scene.removal = Some(5);
+    assert_eq!(scene.actions(), ["remove sandbox s0"]);
 }
 
 #[test]

@@ -62,6 +62,7 @@ struct Case {
     waiting: BTreeMap<String, Waiting>,
     ended: BTreeMap<String, ContainerStateTerminated>,
     previous: Option<PodStatus>,
+    evicted: Option<Eviction>,
     node: Node,
     now: Timestamp,
 }
@@ -87,6 +88,7 @@ impl Case {
             },
             waiting: BTreeMap::new(),
             ended: BTreeMap::new(),
+            evicted: None,
             previous: None,
             node: Node {
                 ips: vec!["192.0.2.7".into()],
@@ -116,6 +118,7 @@ impl Case {
             theirs: &BTreeMap::new(),
             previous: self.previous.as_ref(),
             node: &self.node,
+            evicted: self.evicted.as_ref(),
             start_time: at(5),
             now: self.now,
         })
@@ -423,4 +426,30 @@ fn a_refused_pod_has_failed_and_says_why() {
             "qosClass": "BestEffort", "startTime": "1970-01-01T00:00:05Z",
         })
     );
+}
+
+#[test]
+fn an_evicted_pod_has_failed_once_nothing_of_it_runs_and_says_why() {
+    let spec = json!({"restartPolicy": "Always", "containers": [{"name": "app", "image": "i"}]});
+    let mut case = Case::new(spec, [running("app", 0)]);
+    case.evicted = Some(Eviction {
+        message: "too much".to_owned(),
+        since: at(900),
+    });
+    assert_eq!(case.phase(), "Running");
+    case.observed.containers = vec![exited("app", 0, 137)];
+    for _ in 0..2 {
+        let status = case.status();
+        assert_eq!(status.phase.as_deref(), Some("Failed"));
+        assert_eq!(status.reason.as_deref(), Some("Evicted"));
+        assert_eq!(status.message.as_deref(), Some("too much"));
+        let ready = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == "Ready");
+        assert_eq!(ready.and_then(|ready| ready.reason.as_deref()), Some("PodFailed"));
+        // After a restart of the agent nothing is known but that it was evicted.
+        case.observed.containers.clear();
+    }
 }

@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 use tonic::{Request, Response};
 
 use super::*;
+use crate::worker::image_garbage::remove_images;
+use crate::write_threads::WriteThreads;
 
 const IMAGE: &str = "registry.example/app:1";
 const ID: &str = "sha256:3d4f";
@@ -79,7 +81,7 @@ impl ImageService for Service {
         &self,
         _: Request<ListImagesRequest>,
     ) -> Result<Response<ListImagesResponse>, Status> {
-        Err(Status::unimplemented(""))
+        Ok(Response::new(ListImagesResponse::default()))
     }
 
     async fn remove_image(
@@ -93,8 +95,12 @@ impl ImageService for Service {
         &self,
         _: Request<ImageFsInfoRequest>,
     ) -> Result<Response<ImageFsInfoResponse>, Status> {
-        Err(Status::unimplemented(""))
+        Ok(Response::new(ImageFsInfoResponse::default()))
     }
+}
+
+fn pulled_images(folder: &std::path::Path) -> PulledImages {
+    PulledImages::load(folder, Arc::new(WriteThreads::new().unwrap()))
 }
 
 /// The scripted service on a socket, and the images that are asked of it.
@@ -120,7 +126,7 @@ impl Node {
         let images = Images::new(
             Runtime::connect_lazy(&socket),
             folder.path().join("auth.json"),
-            Arc::new(PulledImages::load(folder.path())),
+            Arc::new(pulled_images(folder.path())),
             CancellationToken::new(),
         );
         Node {
@@ -190,11 +196,21 @@ async fn an_absent_image_is_pulled_and_a_present_one_is_not() {
     assert_eq!((node.told(), node.pulls()), (vec!["Pulled"], 1));
     node.ensure(PullPolicy::Always).await.unwrap();
     assert_eq!(node.pulls(), 2);
+    assert!(pulled_images(node.folder.path()).all().contains_key(IMAGE));
+}
+
+#[tokio::test]
+async fn an_image_that_the_runtime_has_no_more_is_forgotten_also_while_its_disk_has_room() {
+    let node = Node::new(Script::default());
+    node.ensure(PullPolicy::Always).await.unwrap();
+    let pulled = pulled_images(node.folder.path());
+    let runtime = Runtime::connect_lazy(&node.folder.path().join("runtime.sock"));
+    let removed = remove_images(&runtime, &pulled).await.unwrap();
+    assert_eq!(removed, Vec::<String>::new());
+    assert!(pulled.all().is_empty());
     assert!(
-        PulledImages::load(node.folder.path())
-            .all()
-            .await
-            .contains_key(IMAGE)
+        pulled_images(node.folder.path()).all().is_empty(),
+        "nor is it in the file"
     );
 }
 

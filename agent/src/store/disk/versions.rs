@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Disk, read, set_aside, write_durably};
+use super::Disk;
+use super::ballast::Room;
+use super::load::{read, set_aside};
 
 /// How many versions a start reserves: more than a process can use up (a million a second for twelve days), so that
 /// nothing has to be written when a version is taken.
@@ -33,7 +35,7 @@ impl Disk {
         // The clock keeps versions growing where the file was lost.
         let first = reserved.max(micros);
         let below = first.saturating_add(RESERVED);
-        if let Err(error) = write_durably(&self.root, FILE, &Reservation { below }) {
+        if let Err(error) = self.write_durably(&self.root, FILE, &Reservation { below }, Room::Free) {
             problems.push(format!(
                 "the versions of this start are not kept, so the next one relies on the clock: {error}"
             ));

@@ -1,31 +1,14 @@
-//! On real mounts: each test runs in a mount namespace of its own, whose end takes its mounts along.
+//! On real mounts.
 
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
 use super::tear_down::tear_down_now;
 use super::*;
-
-/// Runs `test` in a folder and a mount namespace of its own.
-fn in_private_mounts(test: impl FnOnce(&Path) + Send + 'static) {
-    // Made and removed outside: what is still mounted in it goes with the namespace, at the thread's end.
-    let folder = tempfile::tempdir().expect("a folder");
-    let root = folder.path().canonicalize().expect("its path");
-    let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNS).expect("tests of mounts run as root");
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
-        test(&root);
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-    folder.close().expect("nothing is left behind");
-}
+use crate::private_mounts::{in_private_mounts, mount_memory};
 
 fn pod(spec: Value) -> Pod {
     serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": spec})).expect("a pod")
@@ -393,5 +376,23 @@ fn volumes_that_are_a_link_are_not_followed() {
         tear_down_now(&root.join("pod")).expect("the link is removed");
         assert!(root.join("elsewhere/data").exists());
         assert_eq!(fs::read_dir(root.join("pod")).expect("listed").count(), 0);
+    });
+}
+
+#[test]
+fn volumes_that_fill_the_disk_to_its_last_folder_are_removed() {
+    in_private_mounts(|root| {
+        mount_memory(root, "1m,nr_inodes=24");
+        let pod_dir = root.join("pod");
+        let path = prepared(&pod_with(&json!({"name": "data", "emptyDir": {}})), &pod_dir);
+        fs::create_dir_all(path.join("a/b")).expect("folders");
+        let mut number = 0;
+        while fs::write(path.join(format!("a/b/{number}")), "x").is_ok() {
+            number += 1;
+        }
+        fs::create_dir(root.join("more")).expect_err("there is no room for another folder");
+        tear_down_now(&pod_dir).expect("removed");
+        assert_eq!(fs::read_dir(&pod_dir).expect("the pod's folder").count(), 0);
+        tear_down_now(&pod_dir).expect("nothing to do");
     });
 }
