@@ -204,6 +204,23 @@ impl Node {
         self.spawn(quiet(command)).output().await
     }
 
+    /// Mounts a tmpfs of this size (`2m`) at a folder of the node's folder, as the node sees it: a small disk.
+    pub async fn mount_memory(&self, folder: &str, size: &str) {
+        let folder = self.folder().join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let size = format!("size={size}");
+        let mount = [
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            &size,
+            "memory",
+            folder.to_str().unwrap(),
+        ];
+        self.run(mount).await.succeeded();
+    }
+
     /// Starts any program in the node.
     pub fn spawn(&self, command: Command) -> Process {
         let name = Path::new(command.get_program())

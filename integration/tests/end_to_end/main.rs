@@ -40,6 +40,7 @@ mod cri;
 mod discovery;
 mod dying_sandbox;
 mod foreign_pods;
+mod full_disk;
 mod hostile_files;
 mod idle;
 mod joining;
