@@ -53,6 +53,8 @@ mod lifecycle;
 mod logs;
 mod manifests;
 mod metrics;
+mod panics;
+mod patches;
 mod pods;
 mod port_forward;
 mod private_node;
