@@ -543,7 +543,7 @@ impl PodWorker {
         self.spawn(&name, async move {
             // Where somebody else runs the pod its volumes are there, and where they are is read when they are needed.
             let volumes = if sandbox.ours {
-                match sandbox::prepare_volumes(&context, &pod).await {
+                match sandbox::prepare_volumes(&context, &pod, Some(&container)).await {
                     Ok(volumes) => volumes,
                     Err(outcome) => return outcome.of_launch(),
                 }

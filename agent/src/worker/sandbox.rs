@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use debuglet_proto::v1::{RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::cgroup_folders;
 use super::context::{Context, pod_name};
@@ -22,15 +22,17 @@ use crate::runtime::logs;
 use crate::store::events::Severity;
 use crate::store::progress::AdvanceError;
 
-/// Mounts and makes what the pod's volumes need; finds what is there already.
+/// Mounts and makes what the pod's volumes need; finds what is there already. For one container only those that it mounts:
+/// a debug container can start where a volume of the pod's lies on a server that is down.
 pub(crate) async fn prepare_volumes(
     context: &Context,
     pod: &Pod,
+    container: Option<&Container>,
 ) -> Result<BTreeMap<String, PathBuf>, Outcome> {
     let pod_dir = context
         .store
         .pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
-    volumes::prepare(pod, &pod_dir).await.map_err(|error| {
+    volumes::prepare(pod, container, &pod_dir).await.map_err(|error| {
         context.tell(pod, None, Severity::Warning, "FailedMount", error.to_string());
         Outcome::failed("ContainerCreating", error.to_string(), RETRY_SLOWLY)
     })
@@ -38,7 +40,7 @@ pub(crate) async fn prepare_volumes(
 
 /// Runs a sandbox of this attempt. `dead` are the ids of earlier ones: what is left of them is ended first.
 pub(crate) async fn run(context: &Context, pod: &Pod, attempt: u32, dead: &[String]) -> Outcome {
-    if let Err(outcome) = prepare_volumes(context, pod).await {
+    if let Err(outcome) = prepare_volumes(context, pod, None).await {
         return outcome;
     }
     for id in dead {

@@ -114,12 +114,30 @@ pub(crate) enum SetUpError {
 
 /// Makes the pod's volumes ready and says where on the host each one is, by name. `pod_dir` is the pod's own folder;
 /// what is missing of the path to it is made.
-pub(crate) async fn prepare(pod: &Pod, pod_dir: &Path) -> Result<BTreeMap<String, PathBuf>, VolumeError> {
+///
+/// For a `container` only the volumes that it mounts.
+pub(crate) async fn prepare(
+    pod: &Pod,
+    container: Option<&Container>,
+    pod_dir: &Path,
+) -> Result<BTreeMap<String, PathBuf>, VolumeError> {
     let spec = pod.spec.as_ref();
+    let is_mounted = |volume: &Volume| {
+        container.is_none_or(|container| {
+            let mut mounts = container.volume_mounts.iter().flatten();
+            mounts.any(|mount| mount.name == volume.name)
+        })
+    };
     let mut ready = BTreeMap::new();
-    for volume in spec.and_then(|spec| spec.volumes.as_ref()).into_iter().flatten() {
-        // A path of the host may lie on a server that is down: each volume has its own answer.
+    let volumes = spec.and_then(|spec| spec.volumes.as_ref()).into_iter().flatten();
+    for volume in volumes.filter(|volume| is_mounted(volume)) {
+        // A path of the host may lie on a server that is down: each volume has its own answer. One without a type is not
+        // looked at: the runtime makes a folder where nothing is.
         let about = match &volume.host_path {
+            Some(host_path) if host_path.type_.as_deref().unwrap_or_default().is_empty() => {
+                ready.insert(volume.name.clone(), PathBuf::from(&host_path.path));
+                continue;
+            }
             Some(host_path) => PathBuf::from(&host_path.path),
             None => empty_dir_path(pod_dir, &volume.name),
         };
@@ -276,7 +294,6 @@ fn set_up_host_path(host_path: &HostPathVolumeSource) -> Result<PathBuf, SetUpEr
     let path = PathBuf::from(&host_path.path);
     let kind = host_path.type_.as_deref().unwrap_or_default();
     let (expected, is_expected): (_, fn(&fs::FileType) -> bool) = match kind {
-        // Not looked at: the runtime makes a folder where nothing is.
         "" => return Ok(path),
         "Directory" | "DirectoryOrCreate" => ("a directory", fs::FileType::is_dir),
         "File" | "FileOrCreate" => ("a file", fs::FileType::is_file),

@@ -24,7 +24,7 @@ fn memory() -> Pod {
 
 fn prepare_now(pod: &Pod, pod_dir: &Path) -> Result<BTreeMap<String, PathBuf>, VolumeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(prepare(pod, pod_dir))
+    runtime.expect("a runtime").block_on(prepare(pod, None, pod_dir))
 }
 
 fn prepared(pod: &Pod, pod_dir: &Path) -> PathBuf {
@@ -395,4 +395,34 @@ fn volumes_that_fill_the_disk_to_its_last_folder_are_removed() {
         assert_eq!(fs::read_dir(&pod_dir).expect("the pod's folder").count(), 0);
         tear_down_now(&pod_dir).expect("nothing to do");
     });
+}
+
+#[tokio::test]
+async fn for_a_container_only_the_volumes_that_it_mounts_are_made_ready() {
+    let root = tempfile::tempdir().expect("a folder");
+    let gone = root.path().join("gone");
+    let pod = pod(json!({
+        "containers": [
+            {"name": "a", "volumeMounts": [{"name": "data", "mountPath": "/data"}]},
+            {"name": "b", "volumeMounts": [{"name": "host", "mountPath": "/host"}]},
+            {"name": "c"},
+        ],
+        "volumes": [
+            {"name": "data", "emptyDir": {}},
+            {"name": "host", "hostPath": {"path": gone, "type": "Directory"}},
+        ],
+    }));
+    let containers = &pod.spec.as_ref().expect("a spec").containers;
+    let names = async |container| {
+        let ready = prepare(&pod, container, root.path()).await;
+        ready.map(|ready| ready.into_keys().collect::<Vec<_>>()).ok()
+    };
+    assert_eq!(names(Some(&containers[0])).await, Some(vec!["data".to_owned()]));
+    assert_eq!(
+        names(Some(&containers[1])).await,
+        None,
+        "it cannot have the volume"
+    );
+    assert_eq!(names(Some(&containers[2])).await, Some(Vec::new()));
+    assert_eq!(names(None).await, None);
 }
