@@ -288,7 +288,8 @@ fn is_a_link() -> io::Error {
 }
 
 fn is_link_error(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|source| source.is::<IsALink>())
+    let source = error.get_ref();
+    source.is_some_and(<dyn std::error::Error + Send + Sync>::is::<IsALink>)
 }
 
 /// The names of a relative path that only goes down.
