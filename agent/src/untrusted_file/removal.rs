@@ -20,19 +20,54 @@ impl Folder {
     /// was cut short goes, too. Blocks, as long as there are files.
     pub(crate) fn remove_tree(&self, name: &OsStr, heap: &OsStr) -> io::Result<()> {
         let (name, heap) = (one_name(name)?, one_name(heap)?);
-        match mkdirat(self.handle(), heap, Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+        let folders = match mkdirat(self.handle(), heap, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {
+                let folders = Heap::open(self.handle(), heap)?;
+                match folders.take(self.handle(), name) {
+                    Ok(()) | Err(Errno::ENOENT) => folders,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            // What is to be removed may be what fills the disk: then its folder becomes the heap.
+            Err(Errno::ENOSPC | Errno::EDQUOT) => match self.become_heap(name, heap)? {
+                Some(folders) => folders,
+                None => return Ok(()),
+            },
             Err(error) => return Err(error.into()),
-        }
-        let folders = Heap::open(self.handle(), heap)?;
-        match folders.take(self.handle(), name) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
+        };
         while folders.remove_once()? {}
         unlinkat(self.handle(), heap, UnlinkatFlags::RemoveDir)?;
         Ok(())
     }
+
+    /// Renames a folder to the heap; none where there is no folder, or no more.
+    fn become_heap(&self, name: &OsStr, heap: &OsStr) -> io::Result<Option<Heap>> {
+        match fstatat(self.handle(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) if is_folder(found.st_mode) => {}
+            Ok(_) => {
+                unlinkat(self.handle(), name, UnlinkatFlags::NoRemoveDir)?;
+                return Ok(None);
+            }
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        renameat(self.handle(), name, self.handle(), heap)?;
+        let folders = Heap::open(self.handle(), heap)?;
+        // As if each had been moved here: what something is mounted on refuses that.
+        let mut inner = Vec::new();
+        for_each_entry(&folders.folder, |name, is_folder| {
+            inner.extend(is_folder.then(|| name.to_owned()));
+            Ok(())
+        })?;
+        for name in inner {
+            folders.take(&folders.folder, name.as_c_str())?;
+        }
+        Ok(Some(folders))
+    }
+}
+
+fn is_folder(mode: u32) -> bool {
+    SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR
 }
 
 /// The folder of folders to be removed.
@@ -109,8 +144,8 @@ fn for_each_entry(
             Some(kind) => kind == Type::Directory,
             // Some file systems do not say.
             None => {
-                let mode = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mode;
-                SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+                let found = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                is_folder(found.st_mode)
             }
         };
         act(name, is_folder)?;

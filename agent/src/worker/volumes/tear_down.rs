@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use super::{VOLUMES, VolumeError};
-use crate::durable_file::is_full;
 use crate::untrusted_file::Folder;
 
 /// The folder that removed folders are moved to first, in the pod's folder.
@@ -32,16 +31,10 @@ pub(super) fn tear_down_now(pod_dir: &Path) -> Result<(), VolumeError> {
     };
     unmount_in(&pod_dir.join(VOLUMES))?;
     unmount_in(&pod_dir.join(HEAP))?;
-    let remove = || Folder::open(&pod_dir)?.remove_tree(OsStr::new(VOLUMES), OsStr::new(HEAP));
-    let removed = match remove() {
-        // These volumes may be what fills the disk: where there is no room for the heap, their folder becomes it. What is
-        // directly in that was made by the agent, and nothing is mounted there by now.
-        Err(error) if is_full(&error) => {
-            fs::rename(pod_dir.join(VOLUMES), pod_dir.join(HEAP)).and_then(|()| remove())
-        }
-        removed => removed,
-    };
-    removed.map_err(removing)
+    // These volumes may be what fills the disk: it needs no room.
+    Folder::open(&pod_dir)
+        .and_then(|folder| folder.remove_tree(OsStr::new(VOLUMES), OsStr::new(HEAP)))
+        .map_err(removing)
 }
 
 /// Unmounts whatever is mounted at `folder` or below it, the last mounted first. What is busy stays, and with it all
