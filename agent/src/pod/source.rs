@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::discovered::Owner;
-use super::discovered::enriched::SPEC_FROM_ANNOTATION;
-use super::{asked_by, copied_mounts};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +74,7 @@ pub(crate) fn strip(metadata: &mut ObjectMeta) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::discovered::enriched::SPEC_FROM_ANNOTATION;
     use crate::pod::{asked_by, copied_mounts};
 
     #[test]

@@ -606,8 +606,9 @@ async fn a_list_has_the_order_in_which_its_client_sent_it_also_after_a_restart()
     assert_eq!(first.pods().0, version, "nothing has changed");
     accept(&first, &["c", "a", "b"]).await;
     accept(&first, &["b", "d", "c", "a"]).await;
+    let asked_by = AskedBy::root();
     let tried = first.accept(
-        &AskedBy::root(),
+        &asked_by,
         "default",
         "web",
         list_of(&["a", "b", "c", "d"]),
