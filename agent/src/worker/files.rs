@@ -117,7 +117,7 @@ mod tests {
             file.set_len(length).expect("sparse");
         };
         let vandals: [&dyn Fn(); 4] = [&|| extend(1 << 43), &|| extend(0), &|| extend(5), &|| {
-            fs::write(&path, "127.0.0.1\tlocal-host\n").expect("written")
+            fs::write(&path, "127.0.0.1\tlocal-host\n").expect("written");
         }];
         for vandal in vandals {
             vandal();
