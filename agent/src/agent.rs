@@ -3,8 +3,10 @@
 mod cluster;
 mod kubelet_watch;
 mod memory;
+mod node_facts;
 mod runtime_watch;
 mod sign_of_life;
+mod silence_watch;
 mod state_watch;
 
 use std::path::Path;
@@ -23,6 +25,7 @@ use crate::kubernetes::api_server::ApiServer;
 use crate::kubernetes::cluster_users::ClusterUsers;
 use crate::kubernetes::kubelet_signs;
 use crate::pod::cgroup::CgroupDriver;
+use crate::runtime::call_limits::CallLimits;
 use crate::runtime::client::Runtime;
 use crate::runtime::events;
 use crate::runtime::images::Images;
@@ -38,6 +41,7 @@ use crate::store::manifests::LogDir;
 use crate::worker::{self, Workers};
 use crate::{logging, systemd_notify};
 use cluster::Cluster;
+use node_facts::FactsWatch;
 
 /// How many threads run the tasks: the work is waiting, not computing.
 const THREADS: usize = 2;
@@ -102,7 +106,8 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     for problem in problems {
         tracing::error!("{problem}");
     }
-    let runtime = Runtime::connect_lazy(&config.runtime_endpoint);
+    let limits = CallLimits::new(config.runtime_request_timeout);
+    let runtime = Runtime::connect_lazy(&config.runtime_endpoint, limits, shutdown.clone());
     store.report_node(|report| {
         report.runtime.endpoint = format!("unix://{}", config.runtime_endpoint.display());
         report.manifests.path = config.manifests.path.display().to_string();
@@ -133,7 +138,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
             store: Arc::clone(&store),
             api_server: api_server.clone(),
             cluster_users: cluster_users(&config, api_server.as_ref()),
-            runtime: runtime.clone(),
+            runtime: runtime.for_clients(),
             images: Arc::clone(&images),
             log_dir: config.log_dir.clone(),
             log_followers: LogFollowers::default(),
@@ -150,6 +155,11 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     });
     let state = tokio::spawn(state_watch::run(Arc::clone(&store), shutdown.clone()));
 
+    let silences = tokio::spawn(silence_watch::run(
+        runtime.clone(),
+        Arc::clone(&store),
+        shutdown.clone(),
+    ));
     if runtime_watch::wait(&runtime, &store, &shutdown).await {
         let parts = Parts {
             store: Arc::clone(&store),
@@ -162,7 +172,11 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     }
 
     systemd_notify::stopping();
-    for (part, task) in [("the API", api), ("the watch of the state folder", state)] {
+    for (part, task) in [
+        ("the API", api),
+        ("the watch of the state folder", state),
+        ("the watch of unanswered calls", silences),
+    ] {
         if let Err(error) = task.await {
             tracing::error!("{part} has failed: {error}");
         }
@@ -210,12 +224,21 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
         api_server,
     } = parts;
     let (store, runtime) = (&store, &runtime);
-    let cgroup_driver = cgroup_driver(config.cgroup_driver, runtime).await;
-    let node = runtime.node_facts(&config.node_name).await;
-    store.set_node_facts(&node);
+    let cgroup_driver = match config.cgroup_driver {
+        CgroupDriverSetting::Systemd => Some(CgroupDriver::Systemd),
+        CgroupDriverSetting::Cgroupfs => Some(CgroupDriver::Cgroupfs),
+        CgroupDriverSetting::Auto => None,
+    };
     let cluster = Cluster::new(config, api_server.clone());
     let (forbid, forbidden) = watch::channel(None);
-    kubelet_watch::look(runtime, store, &cluster.kubelet, &forbid).await;
+    let first_looks = async {
+        let facts = FactsWatch::start(runtime.clone(), Arc::clone(store), cgroup_driver).await;
+        kubelet_watch::look(runtime, store, &cluster.kubelet, &forbid).await;
+        facts
+    };
+    let Some((facts_watch, facts)) = shutdown.run_until_cancelled(first_looks).await else {
+        return Ok(());
+    };
 
     // The folder is read once before any worker acts: what is gone from it must not be started.
     let mut folder = ManifestFolder::follow(config.manifests.path.clone());
@@ -230,8 +253,7 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
         api_server,
         runtime: runtime.clone(),
         images,
-        node,
-        cgroup_driver,
+        facts,
         log_dir: config.log_dir.clone(),
         forbidden,
         kubelet: cluster.taken_over(),
@@ -246,7 +268,7 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
         StaticManifests::new(config.discovery.static_manifests.clone()),
         shutdown.clone(),
     ));
-    let workers = tokio::spawn(Workers::new(context, news).run(events, shutdown.clone()));
+    let workers = tokio::spawn(Workers::new(context, news, shutdown).run(events, shutdown.clone()));
     let of_cluster = cluster.start(store, runtime, &config.log_dir, shutdown);
     let kubelets = tokio::spawn(kubelet_watch::run(
         runtime.clone(),
@@ -258,6 +280,7 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
     let runtimes = tokio::spawn(runtime_watch::run(
         runtime.clone(),
         Arc::clone(store),
+        facts_watch,
         shutdown.clone(),
     ));
     let measuring = tokio::spawn(worker::eviction::run(Arc::clone(store), shutdown.clone()));
@@ -333,20 +356,6 @@ fn cluster_users(config: &Config, api_server: Option<&Arc<ApiServer>>) -> Option
     api_server.map(|api_server| ClusterUsers::new(Arc::clone(api_server)))
 }
 
-async fn cgroup_driver(setting: CgroupDriverSetting, runtime: &Runtime) -> CgroupDriver {
-    match setting {
-        CgroupDriverSetting::Systemd => CgroupDriver::Systemd,
-        CgroupDriverSetting::Cgroupfs => CgroupDriver::Cgroupfs,
-        CgroupDriverSetting::Auto => runtime.cgroup_driver().await.unwrap_or_else(|status| {
-            tracing::warn!(
-                "the runtime does not tell its cgroup driver ({}); cgroupfs is assumed",
-                status.message()
-            );
-            CgroupDriver::Cgroupfs
-        }),
-    }
-}
-
 async fn apply(store: &Arc<Store>, files: Snapshot, log_dir: &Path) -> bool {
     match store.apply_manifests(files, LogDir(log_dir.to_path_buf())).await {
         Ok(()) => true,
@@ -369,6 +378,7 @@ async fn clean_up(runtime: Runtime, pulled: Arc<PulledImages>, shutdown: Cancell
                 "removed {} images that nobody uses: the disk is filling up",
                 removed.len()
             ),
+            Err(error) if error.is_logged() => {}
             Err(error) => tracing::warn!("cannot clean up images: {error}"),
         }
     }

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::{Gid, Group};
 use toml::Spanned;
@@ -16,6 +17,8 @@ use toml::de::{DeTable, DeValue};
 pub(crate) const DEFAULT_FILE: &str = "/etc/debuglet/config.toml";
 /// Default of `runtime_endpoint`: where containerd's packages put its socket.
 pub(crate) const DEFAULT_RUNTIME_ENDPOINT: &str = "/run/containerd/containerd.sock";
+/// Default of `runtime_request_timeout_seconds`: a kubelet's `runtimeRequestTimeout`.
+pub(crate) const DEFAULT_REQUEST_TIMEOUT_SECONDS: u64 = 120;
 /// Default of `state_dir`.
 pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/debuglet";
 /// Default of `run_dir`.
@@ -46,9 +49,10 @@ const KUBELET_FOLDERS: [&str; 3] = ["/etc/kubernetes", "/var/lib/kubelet", "/var
 /// The longest DNS subdomain (RFC 1123), in bytes.
 const MAX_NODE_NAME_LENGTH: usize = 253;
 
-const TOP_KEYS: [&str; 11] = [
+const TOP_KEYS: [&str; 12] = [
     "node_name",
     "runtime_endpoint",
+    "runtime_request_timeout_seconds",
     "cgroup_driver",
     "state_dir",
     "run_dir",
@@ -75,6 +79,9 @@ pub(crate) struct Config {
     pub(crate) node_name: String,
     /// The absolute path of the runtime's Unix socket.
     pub(crate) runtime_endpoint: PathBuf,
+    /// How long the runtime may take for a request (a kubelet's `runtimeRequestTimeout`); `CallLimits` says which requests
+    /// have less, more or no limit.
+    pub(crate) runtime_request_timeout: Duration,
     /// Who makes the pods' cgroups.
     pub(crate) cgroup_driver: CgroupDriverSetting,
     /// What must outlive the process; absolute.
@@ -243,6 +250,11 @@ impl Config {
         Ok(Config {
             node_name,
             runtime_endpoint: or(draft.runtime_endpoint, DEFAULT_RUNTIME_ENDPOINT),
+            runtime_request_timeout: Duration::from_secs(
+                draft
+                    .runtime_request_timeout_seconds
+                    .unwrap_or(DEFAULT_REQUEST_TIMEOUT_SECONDS),
+            ),
             cgroup_driver: draft.cgroup_driver.unwrap_or(CgroupDriverSetting::Auto),
             state_dir: or(draft.state_dir, DEFAULT_STATE_DIR),
             run_dir: or(draft.run_dir, DEFAULT_RUN_DIR),
@@ -282,6 +294,7 @@ impl Config {
 struct Draft {
     node_name: Option<String>,
     runtime_endpoint: Option<PathBuf>,
+    runtime_request_timeout_seconds: Option<u64>,
     cgroup_driver: Option<CgroupDriverSetting>,
     state_dir: Option<PathBuf>,
     run_dir: Option<PathBuf>,
@@ -317,6 +330,9 @@ impl Draft {
             match key {
                 "node_name" => self.node_name = Some(checked(key, value, node_name)?),
                 "runtime_endpoint" => self.runtime_endpoint = Some(checked(key, value, unix_endpoint)?),
+                "runtime_request_timeout_seconds" => {
+                    self.runtime_request_timeout_seconds = Some(seconds(key, value)?);
+                }
                 "cgroup_driver" => self.cgroup_driver = Some(checked(key, value, cgroup_driver)?),
                 "state_dir" => {
                     self.state_dir = Some(checked(key, value, absolute_path)?);

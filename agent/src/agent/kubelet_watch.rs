@@ -27,13 +27,13 @@ pub(super) async fn run(
 ) {
     // Who has little patience with a kubelet that is away looks more closely.
     let interval = INTERVAL.min(kubelet.down_after() / 2);
-    while shutdown
-        .run_until_cancelled(tokio::time::sleep(interval))
-        .await
-        .is_some()
-    {
-        look(&runtime, &store, &kubelet, &forbid).await;
-    }
+    let looks = async {
+        loop {
+            tokio::time::sleep(interval).await;
+            look(&runtime, &store, &kubelet, &forbid).await;
+        }
+    };
+    shutdown.run_until_cancelled(looks).await;
 }
 
 /// Looks once, and says in `forbid` why nothing of our own may be started.

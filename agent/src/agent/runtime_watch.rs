@@ -7,8 +7,9 @@ use std::time::Duration;
 use debuglet_proto::v1::{VersionRequest, VersionResponse};
 use tokio_util::sync::CancellationToken;
 
+use super::node_facts::FactsWatch;
 use crate::runtime::client::Runtime;
-use crate::runtime::error::RuntimeError;
+use crate::runtime::error::{NoAnswer, RuntimeError, is_silence};
 use crate::store::Store;
 use crate::store::problems::ProblemKind;
 
@@ -44,13 +45,22 @@ pub(super) async fn wait(runtime: &Runtime, store: &Store, shutdown: &Cancellati
     }
 }
 
-/// Asks now and again until `shutdown`.
-pub(super) async fn run(runtime: Runtime, store: Arc<Store>, shutdown: CancellationToken) {
+/// Asks now and again until `shutdown`; keeps the facts of a runtime that answers up to date.
+pub(super) async fn run(
+    runtime: Runtime,
+    store: Arc<Store>,
+    mut facts: FactsWatch,
+    shutdown: CancellationToken,
+) {
     let mut answers = true;
     loop {
         let look = async {
             tokio::time::sleep(INTERVAL).await;
-            look(&runtime, &store).await
+            let asked = look(&runtime, &store).await;
+            if asked.is_ok() {
+                facts.look(Duration::MAX).await;
+            }
+            asked
         };
         let Some(asked) = shutdown.run_until_cancelled(look).await else {
             return;
@@ -71,12 +81,11 @@ async fn look(runtime: &Runtime, store: &Store) -> Result<VersionResponse, Runti
     };
     let mut client = runtime.runtime();
     let asked = tokio::time::timeout(TIMEOUT, client.version(request)).await;
-    let answer = asked.unwrap_or_else(|_| {
-        let seconds = TIMEOUT.as_secs();
-        Err(tonic::Status::deadline_exceeded(format!(
-            "no answer within {seconds} s"
-        )))
-    });
+    let answer = asked.unwrap_or_else(|_| Err(NoAnswer::new("Version".to_owned(), TIMEOUT).into_status()));
+    if answer.as_ref().is_err_and(is_silence) {
+        // A connection that nobody reads any more, though the runtime is there, would be silent for ever.
+        runtime.renew_connection();
+    }
     let socket = runtime.socket().display().to_string();
     match answer {
         Ok(answer) => {

@@ -24,6 +24,7 @@ use super::watch::{line, lines};
 use super::writes::{answer, unwritten_warning};
 use crate::pod::launch::{Launch, PullProgress, Stage};
 use crate::pod::visibility::Audience;
+use crate::runtime::error::message;
 
 /// The group's name.
 pub(crate) const GROUP: &str = "debuglet.io";
@@ -142,7 +143,7 @@ pub(crate) async fn flush_log(
         .reopen_container_log(request)
         .await
         .map_err(|status| {
-            let reason = status.message();
+            let reason = message(&status);
             Failure::internal(format!(
                 "the log of {container:?} in {namespace}/{pod} was not written out: {reason}"
             ))

@@ -21,7 +21,7 @@ use super::identity::Identity;
 use super::pods::find;
 use super::status::Failure;
 use super::stream_end::StreamEnd;
-use super::streams::Refusal;
+use super::streams::{Refusal, opened};
 use super::upgrade::{Upgrade, WebSocketClient};
 use crate::pod::streaming::{PORT_FORWARD, PORT_FORWARD_TUNNEL, V4_BASE64_CHANNEL, V4_CHANNEL};
 use crate::runtime::port_forward::PortForward;
@@ -58,21 +58,17 @@ pub(crate) async fn forward(
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let external = context.store.sandbox_of_external(uid);
     let ports = ports(&uri)?;
-    let answer = match client {
-        Upgrade::Spdy(client) => {
-            let url = context
-                .runtime
-                .port_forward_url(uid, external.as_deref(), &ports)
-                .await;
-            let url = url.map_err(Refusal::from)?;
-            let answer = client.pass_through(&url, end).await;
-            answer.map_err(Refusal::from)
-        }
-        Upgrade::WebSocket(client) => {
-            serve_web_socket(client, &context, uid, external.as_deref(), ports, end).await
+    let opening = async {
+        let external = external.as_deref();
+        match client {
+            Upgrade::Spdy(client) => {
+                let url = context.runtime.port_forward_url(uid, external, &ports).await?;
+                Ok(client.pass_through(&url, end).await?)
+            }
+            Upgrade::WebSocket(client) => serve_web_socket(client, &context, uid, external, ports, end).await,
         }
     };
-    answer.map_err(|refusal| match refusal {
+    opened(opening).await.map_err(|refusal| match refusal {
         Refusal::Session(StreamError::NoSandbox) => {
             Failure::conflict("pods", &name, format!("{namespace}/{name} does not run"))
         }

@@ -29,7 +29,7 @@ use crate::pod::streaming::{
     CHANNEL_ERROR, CHANNEL_RESIZE, CHANNEL_STDERR, CHANNEL_STDIN, CHANNEL_STDOUT, CLOSE_SIGNAL,
     V1_BASE64_CHANNEL, V1_CHANNEL, V4_BASE64_CHANNEL, V4_CHANNEL, V5_CHANNEL,
 };
-use crate::runtime::streaming_server::{StreamError, StreamOptions, StreamingUrl};
+use crate::runtime::streaming_server::{OPENED_WITHIN, StreamError, StreamOptions, StreamingUrl};
 use crate::runtime::streams::{Outcome, Resize, Session};
 
 /// A subprotocol of the WebSocket.
@@ -173,8 +173,7 @@ pub(crate) async fn attach_to(
     let container = ServedContainer::find(&pod, &container)?;
     options.tty = container.spec.tty.unwrap_or(false);
     let url = context.runtime.attach_url(container.running_id()?, options);
-    let url = url.await.map_err(Refusal::from)?;
-    let response = serve(client, &url, options, end).await?;
+    let response = opened(serve(client, url, options, end)).await?;
     Ok(Touched::container(&container.spec.name).on(response))
 }
 
@@ -200,8 +199,7 @@ pub(crate) async fn exec_in(
     let url = context
         .runtime
         .exec_url(container.running_id()?, command, options);
-    let url = url.await.map_err(Refusal::from)?;
-    let response = serve(client, &url, options, end).await?;
+    let response = opened(serve(client, url, options, end)).await?;
     Ok(Touched::container(&container.spec.name).on(response))
 }
 
@@ -220,13 +218,22 @@ impl From<Refusal> for Failure {
     }
 }
 
+/// Waits no longer than [`OPENED_WITHIN`] for the opening of a session.
+pub(super) async fn opened(
+    opening: impl Future<Output = Result<Response, Refusal>>,
+) -> Result<Response, Refusal> {
+    let opened = tokio::time::timeout(OPENED_WITHIN, opening).await;
+    opened.unwrap_or(Err(Refusal::Session(StreamError::Deadline)))
+}
+
 /// Opens the session at `url` and then switches protocols: what goes wrong before is still an answer of HTTP.
 async fn serve(
     client: Upgrade,
-    url: &StreamingUrl,
+    url: impl Future<Output = Result<StreamingUrl, StreamError>>,
     options: StreamOptions,
     end: StreamEnd,
 ) -> Result<Response, Refusal> {
+    let url = &url.await?;
     match client {
         Upgrade::Spdy(client) => Ok(client.pass_through(url, end).await?),
         Upgrade::WebSocket(client) => serve_web_socket(client, Session::open(url, options), end).await,

@@ -18,6 +18,7 @@ fn an_empty_file_means_the_defaults() {
         config.runtime_endpoint,
         Path::new("/run/containerd/containerd.sock")
     );
+    assert_eq!(config.runtime_request_timeout, Duration::from_secs(120));
     assert_eq!(config.cgroup_driver, CgroupDriverSetting::Auto);
     assert_eq!(config.state_dir, Path::new("/var/lib/debuglet"));
     assert_eq!(config.log_dir, Path::new("/var/log/pods"));
@@ -38,6 +39,7 @@ fn every_key_is_taken() {
         r#"
 node_name = "edge-7.example.com"
 runtime_endpoint = "unix:///run/other.sock"
+runtime_request_timeout_seconds = 7
 cgroup_driver = "systemd"
 state_dir = "/srv/state"
 run_dir = "/srv/run"
@@ -65,6 +67,7 @@ kubelet_down_seconds = 5
         Config {
             node_name: "edge-7.example.com".to_owned(),
             runtime_endpoint: PathBuf::from("/run/other.sock"),
+            runtime_request_timeout: Duration::from_secs(7),
             cgroup_driver: CgroupDriverSetting::Systemd,
             state_dir: PathBuf::from("/srv/state"),
             run_dir: PathBuf::from("/srv/run"),

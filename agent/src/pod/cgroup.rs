@@ -10,9 +10,10 @@
 use super::resources::QosClass;
 
 /// Who manages the cgroup tree (CRI `RuntimeConfig`, or the configuration's `cgroup_driver`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum CgroupDriver {
-    /// The runtime makes folders in the cgroup file system.
+    /// The runtime makes folders in the cgroup file system. Assumed while the runtime does not say.
+    #[default]
     Cgroupfs,
     /// systemd does, as slices and scopes.
     Systemd,

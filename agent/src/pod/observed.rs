@@ -1,5 +1,7 @@
 //! What the runtime says of one pod, in the few words that the rules need.
 
+use std::collections::BTreeMap;
+
 use super::record::Record;
 
 /// A moment, in nanoseconds since the Unix epoch, as CRI gives it; 0 means that it has not come yet.
@@ -16,6 +18,9 @@ pub(crate) struct ObservedPod {
     pub(crate) foreign: bool,
     /// Of a pod that somebody else runs, the sandbox that it was found in, and is shown as.
     pub(crate) found_in: Option<String>,
+    /// The sandboxes and containers of which only the runtime's list is known, by id, and why: their status could not be
+    /// read.
+    pub(crate) unread: BTreeMap<String, String>,
 }
 
 impl ObservedPod {

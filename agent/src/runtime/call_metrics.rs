@@ -10,9 +10,9 @@ use prometheus::{HistogramVec, IntCounterVec};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::bounded_channel::BoundedChannel;
 use crate::metrics::{counters, seconds_by};
 
 /// From a list to the pull of a large image.
@@ -71,20 +71,20 @@ impl CallMetrics {
 /// A connection whose calls are measured.
 #[derive(Clone, Debug)]
 pub(crate) struct MeasuredChannel {
-    channel: Channel,
+    channel: BoundedChannel,
     metrics: CallMetrics,
 }
 
 impl MeasuredChannel {
     /// Measures the calls over `channel`.
-    pub(crate) fn new(channel: Channel, metrics: CallMetrics) -> MeasuredChannel {
+    pub(crate) fn new(channel: BoundedChannel, metrics: CallMetrics) -> MeasuredChannel {
         MeasuredChannel { channel, metrics }
     }
 }
 
 impl Service<Request<Body>> for MeasuredChannel {
     type Response = Response<Body>;
-    type Error = tonic::transport::Error;
+    type Error = <BoundedChannel as Service<Request<Body>>>::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -103,7 +103,9 @@ impl Service<Request<Body>> for MeasuredChannel {
                 Ok(response) => {
                     Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code())
                 }
-                Err(_) => Code::Unavailable,
+                Err(error) => error
+                    .downcast_ref::<Status>()
+                    .map_or(Code::Unavailable, Status::code),
             };
             metrics.note(&method, since, outcome);
             answer

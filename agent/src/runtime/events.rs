@@ -19,7 +19,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
+use super::bounded_channel::BoundedChannel;
+use super::call_object::Call;
 use super::client::Runtime;
+use super::error::{is_logged, message};
 
 /// Events that wait to be taken. A burst of starts on a big node fits; beyond, one re-list is cheaper.
 const CAPACITY: usize = 1024;
@@ -132,6 +135,8 @@ enum End {
     NotThere,
     /// It broke, or never began.
     Broken(String),
+    /// It never began, or there is a new connection, as the log has already.
+    Silent,
 }
 
 impl From<Gone> for End {
@@ -144,7 +149,8 @@ impl From<Status> for End {
     fn from(status: Status) -> End {
         match status.code() {
             Code::Unimplemented => End::NotThere,
-            _ => End::Broken(status.message().to_owned()),
+            _ if is_logged(&status) => End::Silent,
+            _ => End::Broken(message(&status)),
         }
     }
 }
@@ -158,24 +164,32 @@ struct Follower {
 impl Follower {
     async fn run(mut self) {
         let mut wait = FIRST_WAIT;
+        let mut renewals = self.runtime.renewals();
+        // Why it ended, as the log has it: the same is not logged again and again while the runtime is away.
+        let mut logged = None;
         loop {
             let mut began = false;
-            let end = match self.follow_containerd(&mut began).await {
-                End::NotThere => self.follow_cri(&mut began).await,
-                end => end,
+            let end = tokio::select! {
+                end = self.follow(&mut began) => end,
+                // Never an error: the sender is in `self.runtime`.
+                _ = renewals.changed() => End::Silent,
             };
             if began {
                 wait = FIRST_WAIT;
+                logged = None;
             }
-            match end {
+            let why = match end {
                 End::Gone => return,
                 End::NotThere => {
-                    tracing::warn!(
-                        "the runtime has no event stream: changes are noticed by the slow re-list only"
-                    );
                     wait = WAIT_WITHOUT_EVENTS;
+                    "the runtime has no event stream: changes are noticed by the slow re-list only".to_owned()
                 }
-                End::Broken(why) => tracing::warn!("the runtime's event stream ended: {why}"),
+                End::Broken(why) => format!("the runtime's event stream ended: {why}"),
+                End::Silent => logged.clone().unwrap_or_default(),
+            };
+            if !why.is_empty() && logged.as_ref() != Some(&why) {
+                tracing::warn!("{why}");
+                logged = Some(why);
             }
             let until = Instant::now() + wait;
             tokio::select! {
@@ -183,6 +197,13 @@ impl Follower {
                 () = self.outlet.sender.closed() => return,
             }
             wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    async fn follow(&mut self, began: &mut bool) -> End {
+        match self.follow_containerd(began).await {
+            End::NotThere => self.follow_cri(began).await,
+            end => end,
         }
     }
 
@@ -194,7 +215,18 @@ impl Follower {
         let filters = FILTERS.iter().map(ToString::to_string).collect();
         let subscribe = client.subscribe(SubscribeRequest { filters });
         let greet = greet(&mut greeter);
-        tokio::pin!(subscribe, greet);
+        let limit = self.runtime.limits().stream_begins();
+        let too_late = tokio::time::sleep(limit);
+        let call = Call {
+            method: "Subscribe".to_owned(),
+            object: String::new(),
+        };
+        let publish = Call {
+            method: "Publish".to_owned(),
+            object: String::new(),
+        };
+        let unanswered = self.runtime.unanswered().clone();
+        tokio::pin!(subscribe, greet, too_late);
         // Until the stream answers, only a refusal of either call can come.
         let mut stream = tokio::select! {
             answer = &mut subscribe => match answer {
@@ -202,6 +234,10 @@ impl Follower {
                 Err(status) => return status.into(),
             },
             refusal = &mut greet => return refusal.into(),
+            () = &mut too_late => {
+                unanswered.given_up(&call, "", limit);
+                return End::Silent;
+            }
         };
         loop {
             tokio::select! {
@@ -211,6 +247,9 @@ impl Follower {
                         if !*began {
                             *began = true;
                             self.outlet.missed = true;
+                            unanswered.answered(&call);
+                            // The hello came back: its call is not waited for any more.
+                            unanswered.answered(&publish);
                         }
                     }
                     Ok(Some(envelope)) => {
@@ -222,6 +261,10 @@ impl Follower {
                     Err(status) => return status.into(),
                 },
                 refusal = &mut greet, if !*began => return refusal.into(),
+                () = &mut too_late, if !*began => {
+                    unanswered.given_up(&call, "", limit);
+                    return End::Silent;
+                }
                 sent = self.outlet.report_gap() => if let Err(gone) = sent { return gone.into() },
             }
         }
@@ -265,7 +308,7 @@ impl Follower {
 }
 
 /// Publishes the hello again and again, since one from before the subscription is lost; ends only when refused.
-async fn greet(client: &mut EventsClient<tonic::transport::Channel>) -> Status {
+async fn greet(client: &mut EventsClient<BoundedChannel>) -> Status {
     let mut wait = Duration::from_millis(1);
     loop {
         let mut hello = Request::new(PublishRequest {
@@ -426,7 +469,7 @@ mod tests {
 
     #[tokio::test]
     async fn following_ends_with_its_reader_and_when_told_to() {
-        let nobody = || Runtime::connect_lazy(std::path::Path::new("/nonexistent/runtime.sock"));
+        let nobody = || Runtime::alone(std::path::Path::new("/nonexistent/runtime.sock"));
         let (receiver, task) = follow(nobody(), CancellationToken::new());
         drop(receiver);
         task.await.unwrap();

@@ -7,12 +7,15 @@ use debuglet_proto::v1::{
     ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxState,
     PodSandboxStatusRequest, PodSandboxStatusResponse,
 };
+use futures_util::future::join_all;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::client::Runtime;
 use super::error::RuntimeError;
-use super::observe::{is_ours, none_if_gone, observed_container, observed_sandbox};
+use super::observe::{
+    hides_one_object, is_ours, listed_container, none_if_gone, observed_container, observed_sandbox,
+};
 use crate::pod::discovered::identity::ListedSandbox;
 use crate::pod::discovered::{ForeignContainer, ForeignSandbox};
 use crate::pod::identity::PodKey;
@@ -74,27 +77,43 @@ impl Runtime {
         }
     }
 
-    /// The containers in a sandbox that debuglet did not make.
+    /// The containers in a sandbox that debuglet did not make, and why of one of them only what the list says is known, if
+    /// that is so: it does not hide the others.
     pub(crate) async fn foreign_containers(
         &self,
         sandbox_id: &str,
-    ) -> Result<Vec<ForeignContainer>, RuntimeError> {
-        let listed = self.list_containers_in(sandbox_id).await?;
-        let mut containers = Vec::new();
-        for container in listed.into_iter().filter(|container| !is_ours(&container.labels)) {
+    ) -> Result<(Vec<ForeignContainer>, Option<RuntimeError>), RuntimeError> {
+        let mut listed = self.list_containers_in(sandbox_id).await?;
+        listed.retain(|container| !is_ours(&container.labels));
+        let statuses = listed.iter().map(async |container| {
             let request = ContainerStatusRequest {
                 container_id: container.id.clone(),
                 verbose: true,
             };
-            match self.runtime().container_status(request).await {
+            self.runtime().container_status(request).await
+        });
+        let statuses = join_all(statuses).await;
+        let (mut containers, mut unread) = (Vec::new(), None);
+        for (container, status) in listed.into_iter().zip(statuses) {
+            match status {
                 Ok(answer) => containers.extend(foreign_container(answer.into_inner(), sandbox_id)),
                 Err(status) => {
                     let error = RuntimeError::new("read the status of container", &container.id, &status);
-                    none_if_gone::<()>(error)?;
+                    if hides_one_object(&error) {
+                        containers.push(ForeignContainer {
+                            observed: listed_container(&container, &error),
+                            annotations: container.annotations.into_iter().collect(),
+                            mounts: Vec::new(),
+                            config: None,
+                        });
+                        unread = Some(error);
+                    } else {
+                        none_if_gone::<()>(error)?;
+                    }
                 }
             }
         }
-        Ok(containers)
+        Ok((containers, unread))
     }
 }
 

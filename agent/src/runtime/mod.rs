@@ -1,12 +1,16 @@
 //! The runtime: CRI, containerd's events and pull progress, images, logs, streams.
 
+mod bounded_channel;
+pub(crate) mod call_limits;
 pub(crate) mod call_metrics;
+pub(crate) mod call_object;
 pub(crate) mod cgroup_driver;
 pub(crate) mod client;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod foreign;
 pub(crate) mod images;
+pub(crate) mod instance;
 pub(crate) mod log_links;
 pub(crate) mod logs;
 mod mounts;
@@ -24,3 +28,4 @@ pub(crate) mod registry_auth;
 pub(crate) mod spdy;
 pub(crate) mod streaming_server;
 pub(crate) mod streams;
+pub(crate) mod unanswered;

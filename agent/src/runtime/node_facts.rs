@@ -3,10 +3,14 @@
 use std::fs;
 use std::net::UdpSocket;
 use std::path::Path;
+use std::time::Duration;
 
 use debuglet_proto::v1::StatusRequest;
+use tonic::Status;
 
 use super::client::Runtime;
+use super::error::{NoAnswer, RuntimeError};
+use crate::pod::cgroup::CgroupDriver;
 use crate::pod::dns::parse_resolv_conf;
 use crate::pod::node::{Node, SystemInfo};
 
@@ -14,28 +18,65 @@ use crate::pod::node::{Node, SystemInfo};
 /// our addresses leads outside.
 const ELSEWHERE: &str = "192.0.2.1:9";
 
+/// What pods take from the node and its runtime.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct NodeFacts {
+    /// This machine.
+    pub(crate) node: Node,
+    /// Who manages the cgroup tree.
+    pub(crate) cgroup_driver: CgroupDriver,
+}
+
 impl Runtime {
-    /// The facts of the node of this name. What cannot be read is left as if there were none of it.
-    pub(crate) async fn node_facts(&self, name: &str) -> Node {
-        let request = StatusRequest { verbose: false };
-        let status = self
-            .runtime()
-            .status(request)
-            .await
-            .map(tonic::Response::into_inner)
-            .unwrap_or_default();
-        let recursive_read_only = status
-            .runtime_handlers
-            .iter()
-            .filter(|handler| handler.name.is_empty())
-            .any(|handler| {
-                handler
-                    .features
-                    .is_some_and(|features| features.recursive_read_only_mounts)
-            });
+    /// The facts of the node of this name, and what the runtime did not answer of them: that is left as if there were none
+    /// of it, and is to be asked again. `cgroup_driver` is what the configuration says, if it does. The runtime is waited
+    /// for no longer than `limit`.
+    pub(crate) async fn node_facts(
+        &self,
+        name: &str,
+        cgroup_driver: Option<CgroupDriver>,
+        limit: Duration,
+    ) -> (NodeFacts, Option<RuntimeError>) {
+        let mut facts = NodeFacts::default();
+        let driver = async {
+            match cgroup_driver {
+                Some(configured) => Ok(configured),
+                None => self.cgroup_driver().await,
+            }
+        };
+        let asked = async { tokio::join!(driver, self.recursive_read_only()) };
+        let asked = tokio::time::timeout(limit, asked).await;
+        let (driver, recursive_read_only) = asked.unwrap_or_else(|_| {
+            let silent = || NoAnswer::new("Status".to_owned(), limit).into_status();
+            (Err(silent()), Err(silent()))
+        });
+        let mut failure = None;
+        let mut failed = |object: &str, status: &Status| {
+            failure = Some(RuntimeError::new("ask the runtime for its", object, status));
+        };
+        facts.cgroup_driver = driver.unwrap_or_else(|status| {
+            failed("cgroup driver", &status);
+            CgroupDriver::default()
+        });
+        let recursive_read_only = recursive_read_only.unwrap_or_else(|status| {
+            failed("features", &status);
+            false
+        });
         let name = name.to_owned();
         let read = tokio::task::spawn_blocking(move || read_facts(name, recursive_read_only)).await;
-        read.unwrap_or_default()
+        facts.node = read.unwrap_or_default();
+        (facts, failure)
+    }
+
+    /// Whether mounts can be made read-only with all that is mounted below.
+    async fn recursive_read_only(&self) -> Result<bool, Status> {
+        let request = StatusRequest { verbose: false };
+        let status = self.runtime().status(request).await?.into_inner();
+        let mut handlers = status.runtime_handlers.iter();
+        Ok(handlers.any(|handler| {
+            let features = handler.features.as_ref();
+            handler.name.is_empty() && features.is_some_and(|features| features.recursive_read_only_mounts)
+        }))
     }
 }
 

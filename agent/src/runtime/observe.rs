@@ -7,7 +7,7 @@ use debuglet_proto::v1::{
     ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxState,
     PodSandboxStatus, PodSandboxStatusRequest,
 };
-
+use futures_util::future::join_all;
 use tonic::Code;
 
 use super::client::Runtime;
@@ -16,6 +16,9 @@ use super::foreign::listed;
 use crate::pod::identity::PodKey;
 use crate::pod::labels;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedPod, ObservedSandbox};
+
+/// The exit code of a container of which nobody can say how it ended (a kubelet's `ContainerStatusUnknown`).
+const EXIT_CODE_UNKNOWN: i32 = 137;
 
 impl Runtime {
     /// What the runtime shows of `pod`, which is ours or, with `foreign`, somebody else's. `known` are containers whose
@@ -39,20 +42,34 @@ impl Runtime {
             match self.observe_sandbox(&sandbox.id).await {
                 Ok(status) => observed.sandboxes.extend(status),
                 // One that is broken must not hide the others: what the list says of it will do.
-                Err(error) if error.code == Code::Unknown => {
-                    tracing::warn!("{error}");
+                Err(error) if hides_one_object(&error) => {
+                    observed.unread.insert(sandbox.id.clone(), error.to_string());
                     observed.sandboxes.push(listed_sandbox(&sandbox));
                 }
                 Err(error) => return Err(error),
             }
         }
+        let mut unknown = Vec::new();
         for container in containers {
             match known.get(&container.id) {
                 Some(exited) => observed.containers.push(exited.clone()),
-                None => observed.containers.extend(
-                    self.observe_container(&container.id, &container.pod_sandbox_id)
-                        .await?,
-                ),
+                None => unknown.push(container),
+            }
+        }
+        // One that the runtime is silent about must not keep the others waiting.
+        let statuses = unknown.iter().map(|container| {
+            let (id, sandbox_id) = (&container.id, &container.pod_sandbox_id);
+            self.observe_container(id, sandbox_id)
+        });
+        for (container, status) in unknown.iter().zip(join_all(statuses).await) {
+            match status {
+                Ok(status) => observed.containers.extend(status),
+                // One that is broken must not hide the others: what the list says of it will do.
+                Err(error) if hides_one_object(&error) => {
+                    observed.unread.insert(container.id.clone(), error.to_string());
+                    observed.containers.push(listed_container(container, &error));
+                }
+                Err(error) => return Err(error),
             }
         }
         observed
@@ -160,6 +177,54 @@ pub(super) fn none_if_gone<T>(error: RuntimeError) -> Result<Option<T>, RuntimeE
     }
 }
 
+/// Whether the runtime could not, or did not, tell of one object, though others of the pod may well be told of. containerd
+/// answers `Unknown` where its own bookkeeping of the object is at fault.
+pub(super) fn hides_one_object(error: &RuntimeError) -> bool {
+    matches!(error.code, Code::Unknown | Code::DeadlineExceeded)
+}
+
+/// A container as the list shows it, where its status cannot be read. How one has ended stands only there.
+pub(super) fn listed_container(container: &Container, error: &RuntimeError) -> ObservedContainer {
+    let metadata = container.metadata.clone().unwrap_or_default();
+    let state = state_of(container.state());
+    let (exit_code, reason, message, finished_at) = match state {
+        ContainerState::Exited => (
+            EXIT_CODE_UNKNOWN,
+            "ContainerStatusUnknown",
+            error.to_string(),
+            container.created_at,
+        ),
+        _ => (0, "", String::new(), 0),
+    };
+    let has_started = matches!(state, ContainerState::Running | ContainerState::Exited);
+    ObservedContainer {
+        id: container.id.clone(),
+        name: metadata.name,
+        attempt: metadata.attempt,
+        sandbox_id: container.pod_sandbox_id.clone(),
+        ours: is_ours(&container.labels),
+        state,
+        created_at: container.created_at,
+        started_at: if has_started { container.created_at } else { 0 },
+        finished_at,
+        exit_code,
+        reason: reason.to_owned(),
+        message,
+        image: container.image.clone().unwrap_or_default().image,
+        image_id: container.image_ref.clone(),
+        log_path: String::new(),
+    }
+}
+
+fn state_of(state: CriState) -> ContainerState {
+    match state {
+        CriState::ContainerCreated => ContainerState::Created,
+        CriState::ContainerRunning => ContainerState::Running,
+        CriState::ContainerExited => ContainerState::Exited,
+        CriState::ContainerUnknown => ContainerState::Unknown,
+    }
+}
+
 fn listed_sandbox(sandbox: &PodSandbox) -> ObservedSandbox {
     ObservedSandbox {
         id: sandbox.id.clone(),
@@ -204,12 +269,7 @@ pub(super) fn observed_sandbox(status: PodSandboxStatus) -> ObservedSandbox {
 }
 
 pub(super) fn observed_container(status: ContainerStatus, sandbox_id: &str) -> ObservedContainer {
-    let state = match status.state() {
-        CriState::ContainerCreated => ContainerState::Created,
-        CriState::ContainerRunning => ContainerState::Running,
-        CriState::ContainerExited => ContainerState::Exited,
-        CriState::ContainerUnknown => ContainerState::Unknown,
-    };
+    let state = state_of(status.state());
     let metadata = status.metadata.unwrap_or_default();
     ObservedContainer {
         id: status.id,

@@ -11,10 +11,11 @@ use containerd_client::services::v1::{Info, ListContentRequest, ListStatusesRequ
 use prost_types::Timestamp;
 use serde::Deserialize;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use super::bounded_channel::BoundedChannel;
 use super::client::Runtime;
+use super::error::is_silence;
 use crate::pod::image_reference::ImageReference;
 use crate::pod::launch::{LayerProgress, PullProgress};
 
@@ -67,16 +68,21 @@ pub(crate) async fn progress(
 }
 
 /// Ends when nothing of the image has arrived for [`STALLED_AFTER`]. containerd 1.6 waits for ever on a registry that
-/// takes a request and says nothing. Unpacking is no stall, and neither is a runtime that tells no progress.
+/// takes a request and says nothing. Unpacking is no stall, and neither is a runtime that has no content store.
 pub(crate) async fn stalled(runtime: &Runtime, image: &ImageReference, since: jiff::Timestamp) {
     let mut last = Vec::new();
     let mut still_for = Duration::ZERO;
     while still_for < STALLED_AFTER {
         tokio::time::sleep(LOOK_EVERY).await;
         still_for += LOOK_EVERY;
-        let Ok(layers) = layers(runtime.channel(), image, since).await else {
-            still_for = Duration::ZERO;
-            continue;
+        let layers = match layers(runtime.channel(), image, since).await {
+            Ok(layers) => layers,
+            // A runtime that is silent moves nothing either.
+            Err(status) if is_silence(&status) => continue,
+            Err(_) => {
+                still_for = Duration::ZERO;
+                continue;
+            }
         };
         let all_there = !layers.is_empty() && layers.iter().all(|layer| layer.offset == layer.total);
         if all_there || layers != last {
@@ -87,7 +93,7 @@ pub(crate) async fn stalled(runtime: &Runtime, image: &ImageReference, since: ji
 }
 
 async fn layers(
-    channel: Channel,
+    channel: BoundedChannel,
     image: &ImageReference,
     since: jiff::Timestamp,
 ) -> Result<Vec<LayerProgress>, Status> {
@@ -148,7 +154,10 @@ async fn layers(
 }
 
 /// The blobs that one of the filters fits.
-async fn list(content: &mut ContentClient<Channel>, filters: Vec<String>) -> Result<Vec<Info>, Status> {
+async fn list(
+    content: &mut ContentClient<BoundedChannel>,
+    filters: Vec<String>,
+) -> Result<Vec<Info>, Status> {
     let question = in_namespace(ListContentRequest { filters });
     let mut answers = content.list(question).await?.into_inner();
     let mut blobs = Vec::new();
@@ -174,7 +183,7 @@ fn manifest_filter(image: &ImageReference) -> String {
 
 /// Reads a blob that should be a manifest; `None` if it is none.
 async fn read_manifest(
-    content: &mut ContentClient<Channel>,
+    content: &mut ContentClient<BoundedChannel>,
     digest: &str,
 ) -> Result<Option<Manifest>, Status> {
     let request = in_namespace(ReadContentRequest {

@@ -22,8 +22,9 @@ use super::error::RuntimeError;
 use super::observe::is_our_sandbox;
 use crate::http_upgrade::{UpgradeError, upgrade};
 
-/// How long the streaming server may take to accept the connection and to switch protocols.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the opening of a session may take: the question for its URL, the connection to the streaming server, and its
+/// switch of protocols. A client waits for it.
+pub(crate) const OPENED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The protocol that a connection is switched to, as the `Upgrade` header names it.
 pub(crate) const SPDY: &str = "SPDY/3.1";
@@ -48,8 +49,8 @@ pub(crate) enum StreamError {
     /// The streaming server did not switch to SPDY.
     #[error("the runtime's streaming server failed: {0}")]
     Upgrade(#[from] UpgradeError),
-    /// The streaming server takes too long.
-    #[error("the runtime's streaming server did not answer within {} s", CONNECT_DEADLINE.as_secs())]
+    /// The runtime or its streaming server takes too long.
+    #[error("the runtime does not answer: no session was opened within {} s", OPENED_WITHIN.as_secs())]
     Deadline,
     /// The connection ended before it was told how the session ended.
     #[error("the connection to the runtime was lost")]
@@ -202,7 +203,7 @@ impl StreamingUrl {
         &self,
         protocols: impl IntoIterator<Item = HeaderValue>,
     ) -> Result<(Option<HeaderValue>, SpdyConnection), StreamError> {
-        let connecting = tokio::time::timeout(CONNECT_DEADLINE, self.connect(protocols));
+        let connecting = tokio::time::timeout(OPENED_WITHIN, self.connect(protocols));
         let (mut headers, connection) = connecting.await.map_err(|_| StreamError::Deadline)??;
         Ok((headers.remove(PROTOCOL_HEADER), connection))
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use debuglet_proto::v1::{Container, PodSandbox, PodSandboxState};
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,9 @@ const SETTLE_LONGEST: Duration = Duration::from_secs(5);
 const SETTLE_TRIES: u32 = 20;
 /// How long a runtime that does not answer is left alone.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How many pods are asked for in detail at the same time.
+const DETAILS_AT_ONCE: usize = 16;
 
 /// How a pod stood in the lists: when this changes it is asked for in detail.
 type Look = BTreeMap<String, i32>;
@@ -111,7 +115,9 @@ impl Discovery {
         match self.look().await {
             Ok(()) => {}
             Err(error) => {
-                tracing::warn!("somebody else's pods cannot be looked at: {error}");
+                if !error.is_logged() {
+                    tracing::warn!("somebody else's pods cannot be looked at: {error}");
+                }
                 return RETRY;
             }
         }
@@ -152,27 +158,45 @@ impl Discovery {
         let mut changed = Vec::new();
         let mut ready = BTreeSet::new();
         let mut looks = HashMap::new();
-        for (uid, (_, sandbox)) in newest {
-            if !self.all && !self.store.is_foreign(&uid) {
-                continue;
-            }
-            let look = look_of(sandbox, &containers);
-            // One that is here no more was buried since it was shown.
-            if self.looks.get(&uid) != Some(&look) || !self.store.has_pod(&uid) {
-                match self.detail(&sandbox.id, &uid).await {
-                    Ok(Some(pod)) => changed.push(pod),
-                    // Gone since it was listed.
-                    Ok(None) => continue,
-                    Err(error) => {
-                        // One that is broken must not hide the others.
-                        tracing::warn!("{error}");
+        newest.retain(|uid, _| self.all || self.store.is_foreign(uid));
+        let newest: Vec<(String, Look, Option<String>)> = newest
+            .into_iter()
+            .map(|(uid, (_, sandbox))| {
+                let look = look_of(sandbox, &containers);
+                // One that is here no more was buried since it was shown.
+                let asked = self.looks.get(&uid) != Some(&look) || !self.store.has_pod(&uid);
+                (uid, look, asked.then(|| sandbox.id.clone()))
+            })
+            .collect();
+        let asked = newest
+            .iter()
+            .filter_map(|(uid, _, id)| Some((id.clone()?, uid.clone())));
+        let mut details = self.details(&asked.collect::<Vec<_>>()).await;
+        for (uid, look, id) in newest {
+            let detail = id.and_then(|id| details.remove(&id));
+            match detail {
+                Some(Ok(Some((pod, complete)))) => {
+                    changed.push(pod);
+                    if !complete {
                         self.broken = true;
-                        if let Some(look) = self.looks.remove(&uid) {
-                            looks.insert(uid.clone(), look);
-                            ready.insert(uid);
-                        }
+                        ready.insert(uid);
                         continue;
                     }
+                }
+                None => {}
+                // Gone since it was listed.
+                Some(Ok(None)) => continue,
+                Some(Err(error)) => {
+                    // One that is broken must not hide the others.
+                    if !error.is_logged() {
+                        tracing::warn!("{error}");
+                    }
+                    self.broken = true;
+                    if let Some(look) = self.looks.remove(&uid) {
+                        looks.insert(uid.clone(), look);
+                        ready.insert(uid);
+                    }
+                    continue;
                 }
             }
             looks.insert(uid.clone(), look);
@@ -241,19 +265,37 @@ impl Discovery {
         self.leftovers = found;
     }
 
-    /// The pod of this sandbox, under the UID that it has here.
-    async fn detail(&self, sandbox_id: &str, uid: &str) -> Result<Option<DiscoveredPod>, RuntimeError> {
+    /// The sandboxes of these ids in detail, each with the UID that its pod has here. One that the runtime does not answer
+    /// for keeps few others waiting.
+    async fn details(
+        &self,
+        sandboxes: &[(String, String)],
+    ) -> HashMap<String, Result<Option<(DiscoveredPod, bool)>, RuntimeError>> {
+        let mut details = HashMap::new();
+        for some in sandboxes.chunks(DETAILS_AT_ONCE) {
+            let asked = join_all(some.iter().map(|(id, uid)| self.detail(id, uid))).await;
+            details.extend(some.iter().map(|(id, _)| id.clone()).zip(asked));
+        }
+        details
+    }
+
+    /// The pod of this sandbox, under the UID that it has here, and whether all of it could be read; `None` if it is gone.
+    async fn detail(
+        &self,
+        sandbox_id: &str,
+        uid: &str,
+    ) -> Result<Option<(DiscoveredPod, bool)>, RuntimeError> {
         let Some(sandbox) = self.runtime.foreign_sandbox(sandbox_id).await? else {
             return Ok(None);
         };
-        let containers = self.runtime.foreign_containers(sandbox_id).await?;
+        let (containers, unread) = self.runtime.foreign_containers(sandbox_id).await?;
         let node_name = self.store.node_name();
         let mut found = discover(&sandbox, &containers, node_name);
         found.pod.metadata.uid = Some(uid.to_owned());
         if found.owner == Owner::StaticPod {
             found.manifest = self.static_manifests.of(&found.pod, node_name).await;
         }
-        Ok(Some(found))
+        Ok(Some((found, unread.is_none())))
     }
 
     /// Strikes out what the lists show by now.

@@ -30,6 +30,10 @@ pub(crate) enum ProblemKind {
     Leftover,
     /// A pod's worker, or a step of it, panicked, and goes on after a pause. The object is the pod's UID.
     Panicked,
+    /// The runtime does not answer a call. The object is the call by its name, such as `ContainerStatus of container 3fa1c0`.
+    RuntimeSilent,
+    /// The runtime cannot say how a container or sandbox stands, though it lists it. The object is its id.
+    StatusUnreadable,
 }
 
 /// What panicked.
@@ -44,12 +48,14 @@ pub(crate) enum PanicOf {
 impl ProblemKind {
     /// The kinds, for the metric's label.
     #[cfg(test)]
-    const ALL: [ProblemKind; 5] = [
+    const ALL: [ProblemKind; 7] = [
         ProblemKind::RuntimeNotReady,
         ProblemKind::Panicked,
         ProblemKind::Leftover,
         ProblemKind::StateNotWritten,
         ProblemKind::UnreadablePod,
+        ProblemKind::RuntimeSilent,
+        ProblemKind::StatusUnreadable,
     ];
 
     /// The kind as `/readyz`, the metric and the node report name it.
@@ -60,14 +66,20 @@ impl ProblemKind {
             ProblemKind::Leftover => "Leftover",
             ProblemKind::StateNotWritten => "StateNotWritten",
             ProblemKind::UnreadablePod => "UnreadablePod",
+            ProblemKind::RuntimeSilent => "RuntimeSilent",
+            ProblemKind::StatusUnreadable => "StatusUnreadable",
         }
     }
 
     /// Whether the agent cannot do its work while such a problem lasts: `/readyz` fails then.
     pub(crate) fn makes_unready(self) -> bool {
         match self {
-            ProblemKind::RuntimeNotReady | ProblemKind::Panicked | ProblemKind::StateNotWritten => true,
-            ProblemKind::Leftover | ProblemKind::UnreadablePod => false,
+            ProblemKind::RuntimeNotReady
+            | ProblemKind::Panicked
+            | ProblemKind::StateNotWritten
+            | ProblemKind::RuntimeSilent => true,
+            // The others are looked after.
+            ProblemKind::Leftover | ProblemKind::UnreadablePod | ProblemKind::StatusUnreadable => false,
         }
     }
 }

@@ -4,20 +4,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
 
 use crate::kubernetes::api_server::ApiServer;
 use crate::kubernetes::kubelet::Kubelet;
-use crate::pod::cgroup::CgroupDriver;
 use crate::pod::container_path::ContainerPath;
 use crate::pod::kubelet_life::Life;
-use crate::pod::node::Node;
 use crate::runtime::client::Runtime;
 use crate::runtime::images::Images;
+use crate::runtime::node_facts::NodeFacts;
 use crate::store::Store;
 use crate::store::events::{Happening, Severity};
 
-/// What every worker needs of the node.
-#[derive(Debug)]
+/// What every worker needs of the node. Cheap to clone.
+#[derive(Clone, Debug)]
 pub(crate) struct Context {
     /// The pods.
     pub(crate) store: Arc<Store>,
@@ -27,19 +27,30 @@ pub(crate) struct Context {
     pub(crate) runtime: Runtime,
     /// Its images.
     pub(crate) images: Arc<Images>,
-    /// The facts of this machine.
-    pub(crate) node: Node,
-    /// Who manages the cgroup tree.
-    pub(crate) cgroup_driver: CgroupDriver,
+    /// The facts of this machine and its runtime, as of the last time that they were asked for.
+    pub(crate) facts: watch::Receiver<Arc<NodeFacts>>,
     /// The folder of all pods' logs.
     pub(crate) log_dir: PathBuf,
     /// Why no sandbox and no ordinary container may be started now, if so: a kubelet runs here.
-    pub(crate) forbidden: tokio::sync::watch::Receiver<Option<String>>,
+    pub(crate) forbidden: watch::Receiver<Option<String>>,
     /// The node's kubelet, where its work is done here while it is down.
     pub(crate) kubelet: Option<Arc<Kubelet>>,
 }
 
 impl Context {
+    /// The same for the worker of the pod `namespace/name`: its calls to the runtime are made in the pod's name.
+    pub(crate) fn for_pod(&self, name: &str) -> Context {
+        Context {
+            runtime: self.runtime.for_pod(name),
+            ..self.clone()
+        }
+    }
+
+    /// The facts of this machine and its runtime.
+    pub(crate) fn facts(&self) -> Arc<NodeFacts> {
+        Arc::clone(&self.facts.borrow())
+    }
+
     /// Whether the kubelet's work is done here, as of the last look at it.
     pub(crate) fn kubelet_down(&self) -> bool {
         let kubelet = self.kubelet.as_ref();

@@ -137,7 +137,12 @@ pub(crate) async fn ephemeral(
         EphemeralStep::End { .. } => {
             let Some(found) = found else { return Outcome::Done };
             let mut terminated = status::containers::terminated(found);
-            if let Some(why) = ended_with_target(context, pod, record, found, observed).await {
+            let with_target = ended_with_target(context, pod, record, found, observed).await;
+            if context.runtime.is_stopping() {
+                // The runtime was not asked to the end: the next agent asks it, and writes what holds for ever.
+                return Outcome::Done;
+            }
+            if let Some(why) = with_target {
                 let said = terminated.message.take().unwrap_or_default();
                 terminated.message = Some(message::joined(&why, &said));
             }

@@ -10,6 +10,7 @@ use nix::sys::statvfs::statvfs;
 
 use crate::pod::image_reference::ImageReference;
 use crate::runtime::client::Runtime;
+use crate::runtime::error;
 use crate::runtime::pulled_images::{PulledImage, PulledImages};
 use crate::untrusted_file::VOLUMES;
 
@@ -24,7 +25,7 @@ const MINIMUM_AGE: jiff::SignedDuration = jiff::SignedDuration::from_mins(2);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImageGarbageError {
     /// A question to the runtime failed.
-    #[error("the runtime does not answer {call}: {}", status.message())]
+    #[error("{call} failed: {}", error::message(status))]
     Runtime {
         /// The CRI call.
         call: &'static str,
@@ -41,6 +42,13 @@ pub(crate) enum ImageGarbageError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl ImageGarbageError {
+    /// Whether the log has this already, see [`error::is_logged`].
+    pub(crate) fn is_logged(&self) -> bool {
+        matches!(self, ImageGarbageError::Runtime { status, .. } if error::is_logged(status))
+    }
 }
 
 /// Removes images when their disk is filling up: those that debuglet pulled and that nobody uses, the one that was
@@ -76,7 +84,7 @@ pub(crate) async fn remove_images(
         });
         match runtime.images().remove_image(RemoveImageRequest { image }).await {
             Ok(_) => removed.push(id),
-            Err(status) => tracing::warn!(image = id, "an unused image stays: {}", status.message()),
+            Err(status) => tracing::warn!(image = id, "an unused image stays: {}", error::message(&status)),
         }
     }
     pulled.forget(&removed.iter().cloned().collect()).await;

@@ -250,6 +250,7 @@ impl Launch {
             None => None,
         };
         let objects = self.objects(joined.as_ref()).await?;
+        let facts = context.facts();
         let image_of_config = Image {
             id: image.id.clone(),
             user: ImageUser {
@@ -263,7 +264,7 @@ impl Launch {
             attempt: self.attempt,
             image: &image_of_config,
             pod_ips: &self.sandbox.ips,
-            node: &context.node,
+            node: &facts.node,
             target: self.target_id.as_deref(),
             objects: &objects,
             volumes: theirs.as_ref().unwrap_or(&self.volumes),
@@ -354,14 +355,15 @@ impl Launch {
             return Ok(None);
         }
         let id = &self.sandbox.id;
-        let (runtime, node_name) = (&self.context.runtime, &self.context.node.name);
+        let (runtime, node_name) = (&self.context.runtime, self.context.store.node_name());
         let failed =
             |error: RuntimeError| Outcome::failed("CreateContainerError", error.to_string(), RETRY_AFTER);
         let Some(sandbox) = runtime.foreign_sandbox(id).await.map_err(failed)? else {
             let message = format!("the pod's sandbox {id} is gone");
             return Err(Outcome::failed("CreateContainerError", message, RETRY_AFTER));
         };
-        let containers = runtime.foreign_containers(id).await.map_err(failed)?;
+        // What one that cannot be read does not tell is as if it were not set there.
+        let (containers, _) = runtime.foreign_containers(id).await.map_err(failed)?;
         let pod = discover(&sandbox, &containers, node_name);
         let mut volumes = pod.volumes.paths();
         if let Some(spec) = &self.pod.spec {
@@ -381,7 +383,7 @@ impl Launch {
 
     async fn prepare_files(&self) -> Result<ContainerFiles, Outcome> {
         let context = &self.context;
-        let hosts = etc_hosts(&self.pod, &self.sandbox.ips, &context.node.hosts)
+        let hosts = etc_hosts(&self.pod, &self.sandbox.ips, &context.facts().node.hosts)
             .map_err(|error| Outcome::failed_for_good("CreateContainerConfigError", error.to_string()))?;
         let pod_dir = context.store.pod_dir(self.uid());
         let (name, attempt) = (self.container.name.clone(), self.attempt);
@@ -420,11 +422,12 @@ impl Launch {
             };
             return Ok(sandbox_of_request(&joined.sandbox, &log_folder, privileged));
         }
+        let facts = self.context.facts();
         sandbox_config(&SandboxContext {
             pod: &self.pod,
             attempt: self.sandbox.attempt,
-            node: &self.context.node,
-            cgroup_driver: self.context.cgroup_driver,
+            node: &facts.node,
+            cgroup_driver: facts.cgroup_driver,
             log_dir: &self.context.log_dir,
         })
         .map_err(|error| Outcome::failed_for_good("CreateContainerConfigError", error.to_string()))

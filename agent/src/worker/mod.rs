@@ -15,6 +15,7 @@ mod report;
 mod sandbox;
 mod signals;
 mod step;
+mod strangers;
 mod take_over;
 mod target;
 pub(crate) mod volumes;
@@ -24,8 +25,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::pod::kubelet_life::Life;
@@ -40,9 +41,6 @@ const RELIST: Duration = Duration::from_secs(300);
 /// How many workers may end before the first of them is taken note of; they wait for that.
 const EVENTS_AT_ONCE: usize = 64;
 
-/// How long a question about a container that nobody knows may hold up the events of all others.
-const ASKED_WITHIN: Duration = Duration::from_secs(2);
-
 /// The workers of all pods.
 #[derive(Debug)]
 pub(crate) struct Workers {
@@ -50,6 +48,9 @@ pub(crate) struct Workers {
     signals: Arc<Signals>,
     /// Told what may concern somebody else's pods.
     news: Arc<News>,
+    /// Containers that nobody here knows, whose pods are asked for.
+    strangers: mpsc::Sender<String>,
+    asking: JoinHandle<()>,
     tasks: JoinSet<()>,
     /// The pods of the workers, by the ids of their tasks.
     pods: HashMap<Id, String>,
@@ -58,11 +59,15 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// No workers yet; `news` is told what may concern somebody else's pods.
-    pub(crate) fn new(context: Arc<Context>, news: Arc<News>) -> Workers {
+    pub(crate) fn new(context: Arc<Context>, news: Arc<News>, shutdown: &CancellationToken) -> Workers {
+        let signals = Arc::<Signals>::default();
+        let (strangers, asking) = strangers::ask(context.runtime.clone(), Arc::clone(&signals), shutdown);
         Workers {
             context,
-            signals: Arc::default(),
+            signals,
             news,
+            strangers,
+            asking,
             tasks: JoinSet::new(),
             pods: HashMap::new(),
             working: BTreeSet::new(),
@@ -70,11 +75,7 @@ impl Workers {
     }
 
     /// Gives every pod a worker and wakes it, until `shutdown`; then lets each finish the step it is at.
-    pub(crate) async fn run(
-        mut self,
-        mut events: tokio::sync::mpsc::Receiver<RuntimeEvent>,
-        shutdown: CancellationToken,
-    ) {
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<RuntimeEvent>, shutdown: CancellationToken) {
         let mut versions = self.context.store.versions();
         let mut launching = self.context.forbidden.clone();
         let mut life = self.context.kubelet.as_ref().map(|kubelet| kubelet.life());
@@ -84,15 +85,11 @@ impl Workers {
         loop {
             self.start_missing(&shutdown);
             tokio::select! {
+                // However many events come.
+                biased;
                 () = shutdown.cancelled() => break,
                 changed = versions.changed() => if changed.is_err() { break },
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.ended(ended),
-                count = events.recv_many(&mut arrived, EVENTS_AT_ONCE) => {
-                    if count == 0 { break }
-                    for event in arrived.drain(..) {
-                        self.route(&event).await;
-                    }
-                }
                 // A kubelet came or went: every plan may change.
                 changed = launching.changed() => {
                     if changed.is_err() { break }
@@ -101,10 +98,19 @@ impl Workers {
                 () = changed(life.as_mut()) => self.signals.wake_all(),
                 // Somebody else's pods are looked at when the discovery, which lists them all at once, sees a change.
                 _ = relist.tick() => self.signals.relist(|uid| !self.context.store.is_only_shown(uid)),
+                count = events.recv_many(&mut arrived, EVENTS_AT_ONCE) => {
+                    if count == 0 { break }
+                    for event in arrived.drain(..) {
+                        self.route(&event);
+                    }
+                }
             }
         }
         while let Some(ended) = self.tasks.join_next_with_id().await {
             self.ended(ended);
+        }
+        if let Err(error) = self.asking.await {
+            tracing::error!("the questions about unknown containers failed: {error}");
         }
     }
 
@@ -141,7 +147,7 @@ impl Workers {
         }
     }
 
-    async fn route(&self, event: &RuntimeEvent) {
+    fn route(&self, event: &RuntimeEvent) {
         let RuntimeEvent::Container { id, kind } = event else {
             self.signals.relist(|_| true);
             self.news.anything();
@@ -165,10 +171,10 @@ impl Workers {
         if owner.is_some() || *kind != ContainerEventKind::Started {
             return;
         }
-        // Somebody started a container that we have not seen: it may be in a pod of ours.
-        let asked = tokio::time::timeout(ASKED_WITHIN, self.context.runtime.uid_of_container(id)).await;
-        if let Ok(Ok(Some(uid))) = asked {
-            self.signals.dirty(&uid);
+        // Somebody started a container that we have not seen: it may be in a pod of ours. Where too many wait for the
+        // answer already, the slow re-list finds it.
+        if self.strangers.try_send(id.clone()).is_err() {
+            tracing::debug!(id, "whose container this is is not asked");
         }
     }
 }

@@ -33,6 +33,7 @@ use crate::pod::record::{Phase, Record};
 use crate::pod::take_over::is_the_kubelets;
 use crate::runtime::error::RuntimeError;
 use crate::store::events::Severity;
+use crate::store::problems::ProblemKind;
 use crate::store::progress::View;
 
 /// How long after the end of a process the runtime is asked again whether it has noticed; doubles.
@@ -44,11 +45,18 @@ const SETTLE_TRIES: u32 = 20;
 /// before it is asked at this pace: a shim that hangs, or whose pipes others hold open, takes its time.
 const SETTLE_SLOWLY: Duration = Duration::from_secs(5);
 
+/// When a container is asked for again whose status could not be read.
+const UNREAD_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// How often one that has ended is asked for again, before nobody can say how it ended.
+const UNREAD_TRIES: u32 = 6;
+
 /// The worker of one pod.
 #[derive(Debug)]
 pub(super) struct PodWorker {
     context: Arc<Context>,
     uid: String,
+    /// `namespace/name`; empty until the first turn.
+    name: String,
     signal: Arc<Signal>,
     signals: Arc<Signals>,
     observed: ObservedPod,
@@ -57,6 +65,8 @@ pub(super) struct PodWorker {
     /// Containers whose process has ended though the runtime has not said so yet.
     settling: BTreeSet<String>,
     settle_tries: u32,
+    /// How often in a row the status of one that has ended could not be read.
+    unread_tries: u32,
     /// Whether the runtime is to be looked at before the next plan.
     dirty: bool,
     /// Somebody else's pod as it was last found.
@@ -98,12 +108,14 @@ impl PodWorker {
         PodWorker {
             context,
             uid,
+            name: String::new(),
             signal,
             signals,
             observed: ObservedPod::default(),
             exited: HashMap::new(),
             settling: BTreeSet::new(),
             settle_tries: 0,
+            unread_tries: 0,
             dirty: true,
             shown: None,
             crashes: CrashBackOff::default(),
@@ -146,6 +158,7 @@ impl PodWorker {
         }
         self.panics.forget(&self.context, &self.uid);
         self.waits.end();
+        self.solve_unread();
         while self.steps.join_next().await.is_some() {}
     }
 
@@ -159,6 +172,7 @@ impl PodWorker {
             () = self.shutdown.cancelled() => return false,
             () = self.signal.wake.notified() => {}
             Some(ended) = self.steps.join_next_with_id(), if !self.steps.is_empty() => self.ended(ended),
+            () = self.targets.found() => {}
             () = tokio::time::sleep(wake_in.unwrap_or(Duration::MAX)), if wake_in.is_some() => {}
             () = tokio::time::sleep(quiet_in.unwrap_or(Duration::MAX)), if quiet_in.is_some() => {
                 self.panics.forget(&self.context, &self.uid);
@@ -173,7 +187,9 @@ impl PodWorker {
     /// Forgets what was learnt of the pod, as some of it may be half told after a panic. The steps under way go on, and
     /// their names stay busy until they end.
     fn start_over(&mut self) {
+        self.solve_unread();
         self.observed = ObservedPod::default();
+        self.unread_tries = 0;
         self.exited.clear();
         self.settling.clear();
         self.dirty = true;
@@ -187,11 +203,19 @@ impl PodWorker {
         self.launches.retain(|name, _| under_way.contains(name));
     }
 
+    /// Withdraws what was reported of statuses that could not be read.
+    fn solve_unread(&self) {
+        for id in self.observed.unread.keys() {
+            self.context.store.solved(ProblemKind::StatusUnreadable, id);
+        }
+    }
+
     /// One turn: look, plan, report, begin. Answers after how long the next one is due at the latest, if that
     /// is known; `None` once the pod is gone.
     async fn turn(&mut self) -> Option<Option<Duration>> {
         let view = self.context.store.view(&self.uid)?;
         panics::point("worker");
+        self.speak_for(&view.pod);
         if !Arc::ptr_eq(&view.wake, &self.signal.wake) {
             // The pod went and came back under its UID: it gets a worker of its own, which that wakes.
             return None;
@@ -233,19 +257,24 @@ impl PodWorker {
             match shutdown.run_until_cancelled(self.look(&view)).await? {
                 Ok(()) => self.dirty = false,
                 Err(error) => {
-                    tracing::warn!(pod = context::pod_name(&view.pod), "{error}");
+                    if !error.is_logged() {
+                        tracing::warn!(pod = context::pod_name(&view.pod), "{error}");
+                    }
                     return Some(Some(to_duration(RETRY_AFTER)));
                 }
             }
             wake_in = self.settle();
+            if !self.observed.unread.is_empty() {
+                self.dirty = true;
+                wake_in = wake_in.or(Some(UNREAD_AGAIN_AFTER));
+            }
         }
         if view.foreign {
             self.observed.found_in.clone_from(&view.sandbox_id);
             self.second_attempts.tell(&self.context, &view, &self.observed);
         }
         self.targets
-            .find(&self.context.runtime, &view.records, &self.observed)
-            .await;
+            .find(&self.context.runtime, &view.records, &self.observed);
         let forbidden = self.context.forbidden.borrow().clone();
         let busy: BTreeSet<String> = self.busy.keys().cloned().collect();
         let now = now();
@@ -279,18 +308,30 @@ impl PodWorker {
         Some(wake_in)
     }
 
+    /// Makes the calls to the runtime in the pod's name.
+    fn speak_for(&mut self, pod: &Pod) {
+        let name = context::pod_name(pod);
+        if self.name != name {
+            self.context = Arc::new(self.context.for_pod(&name));
+            self.name = name;
+        }
+    }
+
     /// Looks at the pod in the runtime, and reads the last words of what has ended since.
     async fn look(&mut self, view: &View) -> Result<(), RuntimeError> {
-        self.observed = self
+        let mut observed = self
             .context
             .runtime
             .observe_pod(&PodKey::of(&view.pod), view.foreign, &self.exited)
             .await?;
+        self.unread(view, &mut observed)?;
+        self.observed = observed;
         let full = full_pod(view);
         for container in &mut self.observed.containers {
             if container.state == ContainerState::Exited
                 && container.ours
                 && !self.exited.contains_key(&container.id)
+                && !self.observed.unread.contains_key(&container.id)
             {
                 let policy = policy_of(&full, &container.name);
                 container.message = ending::last_words(&self.context, &full, container, &policy).await;
@@ -303,6 +344,64 @@ impl PodWorker {
             .retain(|id, _| observed.containers.iter().any(|container| container.id == *id));
         self.own();
         Ok(())
+    }
+
+    /// Takes what was known before of those that only the runtime's list tells of. How one of them has ended is waited for,
+    /// unless the pod goes: until then it stands as it was last seen.
+    ///
+    /// # Errors
+    ///
+    /// One that was never seen before has ended, and may still be read.
+    fn unread(&mut self, view: &View, observed: &mut ObservedPod) -> Result<(), RuntimeError> {
+        let before = &self.observed;
+        let mut ended = false;
+        let mut unseen = None;
+        for container in &mut observed.containers {
+            if !observed.unread.contains_key(&container.id) {
+                continue;
+            }
+            let known = before.containers.iter().find(|known| known.id == container.id);
+            let ends = container.state == ContainerState::Exited && view.removal.is_none();
+            let waits = ends && self.unread_tries < UNREAD_TRIES;
+            ended |= ends;
+            match known {
+                Some(known) if known.state == container.state || waits => *container = known.clone(),
+                None if waits => unseen = Some(container.id.clone()),
+                Some(_) | None => {}
+            }
+        }
+        self.unread_tries = if ended {
+            self.unread_tries.saturating_add(1)
+        } else {
+            0
+        };
+        for sandbox in &mut observed.sandboxes {
+            let known = before.sandboxes.iter().find(|known| known.id == sandbox.id);
+            if let Some(known) = known.filter(|_| observed.unread.contains_key(&sandbox.id)) {
+                sandbox.ips.clone_from(&known.ips);
+            }
+        }
+        for (id, why) in &observed.unread {
+            if !before.unread.contains_key(id) {
+                let pod = context::pod_name(&view.pod);
+                tracing::warn!(pod, "{why}: what the runtime's list says of it is shown");
+                let kind = ProblemKind::StatusUnreadable;
+                self.context.store.problem(kind, id.as_str(), pod, why.as_str());
+            }
+        }
+        for id in before
+            .unread
+            .keys()
+            .filter(|id| !observed.unread.contains_key(*id))
+        {
+            self.context.store.solved(ProblemKind::StatusUnreadable, id);
+        }
+        let Some(id) = unseen else { return Ok(()) };
+        let why = observed.unread.remove(&id).unwrap_or_default();
+        // Kept, so that it is told once.
+        self.observed.unread.insert(id.clone(), why.clone());
+        let step = "say how this has ended: container";
+        Err(RuntimeError::told(step, id, why))
     }
 
     /// Says which ids are this pod's, so that their events come here.
@@ -347,7 +446,7 @@ impl PodWorker {
             .map(|(name, _)| name.as_str())
             .collect();
         let report = report::report(&report::Facts {
-            node: &self.context.node,
+            node: &self.context.facts().node,
             view,
             pod: &full_pod(view),
             observed: &self.observed,

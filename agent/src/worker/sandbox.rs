@@ -48,11 +48,12 @@ pub(crate) async fn run(context: &Context, pod: &Pod, attempt: u32, dead: &[Stri
             return Outcome::Failed(held);
         }
     }
+    let facts = context.facts();
     let config = sandbox_config(&SandboxContext {
         pod,
         attempt,
-        node: &context.node,
-        cgroup_driver: context.cgroup_driver,
+        node: &facts.node,
+        cgroup_driver: facts.cgroup_driver,
         log_dir: &context.log_dir,
     });
     let config = match config {
@@ -195,9 +196,10 @@ async fn bury(context: &Context, uid: &str) -> Outcome {
 
 async fn remove_cgroup(context: &Context, pod: &Pod) {
     let class = pod.spec.as_ref().and_then(|spec| qos_class(spec).ok());
-    if let (CgroupDriver::Cgroupfs, Some(class)) = (context.cgroup_driver, class) {
+    let cgroup_driver = context.facts().cgroup_driver;
+    if let (CgroupDriver::Cgroupfs, Some(class)) = (cgroup_driver, class) {
         let group = cgroup_parent(
-            context.cgroup_driver,
+            cgroup_driver,
             class,
             pod.metadata.uid.as_deref().unwrap_or_default(),
         );

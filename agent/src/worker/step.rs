@@ -64,7 +64,9 @@ impl Outcome {
         if error.is_not_found() {
             return Outcome::Done;
         }
-        tracing::warn!("{error}");
+        if !error.is_logged() {
+            tracing::warn!("{error}");
+        }
         Outcome::failed(reason, error.to_string(), RETRY_AFTER)
     }
 

@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use debuglet_proto::v1::ContainerStatusRequest;
 use serde::Deserialize;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::context::Context;
 use crate::pod::observed::{ContainerState, ObservedPod};
@@ -15,11 +18,18 @@ use crate::runtime::client::Runtime;
 use crate::store::events::Severity;
 use crate::store::progress::View;
 
+/// When the runtime is asked again that did not say where a target's files are.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
 /// What is known of the targets of one pod's debug containers.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
     /// By debug container: the target's id, and where its files are.
     found: BTreeMap<String, (String, String)>,
+    /// When the runtime was last asked where they are, by debug container, and for which target.
+    asked: BTreeMap<String, (String, Instant)>,
+    /// The questions under way: the debug container, its target's id, and the answer.
+    questions: JoinSet<(String, String, Option<String>)>,
     /// What was told of targets that do not run, by debug container.
     told: BTreeMap<String, String>,
 }
@@ -30,8 +40,8 @@ impl Targets {
         self.found.get(name).map(|(_, path)| path.clone())
     }
 
-    /// Works out where the targets' files are, once per run of a target.
-    pub(super) async fn find(&mut self, runtime: &Runtime, records: &[Record], observed: &ObservedPod) {
+    /// Begins to work out where the targets' files are, once per run of a target. The worker does not wait for it.
+    pub(super) fn find(&mut self, runtime: &Runtime, records: &[Record], observed: &ObservedPod) {
         let running = |name: &str| {
             observed
                 .newest(name)
@@ -47,9 +57,31 @@ impl Targets {
                 .found
                 .get(name)
                 .is_some_and(|(target_id, _)| *target_id == target.id);
-            if !known && let Some(path) = files_at(runtime, &target.id).await {
-                self.found.insert(name.clone(), (target.id.clone(), path));
+            let asked = self
+                .asked
+                .get(name)
+                .is_some_and(|(target_id, at)| *target_id == target.id && at.elapsed() < ASKED_AGAIN_AFTER);
+            if known || asked {
+                continue;
             }
+            self.asked
+                .insert(name.clone(), (target.id.clone(), Instant::now()));
+            let (runtime, name, target_id) = (runtime.clone(), name.clone(), target.id.clone());
+            self.questions.spawn(async move {
+                let path = files_at(&runtime, &target_id).await;
+                (name, target_id, path)
+            });
+        }
+    }
+
+    /// Takes in an answer; never ready while nothing is asked.
+    pub(super) async fn found(&mut self) {
+        match self.questions.join_next().await {
+            Some(Ok((name, target_id, Some(path)))) => {
+                self.found.insert(name, (target_id, path));
+            }
+            Some(Ok((_, _, None)) | Err(_)) => {}
+            None => std::future::pending().await,
         }
     }
 

@@ -61,6 +61,7 @@ mod private_node;
 mod proxy;
 mod secrets;
 mod shared_uids;
+mod silent_runtime;
 mod story;
 mod streams;
 mod take_over;

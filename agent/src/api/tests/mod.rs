@@ -72,7 +72,7 @@ fn manifest(namespace: &str, name: &str) -> (PathBuf, ManifestPod) {
 
 /// What handlers work with where there is no runtime; everything else lies in `folder`.
 pub(super) fn context(folder: &Path, store: &Arc<Store>, shutdown: &CancellationToken) -> Context {
-    let runtime = Runtime::connect_lazy(&folder.join("no-runtime.sock"));
+    let runtime = Runtime::alone(&folder.join("no-runtime.sock"));
     let pulled = Arc::new(PulledImages::load(folder, Arc::clone(store.write_threads())));
     Context {
         store: Arc::clone(store),

@@ -27,7 +27,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Looks at the runtime, its events, a kubelet beside us, and the cgroups.
 pub(super) async fn look(config: &Config) -> Vec<Finding> {
-    let runtime = Runtime::connect_lazy(&config.runtime_endpoint);
+    let runtime = Runtime::alone(&config.runtime_endpoint);
     let (version, name) = version(&runtime).await;
     let Some(name) = name else {
         // Without a runtime the rest can only be known in part.
@@ -256,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn a_socket_that_is_not_there_is_named() {
         let socket = Path::new("/nonexistent/containerd.sock");
-        let (finding, name) = version(&Runtime::connect_lazy(socket)).await;
+        let (finding, name) = version(&Runtime::alone(socket)).await;
         assert_eq!(name, None);
         assert_eq!(finding.level, Level::Fail);
         assert_eq!(
@@ -270,7 +270,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("containerd.sock");
         drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
-        let (finding, _) = version(&Runtime::connect_lazy(&socket)).await;
+        let (finding, _) = version(&Runtime::alone(&socket)).await;
         assert!(
             finding
                 .message

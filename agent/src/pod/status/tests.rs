@@ -75,6 +75,7 @@ impl Case {
             observed: ObservedPod {
                 foreign: false,
                 found_in: None,
+                unread: BTreeMap::new(),
                 sandboxes: vec![ObservedSandbox {
                     id: SANDBOX.into(),
                     attempt: 0,

@@ -124,7 +124,7 @@ impl Node {
         });
         tokio::spawn(tonic::transport::Server::builder().serve_with_incoming(service, incoming));
         let images = Images::new(
-            Runtime::connect_lazy(&socket),
+            Runtime::alone(&socket),
             folder.path().join("auth.json"),
             Arc::new(pulled_images(folder.path())),
             CancellationToken::new(),
@@ -204,7 +204,7 @@ async fn an_image_that_the_runtime_has_no_more_is_forgotten_also_while_its_disk_
     let node = Node::new(Script::default());
     node.ensure(PullPolicy::Always).await.unwrap();
     let pulled = pulled_images(node.folder.path());
-    let runtime = Runtime::connect_lazy(&node.folder.path().join("runtime.sock"));
+    let runtime = Runtime::alone(&node.folder.path().join("runtime.sock"));
     let removed = remove_images(&runtime, &pulled).await.unwrap();
     assert_eq!(removed, Vec::<String>::new());
     assert!(pulled.all().is_empty());

@@ -1,0 +1,192 @@
+//! The calls that the runtime does not answer: each is logged when it is first given up, or first takes long, and when it
+//! is answered again; in between they are only kept here, for the agent to show.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::call_object::Call;
+
+/// How many are kept; further ones are not logged either.
+const KEPT: usize = 256;
+/// A call that was given up and that nobody has made again for this long is forgotten: its object is gone. Everything
+/// that the agent asks by itself is asked again sooner.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(900);
+
+/// A call without an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Silence {
+    /// `namespace/name` of the pod that it is made for; empty where that is not known.
+    pub(crate) pod: String,
+    /// How long the runtime was waited for.
+    pub(crate) waited: Duration,
+    /// Whether it still is.
+    pub(crate) goes_on: bool,
+    last: Instant,
+}
+
+impl Silence {
+    /// What is the case, in one sentence.
+    pub(crate) fn message(&self, call: &Call) -> String {
+        let (call, seconds) = (call.name(), self.waited.as_secs());
+        if self.goes_on {
+            format!(
+                "the runtime has not answered {call} for {seconds} s; that call is not given up, since cut short \
+                 it would end what it makes"
+            )
+        } else {
+            format!("the runtime does not answer {call} (no answer within {seconds} s); it is asked again")
+        }
+    }
+}
+
+/// The calls to one runtime that it does not answer. The connection to the runtime owns it; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unanswered(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    silences: Mutex<BTreeMap<Call, Silence>>,
+    changes: watch::Sender<()>,
+}
+
+impl Unanswered {
+    /// A call was given up.
+    pub(super) fn given_up(&self, call: &Call, pod: &str, waited: Duration) {
+        self.add(call, pod, waited, false);
+    }
+
+    /// A call takes long and goes on. It counts until the guard is dropped.
+    pub(super) fn takes_long(&self, call: &Call, pod: &str, waited: Duration) -> TakesLong {
+        self.add(call, pod, waited, true);
+        TakesLong {
+            unanswered: self.clone(),
+            call: call.clone(),
+        }
+    }
+
+    /// The runtime has answered such a call.
+    pub(super) fn answered(&self, call: &Call) {
+        if self.lock().remove(call).is_some() {
+            tracing::info!("the runtime answers {} again", call.name());
+            self.0.changes.send_replace(());
+        }
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> BTreeMap<Call, Silence> {
+        self.lock().clone()
+    }
+
+    /// Wakes when there are others.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
+    }
+
+    /// Forgets those that nobody has made again for a long time.
+    pub(crate) fn forget_old(&self) {
+        let mut silences = self.lock();
+        let before = silences.len();
+        silences.retain(|_, silence| silence.goes_on || silence.last.elapsed() < FORGOTTEN_AFTER);
+        if silences.len() != before {
+            self.0.changes.send_replace(());
+        }
+    }
+
+    fn add(&self, call: &Call, pod: &str, waited: Duration, goes_on: bool) {
+        let silence = Silence {
+            pod: pod.to_owned(),
+            waited,
+            goes_on,
+            last: Instant::now(),
+        };
+        let mut silences = self.lock();
+        if let Some(known) = silences.get_mut(call) {
+            *known = silence;
+            return;
+        }
+        if silences.len() >= KEPT {
+            return;
+        }
+        tracing::warn!(pod, "{}", silence.message(call));
+        silences.insert(call.clone(), silence);
+        self.0.changes.send_replace(());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Call, Silence>> {
+        // A panic elsewhere leaves the map as whole as it was: every change is one insert or remove.
+        self.0.silences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call that takes long and goes on. Dropping it says that it has ended.
+pub(super) struct TakesLong {
+    unanswered: Unanswered,
+    call: Call,
+}
+
+impl Drop for TakesLong {
+    fn drop(&mut self) {
+        self.unanswered.answered(&self.call);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(object: &str) -> Call {
+        Call {
+            method: "ContainerStatus".to_owned(),
+            object: object.to_owned(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_kept_until_it_is_answered_or_nobody_makes_it_any_more() {
+        let unanswered = Unanswered::default();
+        let mut changes = unanswered.changes();
+        unanswered.given_up(&call("a"), "shop/web", Duration::from_secs(30));
+        unanswered.given_up(&call("b"), "", Duration::from_secs(30));
+        assert!(changes.has_changed().unwrap());
+        changes.borrow_and_update();
+        unanswered.given_up(&call("a"), "shop/web", Duration::from_secs(30));
+        assert!(!changes.has_changed().unwrap(), "nothing new");
+        unanswered.answered(&call("a"));
+        let left: Vec<Call> = unanswered.all().into_keys().collect();
+        assert_eq!(left, [call("b")]);
+
+        tokio::time::advance(FORGOTTEN_AFTER).await;
+        unanswered.given_up(&call("c"), "", Duration::from_secs(30));
+        unanswered.forget_old();
+        let left: Vec<Call> = unanswered.all().into_keys().collect();
+        assert_eq!(left, [call("c")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_goes_on_is_kept_as_long_as_it_does() {
+        let unanswered = Unanswered::default();
+        let long = unanswered.takes_long(&call("a"), "", Duration::from_secs(30));
+        tokio::time::advance(2 * FORGOTTEN_AFTER).await;
+        unanswered.forget_old();
+        assert!(
+            unanswered.all()[&call("a")]
+                .message(&call("a"))
+                .contains("not given up")
+        );
+        drop(long);
+        assert!(unanswered.all().is_empty());
+    }
+
+    #[tokio::test]
+    async fn no_more_are_kept_than_a_bound() {
+        let unanswered = Unanswered::default();
+        for number in 0..2 * KEPT {
+            unanswered.given_up(&call(&number.to_string()), "", Duration::ZERO);
+        }
+        assert_eq!(unanswered.all().len(), KEPT);
+    }
+}
