@@ -32,6 +32,10 @@ enum Form {
 }
 
 /// Directs all events of this process to stderr. Does nothing when it is called again.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the log is no output of a command; the subscriber escapes what controls a terminal"
+)]
 pub(crate) fn set_up() {
     let wanted = std::env::var(LEVEL_VARIABLE).unwrap_or_default();
     let (filter, problem) = filter(&wanted);

@@ -4,6 +4,9 @@
 //! Start reading at [`agent`], which puts the parts together, or follow one debug container:
 //! `source/` or `api/` -> `store/` -> `worker/` -> `runtime/`, and back as status. The rules are in `pod/`.
 
+// What is printed goes through cli/output.rs, which makes it visible.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod agent;
 mod api;
 mod cli;

@@ -6,14 +6,15 @@ use std::time::Duration;
 use clap::Args;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::PodArgument;
 use super::client::Client;
 use super::failure::Failure;
 use super::launch_watch::LaunchWatch;
+use super::output::tell;
 use super::pod_lookup::{ChosenContainer, choose_container, debug_container_names, find_pod, full_name};
 use super::pump::{Streams, pump, stream_failure, stream_path};
 use super::stream_client::open;
 use super::terminal_session::{History, TerminalSession};
-use super::{PodArgument, tell};
 use crate::pod::defaults::as_container;
 use crate::pod::launch::Stage;
 

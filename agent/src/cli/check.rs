@@ -5,16 +5,17 @@ mod cluster;
 mod host;
 mod runtime;
 
-use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::document::json;
+use super::end;
 use super::failure::Failure;
+use super::output::{Colour, print, print_spans};
 use super::table::columns;
-use super::{end, print};
 use crate::config::Config;
 
 /// The space between two columns.
@@ -55,12 +56,11 @@ impl Level {
         }
     }
 
-    /// The SGR code of its colour (ECMA-48): green, yellow, red.
-    fn colour(self) -> u8 {
+    fn colour(self) -> Colour {
         match self {
-            Level::Ok => 32,
-            Level::Warn => 33,
-            Level::Fail => 31,
+            Level::Ok => Colour::Green,
+            Level::Warn => Colour::Yellow,
+            Level::Fail => Colour::Red,
         }
     }
 }
@@ -118,14 +118,11 @@ pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> ExitCode {
         }
         (Ok(config), Ok(runtime)) => runtime.block_on(look(&config)),
     };
-    let text = match arguments.output {
-        Some(Output::Json) => json(&findings),
-        None => {
-            let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            lines(&findings, coloured)
-        }
+    let printed = match arguments.output {
+        Some(Output::Json) => json(&node_check(&findings)).and_then(|text| print(&text)),
+        None => print_lines(&findings),
     };
-    end(print(&text).map(|()| if is_fit(&findings) { 0 } else { UNFIT }))
+    end(printed.map(|()| if is_fit(&findings) { 0 } else { UNFIT }))
 }
 
 /// Looks at everything.
@@ -144,33 +141,31 @@ fn is_fit(findings: &[Finding]) -> bool {
     findings.iter().all(|finding| finding.level != Level::Fail)
 }
 
-fn json(findings: &[Finding]) -> String {
-    let check = NodeCheck {
+fn node_check(findings: &[Finding]) -> NodeCheck<'_> {
+    NodeCheck {
         kind: "NodeCheck",
         api_version: "debuglet.io/v1alpha1",
         findings,
-    };
-    // Strings and a list of them: there is nothing in it that JSON cannot say.
-    serde_json::to_string_pretty(&check).map_or_else(|error| error.to_string(), |text| text + "\n")
+    }
 }
 
-fn lines(findings: &[Finding], coloured: bool) -> String {
+fn lines(findings: &[Finding]) -> String {
     let row = |finding: &Finding| {
         let level = finding.level.word().to_owned();
         vec![level, finding.topic.to_owned(), finding.message.clone()]
     };
     let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
-    let text = columns(&rows, GAP);
-    if !coloured {
-        return text;
-    }
-    // Coloured last, since a colour's bytes take no room on the screen.
-    let lines = text.lines().zip(findings).map(|(line, finding)| {
-        let word = finding.level.word();
-        let rest = line.strip_prefix(word).unwrap_or(line);
-        format!("\x1b[{}m{word}\x1b[0m{rest}\n", finding.level.colour())
+    columns(&rows, GAP)
+}
+
+/// Prints one line per finding, each level in its colour.
+fn print_lines(findings: &[Finding]) -> Result<(), Failure> {
+    let text = lines(findings);
+    let spans = text.lines().zip(findings).flat_map(|(line, finding)| {
+        let (word, rest) = line.split_at(finding.level.word().len());
+        [(Some(finding.level.colour()), word), (None, rest), (None, "\n")]
     });
-    lines.collect()
+    print_spans(&spans.collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -186,15 +181,9 @@ mod tests {
     }
 
     #[test]
-    fn the_report_is_in_columns_and_coloured_only_on_demand() {
+    fn the_report_is_in_columns() {
         let plain = "ok    runtime  containerd 2.4.2\nwarn  disk     3 % left\nFAIL  logs     not writable\n";
-        assert_eq!(lines(&findings(), false), plain);
-        let coloured = lines(&findings(), true);
-        assert!(
-            coloured.starts_with("\x1b[32mok\x1b[0m    runtime  containerd"),
-            "{coloured}"
-        );
-        assert!(coloured.contains("\x1b[31mFAIL\x1b[0m  logs"), "{coloured}");
+        assert_eq!(lines(&findings()), plain);
     }
 
     #[test]
@@ -206,12 +195,13 @@ mod tests {
     #[test]
     fn a_message_of_two_lines_keeps_each_finding_on_one() {
         let findings = [Finding::ok("a", "one\ntwo"), Finding::ok("b", "three")];
-        assert_eq!(lines(&findings, false).lines().count(), 2);
+        assert_eq!(lines(&findings).lines().count(), 2);
     }
 
     #[test]
     fn the_report_as_json_names_its_kind() {
-        let report: serde_json::Value = serde_json::from_str(&json(&findings())).expect("JSON");
+        let report: serde_json::Value =
+            serde_json::from_str(&json(&node_check(&findings())).unwrap()).unwrap();
         assert_eq!(report["kind"], "NodeCheck");
         assert_eq!(report["findings"][2]["level"], "fail");
         assert_eq!(report["findings"][2]["topic"], "logs");

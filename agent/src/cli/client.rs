@@ -239,7 +239,7 @@ impl Client {
 fn warnings(response: &Response<Incoming>) -> Vec<String> {
     let warnings = response.headers().get_all(WARNING).iter();
     warnings
-        .filter_map(|value| warning(value.to_str().ok()?))
+        .filter_map(|value| warning(&String::from_utf8_lossy(value.as_bytes())))
         .collect()
 }
 

@@ -14,12 +14,12 @@ use super::follow::Follower;
 use super::interrupts::Interrupts;
 use super::launch_display::LaunchDisplay;
 use super::launch_watch::LaunchWatch;
+use super::output::{print_line, tell};
 use super::pod_lookup::{
     all_names, container_names, explain_missing, find_pod, full_name, init_container_names,
 };
 use super::pump::send_stdin;
 use super::terminal_session::{History, TerminalSession};
-use super::{print, tell};
 use crate::pod::container_names::it_has;
 use crate::pod::copied_mounts::CopyMounts;
 use crate::pod::launch::{Launch, Stage};
@@ -72,7 +72,7 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<u8, Fai
     run.accept(&pod, &container, copy_mounts.as_ref()).await?;
     let launch = run.wait_for_start(&mut interrupts).await?;
     if !attach {
-        print(&format!("{}\n", request.name))?;
+        print_line(&request.name)?;
         return Ok(0);
     }
     run.tell_where(&launch);

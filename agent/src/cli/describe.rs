@@ -15,8 +15,9 @@ use serde::Deserialize;
 
 use super::client::{Client, NODE_REPORT, with_query};
 use super::failure::Failure;
+use super::output::print;
 use super::pod_lookup::find_pod;
-use super::{PodArgument, age, print};
+use super::{PodArgument, age};
 use crate::pod::discovered::enriched::SPEC_FROM_ANNOTATION;
 use crate::pod::discovered::volumes::MADE_UP;
 use crate::pod::status::RUN_BY_SOMEBODY_ELSE;
@@ -179,9 +180,9 @@ fn write_pod(page: &mut Page, pod: &Pod, last_lines: &LastLines, now: Timestamp)
     let conditions = status.conditions.unwrap_or_default();
     if !conditions.is_empty() {
         page.line(0, "Conditions:");
-        page.line(1, "Type\tStatus");
+        page.cells(1, &["Type", "Status"]);
         for condition in conditions {
-            page.line(1, &format!("{}\t{}", condition.type_, condition.status));
+            page.cells(1, &[&condition.type_, &condition.status]);
         }
     }
     write_volumes(page, spec.volumes.as_deref().unwrap_or_default());

@@ -4,12 +4,13 @@ use std::io::IsTerminal;
 
 use clap::Args;
 
+use super::PodArgument;
 use super::client::Client;
 use super::failure::Failure;
+use super::output::tell;
 use super::pod_lookup::{choose_container, find_pod};
 use super::pump::{Streams, pump, stream_failure, stream_path};
 use super::stream_client::open;
-use super::{PodArgument, tell};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \

@@ -4,6 +4,7 @@
 use std::io;
 
 use super::client::ClientError;
+use super::visible::visible;
 
 /// The exit code of a command that failed.
 const FAILED: u8 = 1;
@@ -48,10 +49,10 @@ impl Failure {
     pub(crate) fn lines(&self) -> String {
         let mut lines = String::new();
         if !self.message.is_empty() {
-            lines.push_str(&format!("debuglet: {}\n", self.message));
+            lines.push_str(&format!("debuglet: {}\n", visible(&self.message)));
         }
         if !self.hint.is_empty() {
-            lines.push_str(&format!("  {}\n", self.hint));
+            lines.push_str(&format!("  {}\n", visible(&self.hint)));
         }
         lines
     }
@@ -83,6 +84,15 @@ mod tests {
         let failure = Failure::new("cannot do it").hint("Do it otherwise.");
         assert_eq!(failure.lines(), "debuglet: cannot do it\n  Do it otherwise.\n");
         assert_eq!(Failure::new("cannot do it").lines(), "debuglet: cannot do it\n");
+    }
+
+    #[test]
+    fn what_comes_from_outside_adds_no_line() {
+        let failure = Failure::new("the registry said: no\r\ndebuglet: all is well\x1b[2J").hint("a\nb");
+        assert_eq!(
+            failure.lines(),
+            "debuglet: the registry said: no\\r\\ndebuglet: all is well\\x1b[2J\n  a\\nb\n"
+        );
     }
 
     #[test]

@@ -5,9 +5,9 @@ use k8s_openapi::api::core::v1::Pod;
 use super::client::{ByteStream, Client, ClientError, pod_path, with_query};
 use super::failure::Failure;
 use super::lost_agent::LostAgent;
+use super::output::write_container_bytes;
 use super::pod_lookup::container_status;
 use super::stamped_log::StampedLog;
-use super::write_out;
 
 /// A container's log, from its first line on.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl<'a> Follower<'a> {
             match stream.next().await {
                 Ok(Some(bytes)) => self.log.read(&bytes, |part| {
                     if written.is_ok() {
-                        written = write_out(part);
+                        written = write_container_bytes(part);
                     }
                 }),
                 Ok(None) => return Ok(None),

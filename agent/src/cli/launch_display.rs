@@ -1,15 +1,11 @@
 //! What a person sees of a launch while they wait: a bar while the image comes, and one line for all else. Without
 //! a terminal a line per stage. All of it on stderr.
 
-use std::time::Duration;
+use indicatif::HumanBytes;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use super::{stderr_is_terminal, tell};
+use super::output::{stderr_is_terminal, tell};
+use super::pull_bar::PullBar;
 use crate::pod::launch::{Launch, PullProgress, Stage};
-
-/// How often the bar moves on while nothing new is known.
-const TICK: Duration = Duration::from_millis(120);
 
 /// How the launch is shown.
 pub(crate) struct LaunchDisplay {
@@ -19,7 +15,7 @@ pub(crate) struct LaunchDisplay {
     target: Option<String>,
     quiet: bool,
     terminal: bool,
-    bar: Option<ProgressBar>,
+    bar: Option<PullBar>,
     /// The last line that was told, so that it is told once.
     told: String,
 }
@@ -59,35 +55,16 @@ impl LaunchDisplay {
 
     /// Takes the bar away: what comes next has the line to itself.
     pub(crate) fn clear(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
+        self.bar = None;
     }
 
     fn show_bar(&mut self, pull: &PullProgress) {
         let (offset, total) = arrived(pull);
-        let template = match total {
-            0 => "{prefix}   {spinner}   {msg}",
-            _ => "{prefix}   {bar:20}   {msg}",
-        };
         let image = &self.image;
-        let bar = self.bar.get_or_insert_with(|| {
-            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
-                .with_prefix(format!("Pulling {image}"))
-        });
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("█░"));
-        }
-        bar.set_length(total.max(1));
-        bar.set_position(offset);
-        bar.set_message(amount(pull));
-        bar.enable_steady_tick(TICK);
-    }
-}
-
-impl Drop for LaunchDisplay {
-    fn drop(&mut self) {
-        self.clear();
+        let bar = self
+            .bar
+            .get_or_insert_with(|| PullBar::new(&format!("Pulling {image}")));
+        bar.show(offset, total, &amount(pull));
     }
 }
 

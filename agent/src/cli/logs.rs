@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::PodArgument;
 use super::client::{Client, pod_path, with_query};
 use super::failure::Failure;
+use super::output::{tell, write_container_bytes};
 use super::pod_lookup::{choose_container, find_pod};
-use super::{PodArgument, tell};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -58,7 +59,7 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<(), Fai
     let path = log_path(namespace, name, &container.name, &arguments);
     let mut log = client.bytes(&path).await?;
     while let Some(bytes) = log.next().await? {
-        super::write_out(&bytes)?;
+        write_container_bytes(&bytes)?;
     }
     Ok(())
 }

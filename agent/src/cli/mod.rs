@@ -6,6 +6,7 @@ mod client;
 mod client_error;
 mod debug;
 mod describe;
+mod document;
 mod exec;
 mod failure;
 mod follow;
@@ -14,9 +15,11 @@ mod launch_display;
 mod launch_watch;
 mod logs;
 mod lost_agent;
+mod output;
 mod pod_lookup;
 mod printed;
 mod ps;
+mod pull_bar;
 mod pump;
 mod raw_terminal;
 mod stamped_log;
@@ -25,8 +28,9 @@ mod stop;
 pub(crate) mod stream_client;
 mod table;
 mod terminal_session;
+mod visible;
 
-use std::io::{IsTerminal, Write};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -37,6 +41,8 @@ use crate::config::Config;
 use crate::pod::age;
 use client::Client;
 use failure::Failure;
+use output::{print_help, tell_lines};
+use visible::visible;
 
 /// The exit code of a command line that cannot be understood, as shells and clap have it.
 const USAGE: u8 = 2;
@@ -118,7 +124,7 @@ impl PodArgument {
 pub(crate) fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, std::env::args_os()),
     };
     match arguments.command {
         Command::Check(check) => check::run(arguments.config.as_deref(), &check),
@@ -160,60 +166,40 @@ fn end(ended: Result<u8, Failure>) -> ExitCode {
     match ended {
         Ok(code) => code.into(),
         Err(failure) => {
-            tell_as_is(&failure.lines());
+            tell_lines(&failure.lines());
             failure.exit_code.into()
         }
     }
 }
 
-/// Prints what clap has to say: help and the version as they are, a complaint in our words' form.
-fn usage(error: &clap::Error) -> ExitCode {
+/// Prints what clap says about the words of the command line: help and the version as they are, a complaint in the
+/// form of ours.
+fn usage(error: &clap::Error, words: impl Iterator<Item = OsString>) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // Nobody is left to tell when it cannot be printed.
-            let _ = error.print();
+            print_help(error);
             ExitCode::SUCCESS
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _ = error.print();
+            print_help(error);
             USAGE.into()
         }
         _ => {
-            let text = error.render().to_string();
-            tell_as_is(&format!(
-                "debuglet: {}",
-                text.strip_prefix("error: ").unwrap_or(&text)
-            ));
+            tell_lines(&format!("debuglet: {}", complaint(error, words)));
             USAGE.into()
         }
     }
 }
 
-/// Writes to stdout, at once.
-fn print(text: &str) -> Result<(), Failure> {
-    write_out(text.as_bytes())
-}
-
-/// Writes a container's bytes to stdout, at once.
-fn write_out(bytes: &[u8]) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(bytes)?;
-    Ok(stdout.flush()?)
-}
-
-/// Tells the user something on stderr, a line of its own; nobody is left to tell when that fails.
-fn tell(line: &str) {
-    tell_as_is(&format!("{line}\n"));
-}
-
-/// Writes to stderr.
-fn tell_as_is(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
-}
-
-/// Whether a person watches stderr.
-fn stderr_is_terminal() -> bool {
-    std::io::stderr().is_terminal()
+/// What clap complains of. It repeats words of the command line and drops what it takes for colours in them, so it is
+/// asked again about words in which everything can be seen.
+fn complaint(error: &clap::Error, words: impl Iterator<Item = OsString>) -> String {
+    let words = words.map(|word| visible(&word.to_string_lossy()).into_owned());
+    let again = Arguments::try_parse_from(words).err();
+    let text = again
+        .filter(|again| again.kind() == error.kind())
+        .map_or_else(|| error.render().to_string(), |again| again.render().to_string());
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]
@@ -224,6 +210,21 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_complaint_shows_the_words_it_is_about() {
+        for (word, shown) in [
+            ("\x1b]0;title\x07web", r"'\x1b]0;title\x07web'"),
+            ("a\u{9b}2J\rb", r"'a\u009b2J\rb'"),
+            ("plain", "'plain'"),
+        ] {
+            let words = ["debuglet", "ps", word];
+            let error = Arguments::try_parse_from(words).unwrap_err();
+            let complaint = complaint(&error, words.map(OsString::from).into_iter());
+            let first = complaint.lines().next().unwrap();
+            assert_eq!(first, format!("unexpected argument {shown} found"));
+        }
     }
 
     #[test]

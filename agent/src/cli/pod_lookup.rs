@@ -318,6 +318,12 @@ mod tests {
             choose_container(&pod, Some("carts")).unwrap_err().message,
             "shop/cart has no container \"carts\"; it has: cart, envoy, dbg"
         );
+        assert_eq!(
+            choose_container(&self::pod("shop", "cart"), Some("cart"))
+                .unwrap_err()
+                .message,
+            "shop/cart has no container \"cart\"; it has no containers at all"
+        );
     }
 
     #[test]

@@ -7,11 +7,13 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::age;
 use super::client::{Client, NODE_REPORT, pods_path};
+use super::document::{json, yaml};
 use super::failure::Failure;
+use super::output::{print, tell};
 use super::status_words::debug_words;
 use super::table::table;
-use super::{age, print, tell};
 use crate::pod::pod_line::pod_line;
 
 /// The annotation that says where a pod comes from.
@@ -44,7 +46,7 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<(), Fai
     let wide = match arguments.output {
         Some(Output::Json) => {
             let pods: Value = client.get(&path).await?;
-            return print(&format!("{pods:#}\n"));
+            return print(&json(&pods)?);
         }
         Some(Output::Yaml) => {
             let pods: Value = client.get(&path).await?;
@@ -69,11 +71,6 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<(), Fai
         tell(&notice);
     }
     Ok(())
-}
-
-/// A value as YAML.
-fn yaml(value: &Value) -> Result<String, Failure> {
-    serde_saphyr::to_string(value).map_err(|error| Failure::new(format!("cannot write YAML: {error}")))
 }
 
 /// The table of pods.
@@ -207,6 +204,8 @@ impl NodeReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::visible::hostile::{TEXTS, assert_visible, spoiled};
+    use crate::cli::visible::width;
     use serde_json::json;
 
     fn pods() -> Vec<Pod> {
@@ -252,6 +251,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_pod_holds_is_shown_as_text_and_keeps_the_columns() {
+        let now = "2026-11-21T04:00:00Z".parse().unwrap();
+        let pods = serde_json::to_value(pods()).unwrap();
+        for (text, shown) in TEXTS {
+            let pods: Vec<Pod> = serde_json::from_value(spoiled(&pods, text)).unwrap();
+            let table = pods_table(&pods, true, now);
+            assert_visible(&table);
+            assert_eq!(table.lines().count(), 3, "{table}");
+            assert!(table.contains(&format!("etcd-node1{shown}   ")), "{table}");
+            let starts: Vec<Option<usize>> = table
+                .lines()
+                .zip(["STATUS", "Running", "Pending"])
+                .map(|(line, word)| line.find(word).map(|at| width(&line[..at])))
+                .collect();
+            assert!(
+                starts.iter().all(|start| start.is_some() && *start == starts[0]),
+                "{table}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_wrong_with_the_node_is_said_below() {
         let report: NodeReport = serde_json::from_value(json!({
             "problems": [{"kind": "RuntimeNotReady", "object": "/run/c.sock", "since": "2026-11-21T04:00:00Z",
@@ -274,21 +295,5 @@ mod tests {
                 "b.yaml, pod shop/cart: livenessProbe is not supported",
             ]
         );
-    }
-
-    #[test]
-    fn yaml_reads_back_as_what_was_printed() {
-        let tricky = json!({
-            "kind": "PodList", "items": [{
-                "strings": ["yes", "no", "on", "null", "~", "0x10", "1e3", "08", "1_000", "12:30", "2026-11-21",
-                            "- a", "a: b", "#x", "", " lead", "trail ", "two\nlines\n", "tab\tin", "a\\b", "\"q\"",
-                            "'", "*x", "&y", "!t", "%d", "@at", "`b", "{a}", "[b]", "|", ">", "é", "\u{1b}[0m"],
-                "numbers": [1, -5, 1.5], "empty": {}, "none": [], "nothing": null, "flag": true,
-                "multi": "#!/bin/sh\nset -e\n\n  indented: yes\n",
-            }],
-        });
-        let text = yaml(&tricky).unwrap();
-        let back: Value = serde_saphyr::from_str(&text).unwrap();
-        assert_eq!(back, tricky, "{text}");
     }
 }

@@ -6,9 +6,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
 use super::client::{Client, ClientError, pod_path, with_query};
 use super::failure::Failure;
+use super::output::{container_stderr, container_stdout, tell};
 use super::raw_terminal::{RawTerminal, TerminalSizes, terminal_size};
 use super::stream_client::{StreamError, StreamSession, open};
-use super::tell;
 
 /// How much is copied at once, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -91,10 +91,7 @@ pub(crate) async fn pump(session: StreamSession, streams: Streams) -> Result<i32
         }
     };
     let printing = async {
-        let (out, err) = tokio::join!(
-            copy(stdout, tokio::io::stdout()),
-            copy(stderr, tokio::io::stderr())
-        );
+        let (out, err) = tokio::join!(copy(stdout, container_stdout()), copy(stderr, container_stderr()));
         out.and(err)
     };
     let side = async {

@@ -84,6 +84,7 @@ fn restore_on_panic() {
 
 /// The size of standard output's terminal, else of standard input's; `None` where neither is a terminal.
 pub(crate) fn terminal_size() -> Option<TerminalSize> {
+    #[expect(clippy::disallowed_methods, reason = "writes nothing")]
     let size = tcgetwinsize(io::stdout())
         .or_else(|_| tcgetwinsize(io::stdin()))
         .ok()?;

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::client::{Client, launch_path, leftover_path};
 use super::failure::Failure;
+use super::output::{print_line, tell};
 use super::pod_lookup::{debug_container_names, explain_missing, find_pod, pod_name};
-use super::{print, tell};
 use crate::pod::launch::{Launch, Stage};
 
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<(), Fai
         Ok((launch, warnings)) => {
             warnings.iter().for_each(|warning| tell(warning));
             let outcome = outcome(launch.stage, !warnings.is_empty());
-            print(&format!("{container} in {namespace}/{name} {outcome}\n"))
+            print_line(&format!("{container} in {namespace}/{name} {outcome}"))
         }
         Err(error) => {
             let missing = error.code() == Some(404);
@@ -79,8 +79,8 @@ async fn end_leftover(client: &Client, id: &str) -> Result<(), Failure> {
         Some(container) => format!("container {container}"),
         None => "the sandbox".to_owned(),
     };
-    print(&format!(
-        "{what} of {} ({}) is stopped and removed; its logs stay.\n",
+    print_line(&format!(
+        "{what} of {} ({}) is stopped and removed; its logs stay.",
         ended.pod, ended.id
     ))
 }

@@ -11,11 +11,11 @@ use tokio::time::{Instant, timeout_at};
 use super::client::{Client, ClientError, launch_path, pod_path, with_query};
 use super::failure::Failure;
 use super::lost_agent::LostAgent;
+use super::output::{tell_in_raw_terminal, write_container_bytes};
 use super::printed::{Printed, overlap};
 use super::pump::{Streams, keep_size, stream_failure, stream_path};
 use super::raw_terminal::RawTerminal;
 use super::stream_client::{StreamError, StreamSession, open};
-use super::{tell_as_is, write_out};
 
 /// How much of a stream is read at once, in bytes.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -89,7 +89,7 @@ impl<'a> TerminalSession<'a> {
                     if agent.is_away() {
                         agent.is_back();
                         self.drop_keys().await;
-                        tell_as_is("\r\nThe agent is back. What was typed in between was lost.\r\n");
+                        tell_in_raw_terminal("The agent is back. What was typed in between was lost.");
                     }
                     self.show(session, stdin).await?
                 }
@@ -103,7 +103,7 @@ impl<'a> TerminalSession<'a> {
                 End::Refused(failure) => return Err(failure),
             };
             if !agent.is_away() {
-                tell_as_is("\r\nThe agent went away; waiting up to 30 s for it to come back.\r\n");
+                tell_in_raw_terminal("The agent went away; waiting up to 30 s for it to come back.");
             }
             agent.wait(failure).await?;
         }
@@ -173,8 +173,8 @@ impl<'a> TerminalSession<'a> {
         let log_end = match self.print_log().await {
             Ok(log_end) => log_end,
             Err(LogFailure::Reading(error)) => {
-                tell_as_is(&format!(
-                    "\r\nWhat the container wrote before cannot be read: {error}\r\n"
+                tell_in_raw_terminal(&format!(
+                    "What the container wrote before cannot be read: {error}"
                 ));
                 Vec::new()
             }
@@ -191,7 +191,7 @@ impl<'a> TerminalSession<'a> {
         }
         let new = &attached[overlap(&log_end, &attached)..];
         self.printed.add(new);
-        write_out(new)
+        write_container_bytes(new)
     }
 
     /// Prints what of the log is not printed yet, the first time perhaps only its last line, as it is read. Returns the
@@ -213,15 +213,15 @@ impl<'a> TerminalSession<'a> {
             if only_prompt {
                 keep_end(&mut prompt, new);
             } else {
-                write_out(&text.convert(new)).map_err(LogFailure::Printing)?;
+                write_container_bytes(&text.convert(new)).map_err(LogFailure::Printing)?;
             }
         }
         let new = rest.end();
         self.printed.add(&new);
         let line = prompt.iter().rposition(|byte| *byte == b'\n');
         let prompt = &prompt[line.map_or(0, |end| end + 1)..];
-        write_out(&text.convert(prompt)).map_err(LogFailure::Printing)?;
-        write_out(&text.convert(&new)).map_err(LogFailure::Printing)?;
+        write_container_bytes(&text.convert(prompt)).map_err(LogFailure::Printing)?;
+        write_container_bytes(&text.convert(&new)).map_err(LogFailure::Printing)?;
         Ok(end)
     }
 
@@ -267,7 +267,7 @@ async fn copy_output(stdout: &mut DuplexStream, printed: &mut Printed) -> Result
             Ok(0) | Err(_) => return Ok(()),
             Ok(count) => {
                 printed.add(&buffer[..count]);
-                write_out(&buffer[..count])?;
+                write_container_bytes(&buffer[..count])?;
             }
         }
     }

@@ -66,6 +66,7 @@ mod story;
 mod streams;
 mod take_over;
 mod targets;
+mod terminal;
 mod tracer;
 mod watchers;
 mod write_through;

@@ -110,8 +110,7 @@ fn write_container(
         }
         page.line(2, title);
         for line in words.iter().flat_map(|word| word.split('\n')) {
-            // A tab of the command's own would make a column.
-            page.line(3, &line.replace('\t', "    "));
+            page.line(3, line);
         }
     }
     if let Some(status) = status {
@@ -214,7 +213,7 @@ fn write_environment(page: &mut Page, pod: &Pod, variables: &[EnvVar]) {
     for variable in variables {
         let source = variable.value_from.as_ref();
         let value = match source.map(|source| (&source.field_ref, &source.resource_field_ref)) {
-            None => variable.value.clone().unwrap_or_default().replace('\t', "    "),
+            None => variable.value.clone().unwrap_or_default(),
             Some((Some(field), _)) => {
                 let version = field.api_version.as_deref().unwrap_or("v1");
                 let value = field_value(pod, &field.field_path);

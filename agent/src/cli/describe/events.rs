@@ -14,8 +14,8 @@ pub(super) fn write(page: &mut Page, mut events: Vec<Event>, now: Timestamp) {
     }
     events.sort_by_key(last_seen);
     page.line(0, "Events:");
-    page.line(1, "Type\tReason\tAge\tFrom\tMessage");
-    page.line(1, "----\t------\t----\t----\t-------");
+    page.cells(1, &["Type", "Reason", "Age", "From", "Message"]);
+    page.cells(1, &["----", "------", "----", "----", "-------"]);
     for event in &events {
         let from = event.source.as_ref().and_then(|source| source.component.clone());
         let from = from
@@ -34,7 +34,7 @@ pub(super) fn write(page: &mut Page, mut events: Vec<Event>, now: Timestamp) {
         let kind = event.type_.as_deref().unwrap_or_default();
         let reason = event.reason.as_deref().unwrap_or_default();
         let age = event_age(event, now);
-        page.line(1, &format!("{kind}\t{reason}\t{age}\t{from}\t{message}"));
+        page.cells(1, &[kind, reason, &age, &from, &message]);
     }
 }
 

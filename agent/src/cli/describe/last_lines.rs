@@ -9,6 +9,9 @@ use crate::cli::client::{Client, ClientError, pod_path, with_query};
 /// How many lines are shown of one container.
 const LINES: usize = 3;
 
+/// How much of them is read, in bytes: a line may be as long as its container likes.
+const MAX_BYTES: usize = 4096;
+
 /// By container.
 #[derive(Debug, Default)]
 pub(super) struct LastLines(BTreeMap<String, Vec<String>>);
@@ -27,9 +30,8 @@ impl LastLines {
 
     /// Takes the lines from the end of a log.
     pub(super) fn insert(&mut self, container: &str, log: &str) {
-        // A tab of the container's own would make a column.
-        let lines = log.lines().map(|line| line.replace('\t', "    "));
-        self.0.insert(container.to_owned(), lines.collect());
+        self.0
+            .insert(container.to_owned(), log.lines().map(str::to_owned).collect());
     }
 
     /// Those of a container; none where it has not failed or has written nothing.
@@ -63,6 +65,7 @@ async fn tail(client: &Client, namespace: &str, pod: &str, container: &str) -> R
     let asked = [
         ("container", container.to_owned()),
         ("tailLines", LINES.to_string()),
+        ("limitBytes", MAX_BYTES.to_string()),
     ];
     let mut log = client
         .bytes(&with_query(&pod_path(namespace, pod, "log"), asked))

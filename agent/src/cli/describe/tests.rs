@@ -1,4 +1,5 @@
 use super::*;
+use crate::cli::visible::hostile::{TEXTS, assert_visible, spoiled};
 use serde_json::{Value, json};
 
 fn describe(pod: Value, events: Value) -> String {
@@ -248,4 +249,52 @@ fn a_debug_container_says_who_asked_for_it() {
         text.contains("    Requested By:   jane, as a user of the cluster\n"),
         "{text}"
     );
+}
+
+#[test]
+fn what_a_pod_its_events_and_its_logs_hold_is_shown_as_text() {
+    let mut pod = etcd();
+    pod["metadata"]["annotations"]["note"] = json!("of the owner");
+    pod["spec"]["containers"][0]["args"] = json!(["--verbose"]);
+    pod["status"]["message"] = json!("why");
+    pod["status"]["containerStatuses"][0]["state"] =
+        json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "its last words"}});
+    pod["status"]["ephemeralContainerStatuses"][0]["state"] =
+        json!({"waiting": {"reason": "ErrImagePull", "message": "the registry said"}});
+    let events = json!([
+        {"metadata": {}, "involvedObject": {"fieldPath": "spec.containers{etcd}"}, "type": "Warning",
+         "reason": "BackOff", "message": "again and again", "source": {"component": "debuglet"}},
+    ]);
+    for (text, shown) in TEXTS {
+        // A line end is meant in some fields; a test of the page's has it.
+        if text.contains('\n') {
+            continue;
+        }
+        // Blanks at the end of some fields are left out.
+        let (text, shown) = (&format!("{text}."), format!("{shown}."));
+        let pod: Pod = serde_json::from_value(spoiled(&pod, text)).unwrap();
+        let events = serde_json::from_value(spoiled(&events, text)).unwrap();
+        let mut last_lines = LastLines::default();
+        last_lines.insert(&format!("etcd{text}"), &format!("no space left{text}"));
+        let problems = vec![format!("It does not answer{text}")];
+        let described = description(&pod, &last_lines, problems, events, Timestamp::UNIX_EPOCH);
+        assert_visible(&described);
+        let compact = |text: &str| text.split_whitespace().collect::<String>();
+        let found = compact(&described);
+        for words in [
+            "Name: etcd-node1",
+            "note: of the owner",
+            "Message: why",
+            "--verbose",
+            ": 1",
+            "Message: its last words",
+            "no space left",
+            "Message: the registry said",
+            "It does not answer",
+            "again and again",
+        ] {
+            let words = compact(&format!("{words}{shown}"));
+            assert!(found.contains(&words), "{words}: {described}");
+        }
+    }
 }
