@@ -48,10 +48,6 @@ impl Agent {
         let mut words = words.chain(["agent".to_owned(), "--config".to_owned()]);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).arg(file).stdin(Stdio::null());
-        command.env(
-            "RUST_LOG",
-            std::env::var("RUST_LOG").unwrap_or_else(|_| "debuglet=debug".to_owned()),
-        );
         let process = place.spawn(command, "agent");
         Agent {
             process,

@@ -1,6 +1,8 @@
 //! The agent's API, over its socket.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -12,13 +14,23 @@ use tokio::net::UnixStream;
 
 use crate::eventually::eventually;
 
+/// How long an answer, or the next line of a watch, may take before a test fails. A watch tells something every minute.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// What the API answered.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
     /// The body; a string where it is not JSON.
     pub body: Value,
+}
+
+impl fmt::Debug for Answer {
+    /// The body as JSON, which is shorter.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {:#}", self.status, self.body)
+    }
 }
 
 /// A client of the agent's API. Makes one connection per request.
@@ -30,8 +42,11 @@ pub struct Api {
 /// A stream of JSON objects, one per line.
 #[derive(Debug)]
 pub struct Watch {
+    path: String,
     body: Incoming,
     pending: Vec<u8>,
+    /// What was read last, for a wait that is in vain.
+    last: Value,
 }
 
 impl Api {
@@ -146,8 +161,10 @@ impl Api {
         let response = self.request("GET", path, "", Bytes::new()).await.unwrap();
         assert!(response.status() == 200, "{path}: {}", response.status());
         Watch {
+            path: path.to_owned(),
             body: response.into_body(),
             pending: Vec::new(),
+            last: Value::Null,
         }
     }
 
@@ -158,14 +175,18 @@ impl Api {
         content_type: &str,
         body: Bytes,
     ) -> std::io::Result<Answer> {
-        let response = self.request(method, path, content_type, body).await?;
-        let status = response.status().as_u16();
-        let bytes = response
-            .into_body()
-            .collect()
+        let exchange = async {
+            let response = self.request(method, path, content_type, body).await?;
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await;
+            Ok((status, body.map_err(std::io::Error::other)?.to_bytes()))
+        };
+        let (status, bytes) = tokio::time::timeout(PATIENCE, exchange)
             .await
-            .map_err(std::io::Error::other)?
-            .to_bytes();
+            .unwrap_or_else(|_| {
+                let silence = format!("{method} {path} was not answered within {PATIENCE:?}");
+                Err(std::io::Error::new(std::io::ErrorKind::TimedOut, silence))
+            })?;
         let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
         Ok(Answer {
             status,
@@ -205,9 +226,17 @@ impl Watch {
         loop {
             if let Some(end) = self.pending.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.pending.drain(..=end).collect();
-                return Some(serde_json::from_slice(&line).unwrap());
+                self.last = serde_json::from_slice(&line).unwrap();
+                return Some(self.last.clone());
             }
-            let frame = self.body.frame().await?.ok()?;
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await;
+            let frame = frame.unwrap_or_else(|_| {
+                panic!(
+                    "waited in vain for {PATIENCE:?} for the next line of {}; the last one: {:#}",
+                    self.path, self.last
+                )
+            });
+            let frame = frame?.ok()?;
             self.pending
                 .extend_from_slice(&frame.into_data().unwrap_or_default());
         }

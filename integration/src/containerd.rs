@@ -18,7 +18,7 @@ impl ContainerdVersion {
     /// The daemon.
     pub(crate) fn program(self) -> PathBuf {
         match self {
-            ContainerdVersion::V1_6 => PathBuf::from("/usr/bin/containerd"),
+            ContainerdVersion::V1_6 => parts::debian("usr/bin/containerd"),
             ContainerdVersion::V2_4 => parts::built("containerd/containerd"),
         }
     }
@@ -26,7 +26,7 @@ impl ContainerdVersion {
     /// Its command line client.
     pub(crate) fn ctr(self) -> PathBuf {
         match self {
-            ContainerdVersion::V1_6 => PathBuf::from("/usr/bin/ctr"),
+            ContainerdVersion::V1_6 => parts::debian("usr/bin/ctr"),
             ContainerdVersion::V2_4 => parts::built("containerd/ctr"),
         }
     }

@@ -1,12 +1,16 @@
 //! A bare CRI connection to a node's containerd.
 
 use std::path::Path;
+use std::time::Duration;
 
 use debuglet_proto::v1::image_service_client::ImageServiceClient;
 use debuglet_proto::v1::runtime_service_client::RuntimeServiceClient;
 use debuglet_proto::v1::{Container, ContainerFilter, ListContainersRequest};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+/// How long a call may take: a runtime that does not answer fails the test.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// CRI's services on one connection. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,7 +27,9 @@ impl Cri {
             async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(socket).await?)) }
         });
         Cri {
-            channel: Endpoint::from_static("http://runtime").connect_with_connector_lazy(connector),
+            channel: Endpoint::from_static("http://runtime")
+                .timeout(PATIENCE)
+                .connect_with_connector_lazy(connector),
         }
     }
 

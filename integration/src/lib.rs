@@ -17,6 +17,7 @@
 
 mod agent;
 mod api;
+mod busy_machine;
 mod containerd;
 mod cri;
 mod eventually;
@@ -37,9 +38,10 @@ mod watchers;
 
 pub use agent::{Agent, AgentOptions};
 pub use api::{Answer, Api, Watch};
+pub use busy_machine::BusyMachine;
 pub use containerd::ContainerdVersion;
 pub use cri::Cri;
-pub use eventually::{eventually, eventually_within, settles};
+pub use eventually::{eventually, eventually_within, in_time, settles};
 pub use foreign_pod::ForeignPod;
 pub use images::{BUSYBOX, DISTROLESS, LARGE, USER_1000, USER_DEBUG};
 pub use node::Node;

@@ -2,6 +2,7 @@
 //! a registry and the agent run with everything they keep in one folder. Its end, however it comes about,
 //! takes every process, mount, network device, control group and file along.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,6 +23,9 @@ use crate::parts;
 use crate::process::{Output, Process};
 use crate::proxy::Proxy;
 use crate::terminal::{Terminal, set_size};
+
+/// The variables that a process in a node has of the test's.
+const ENVIRONMENT: [&str; 6] = ["PATH", "HOME", "LANG", "TERM", "RUST_BACKTRACE", "DEBUGLET_LOG"];
 
 /// A private node with a running containerd and a registry on its 127.0.0.1:5000.
 #[derive(Debug)]
@@ -100,7 +104,11 @@ impl Node {
     pub async fn start_containerd(&self) {
         let mut command = Command::new(self.version.program());
         command.arg("--config").arg(self.folder().join("containerd.toml"));
-        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.version.shims().display());
+        let path = format!(
+            "{}:{}:/usr/sbin:/usr/bin:/sbin:/bin",
+            self.version.shims().display(),
+            parts::debian("usr/sbin").display()
+        );
         command.env("PATH", path);
         let process = self.place.spawn(quiet(command), "containerd");
         *self.containerd.lock().unwrap() = Some(process);
@@ -337,7 +345,8 @@ impl Place {
     /// Makes the namespaces and the folder.
     fn make() -> Place {
         // Short, as the path of a socket may have 107 bytes.
-        let folder = tempfile::Builder::new().prefix("node-").tempdir().unwrap().keep();
+        let folder = tempfile::Builder::new().prefix("node-").tempdir_in(parent());
+        let folder = folder.unwrap().keep();
         std::fs::create_dir(folder.join("output")).unwrap();
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/node");
         let mut outside = Command::new("sh")
@@ -410,6 +419,12 @@ impl Place {
         self.start(command, name, stdout, stderr)
     }
 
+    /// Starts a process with the environment of the test, and with its standard streams where the command says no other.
+    pub(crate) fn start_as_it_is(&self, command: Command) -> Process {
+        let (stdout, stderr) = self.output_files("command");
+        self.spawned(command, "command", stdout, stderr)
+    }
+
     fn output_files(&self, name: &str) -> (PathBuf, PathBuf) {
         let number = self.0.started.fetch_add(1, Ordering::Relaxed);
         let file = |stream: &str| {
@@ -420,7 +435,12 @@ impl Place {
         (file("stdout"), file("stderr"))
     }
 
-    fn start(&self, command: Command, name: &str, stdout: PathBuf, stderr: PathBuf) -> Process {
+    fn start(&self, mut command: Command, name: &str, stdout: PathBuf, stderr: PathBuf) -> Process {
+        take_environment_away(&mut command);
+        self.spawned(command, name, stdout, stderr)
+    }
+
+    fn spawned(&self, command: Command, name: &str, stdout: PathBuf, stderr: PathBuf) -> Process {
         let child = self
             .0
             .namespaces
@@ -462,26 +482,54 @@ fn show_logs(folder: &Path) {
 fn start_registry(place: &Place) -> Process {
     // Every node has the storage to itself: hard links, as nothing in it is ever changed in place.
     let storage = place.folder().join("registry");
-    let copied = Command::new("cp")
-        .arg("-al")
-        .arg(parts::built("registry/storage"))
-        .arg(&storage)
-        .status();
-    let copied = copied.is_ok_and(|status| status.success())
-        || Command::new("cp")
-            .arg("-a")
+    let copied = |how: &str| {
+        Command::new("cp")
+            .args([how, "--no-target-directory"])
             .arg(parts::built("registry/storage"))
             .arg(&storage)
+            .stderr(Stdio::null())
             .status()
             .unwrap()
-            .success();
-    assert!(copied, "copy the registry's storage");
+            .success()
+    };
+    // The parts and the node may lie on different file systems, which share no files.
+    assert!(
+        copied("-al") || copied("-a"),
+        "copy the registry's storage to {}",
+        storage.display()
+    );
     let mut command = Command::new("docker-registry");
     command
         .arg("serve")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("images/registry.yml"))
         .env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", storage);
     place.spawn(quiet(command), "registry")
+}
+
+/// The folder for nodes' folders: the one for temporary files, unless a node covers that with its own (inside.sh).
+fn parent() -> PathBuf {
+    let folder = std::env::temp_dir();
+    let covered = ["/run", "/var", "/etc"];
+    match covered.iter().any(|covered| folder.starts_with(covered)) {
+        true => PathBuf::from("/tmp"),
+        false => folder,
+    }
+}
+
+/// Leaves a command only what was set for it and [`ENVIRONMENT`]: the test's own tells where a cluster, a proxy or a
+/// runtime of the machine's is.
+fn take_environment_away(command: &mut Command) {
+    let set: Vec<(OsString, OsString)> = command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
+    command.env_clear();
+    for name in ENVIRONMENT {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.envs(set);
 }
 
 /// Without standard input.

@@ -1,6 +1,8 @@
 //! Where the parts are that the tests run on.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// The folder that `integration/setup` fills.
 pub(crate) fn cache() -> PathBuf {
@@ -11,8 +13,17 @@ pub(crate) fn cache() -> PathBuf {
     }
 }
 
+/// Held for as long as this process uses the parts: `integration/setup` of another workspace, or of another version of
+/// this one, waits for it before it replaces one of them.
+static IN_USE: LazyLock<Option<File>> = LazyLock::new(|| {
+    let folder = File::open(cache()).ok()?;
+    folder.lock_shared().ok()?;
+    Some(folder)
+});
+
 /// A file or folder below [`cache`].
 pub(crate) fn built(name: &str) -> PathBuf {
+    LazyLock::force(&IN_USE);
     let path = cache().join(name);
     assert!(
         path.exists(),
@@ -20,6 +31,16 @@ pub(crate) fn built(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A program of Debian's containerd or runc: as it is installed, or unpacked where something else is.
+pub(crate) fn debian(path: &str) -> PathBuf {
+    let unpacked = cache().join("debian").join(path);
+    if unpacked.exists() {
+        LazyLock::force(&IN_USE);
+        return unpacked;
+    }
+    Path::new("/").join(path)
 }
 
 /// The `debuglet` program under test: `DEBUGLET_BIN`, or the one that cargo put beside this test.

@@ -12,6 +12,9 @@ use tokio::sync::watch;
 /// What `/proc/PID/stat` counts processor time in, on every Linux (USER_HZ is 100).
 const MILLISECONDS_PER_TICK: u64 = 10;
 
+/// How long a process may take to end before a test fails.
+const END_WITHIN: Duration = Duration::from_secs(120);
+
 /// What a process that has ended wrote, and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
@@ -152,17 +155,23 @@ impl Process {
 
     /// Waits for its end, for two minutes at most, and gives back its exit code.
     pub async fn ended(&self) -> i32 {
-        let patience = Duration::from_secs(120);
-        let mut exit = self.exit.clone();
-        let status = match tokio::time::timeout(patience, exit.wait_for(Option::is_some)).await {
-            Ok(status) => status.unwrap().unwrap(),
+        match tokio::time::timeout(END_WITHIN, self.finished()).await {
+            Ok(code) => code,
             Err(_) => panic!(
-                "{} is still running:\n{}{}",
+                "waited in vain for {END_WITHIN:?} until {} (process {}) ends; it has written:\n{}{}",
                 self.name,
+                self.pid(),
                 self.stdout(),
                 self.stderr()
             ),
-        };
+        }
+    }
+
+    /// Waits for its end, however long it takes, and gives back its exit code.
+    pub(crate) async fn finished(&self) -> i32 {
+        let mut exit = self.exit.clone();
+        let status = exit.wait_for(Option::is_some).await;
+        let status = status.expect("the thread that waits for it runs").unwrap();
         status
             .code()
             .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())

@@ -41,6 +41,8 @@ impl TcpFront {
             .args(["--server", &self.url(), "--cache-dir=/nonexistent"])
             .args(words)
             .env("KUBECONFIG", "/dev/null")
+            // Somebody's own aliases and defaults (.kube/kuberc) are none of a test's.
+            .env("HOME", "/nonexistent")
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command

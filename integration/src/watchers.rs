@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::agent::Agent;
-use crate::eventually::eventually;
+use crate::eventually::{eventually, in_time};
 use crate::node::Node;
 use crate::pods::sleeping_pod;
 use crate::process::Process;
@@ -43,7 +43,8 @@ impl Watchers {
             }
             drop(begun);
             for _ in 0..batch {
-                all_begun.recv().await.expect("every watch begins");
+                let begun = in_time("every watch begins", all_begun.recv(), || path).await;
+                begun.expect("no watch has failed");
             }
         }
         Watchers { tasks }
@@ -72,9 +73,14 @@ async fn watch(client: kube::Client, path: String, last: &'static str, begun: mp
     begun.send(()).await.unwrap();
     let (mut pending, mut versions) = (Vec::new(), Vec::new());
     loop {
-        let frame = tokio::time::timeout(PATIENCE, body.frame())
-            .await
-            .expect("the watch goes on");
+        let frame = tokio::time::timeout(PATIENCE, body.frame()).await;
+        let frame = frame.unwrap_or_else(|_| {
+            panic!(
+                "waited in vain for {PATIENCE:?} for a line with {last:?} of {path}; {} came, to version {:?}",
+                versions.len(),
+                versions.last()
+            )
+        });
         let frame = frame.expect("the watch does not end").unwrap();
         pending.extend_from_slice(&frame.into_data().unwrap_or_default());
         while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {

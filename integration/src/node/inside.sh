@@ -6,10 +6,37 @@ joined=$1
 read -r pid _ </proc/self/stat
 
 mount -t proc proc /proc
+
+# What the machine has mounted below these folders is covered by what is mounted over them now. It goes first: else
+# it would still be listed among the node's mounts.
+sh "${0%/*}/unmount_below.sh" /run /var
 mount -t tmpfs -o mode=755 run /run
-# What is written below /var (the network plugins' records, links to logs) stays here too.
-mkdir -p /run/lock /run/netns /run/var/upper /run/var/work
-mount -t overlay -o lowerdir=/var,upperdir=/run/var/upper,workdir=/run/var/work var /var
+mkdir -p /run/lock /run/netns
+
+# layer FOLDER NAME...: what is written below FOLDER stays in the node, where it has none of these of the machine's.
+layer() {
+    folder=$1 layers=/run/layers$1
+    shift
+    mkdir -p "$layers/upper" "$layers/work"
+    for name; do
+        mkdir -p "$(dirname "$layers/upper/$name")"
+        # An overlay's sign for "not there".
+        mknod "$layers/upper/$name" c 0 0
+    done
+    mount -t overlay -o "lowerdir=$folder,upperdir=$layers/upper,workdir=$layers/work" layer "$folder"
+}
+# The machine may be a node itself, with pods, a cluster, other runtimes, and debuglet.
+layer /var lib/kubelet lib/containerd lib/docker lib/debuglet lib/etcd lib/cni log/pods log/containers
+# Container engines mount these files.
+mkdir /run/files
+for file in hosts hostname resolv.conf; do
+    [ ! -e "/etc/$file" ] || cp -L "/etc/$file" "/run/files/$file"
+done
+layer /etc kubernetes debuglet containerd crictl.yaml docker cni cdi nri
+for file in hosts hostname resolv.conf; do
+    [ ! -e "/run/files/$file" ] || { rm -f "/etc/$file"; mv "/run/files/$file" "/etc/$file"; }
+done
+rmdir /run/files
 
 # The control groups as this namespace sees them.
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then

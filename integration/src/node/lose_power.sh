@@ -14,12 +14,6 @@ while shims=$(pgrep containerd-shim); do
     sleep 0.05
 done
 
-# From the innermost: containers' roots, network namespaces, volumes in memory.
-cut -d' ' -f5 /proc/self/mountinfo | sort -r | while read -r mount; do
-    case $mount in
-    "$folder"/containerd/state/* | "$folder"/kubelet/* | "$folder"/state/* | /run/netns/* | /run/containerd/*)
-        umount --lazy "$mount"
-        ;;
-    esac
-done
+# Containers' roots, network namespaces, volumes in memory.
+sh "${0%/*}/unmount_below.sh" "$folder/containerd/state" "$folder/kubelet" "$folder/state" /run/netns /run/containerd
 rm -rf "$folder/containerd/state" "$folder/run" /run/netns/* /run/containerd

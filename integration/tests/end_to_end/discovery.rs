@@ -203,7 +203,14 @@ async fn what_was_debugged_outlives_the_agent_and_a_sandbox_that_is_made_anew(ve
         })
         .await;
     assert_eq!(ephemeral_status(&back, "debugger")["containerID"], id);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // What comes to an end after this turn of the pod's worker: whatever it would start, it has started.
+    add(&agent, "shop", "till", &[debug_container("after", &["true"])]).await;
+    agent
+        .api()
+        .pod_until("shop", "till", |pod| {
+            state_of(pod, "after").starts_with("terminated")
+        })
+        .await;
     let made = node.cri().containers("debugger").await;
     assert!(made.is_empty(), "it was not started again: {made:?}");
 }

@@ -64,9 +64,13 @@ async fn forward(
 /// What the server at the other end answers.
 async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut answer));
-    read.await.expect("the server closes").unwrap();
+    let mut answer = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    match ended {
+        Ok(read) => read.unwrap_or_else(|error| panic!("{error} after {answer:?}")),
+        Err(_) => panic!("waited in vain until the server closes; it has answered {answer:?}"),
+    };
     answer
 }
 

@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use integration::{ContainerdVersion, DISTROLESS, Node};
+use integration::{BusyMachine, ContainerdVersion, DISTROLESS, Node};
 
-on_both_versions!(its_end_takes_everything_along, commands_run_in_its_namespaces);
+on_both_versions!(
+    its_end_takes_everything_along,
+    commands_run_in_its_namespaces,
+    it_has_nothing_that_the_machine_runs_or_is_set_up_for,
+);
 
 async fn its_end_takes_everything_along(version: ContainerdVersion) {
     let node = Node::start(version).await;
@@ -49,6 +53,70 @@ async fn commands_run_in_its_namespaces(version: ContainerdVersion) {
     assert_eq!(node.run(["sh", "-c", "exit 3"]).await.code, 3);
     let version = node.crictl(["version"]).await.succeeded();
     assert!(version.stdout.contains("RuntimeName:  containerd"), "{version:?}");
+}
+
+async fn it_has_nothing_that_the_machine_runs_or_is_set_up_for(version: ContainerdVersion) {
+    let node = Node::start(version).await;
+
+    let folders = "ls -d /run/netns/* /run/docker* /run/debuglet /var/lib/kubelet /var/lib/docker /var/log/pods \
+        /etc/kubernetes /etc/crictl.yaml /etc/containerd /etc/debuglet";
+    let found = node.run(["sh", "-c", folders]).await;
+    assert_eq!(found.stdout, "");
+    // What is mounted is to be reached where it is said to be.
+    let mounts = "cut -d' ' -f5 /proc/self/mountinfo | grep -E '^/(run|var|etc)/'";
+    let found = node.run(["sh", "-c", mounts]).await;
+    assert_eq!(found.stdout, "");
+    let found = node.run(["env"]).await.succeeded();
+    let of_the_machine = ["KUBE", "CONTAINER", "_PROXY", "NOTIFY_SOCKET"];
+    assert!(
+        !of_the_machine.iter().any(|name| found.stdout.contains(name)),
+        "{found:?}"
+    );
+    let taken = [5000, 10248, 10250, 10260, 6443, 2379].map(|port| node.connect(port));
+    let answers = futures_util::future::join_all(taken).await;
+    let open: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+    assert_eq!(
+        open,
+        [true, false, false, false, false, false],
+        "the registry alone"
+    );
+}
+
+/// Tests that once failed on machines with other work to do, or look at what such a machine has.
+const ON_A_BUSY_MACHINE: [&str; 6] = [
+    "private_node::on_containerd_1_6::it_has_nothing_that_the_machine_runs_or_is_set_up_for",
+    "private_node::on_containerd_2_4::its_end_takes_everything_along",
+    "kubelet_life::on_containerd_1_6::\
+     after_a_loss_of_power_the_static_pod_comes_back_and_its_debug_containers_do_not",
+    "kubelet_life::on_containerd_2_4::\
+     after_a_loss_of_power_the_static_pod_comes_back_and_its_debug_containers_do_not",
+    "discovery::on_containerd_1_6::a_pod_of_crictl_is_found_debugged_and_goes_with_its_sandbox",
+    "command_line::on_containerd_2_4::ps_and_describe_show_debug_containers",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_machine_with_other_work_to_do_tests_see_an_empty_one() {
+    let program = std::env::current_exe().unwrap();
+    let listed = std::process::Command::new(&program)
+        .arg("--list")
+        .output()
+        .unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let unknown = |name: &&&str| !listed.contains(&format!("{name}: test"));
+    assert_eq!(
+        ON_A_BUSY_MACHINE.iter().find(unknown),
+        None,
+        "a test of another name"
+    );
+
+    let machine = BusyMachine::start().await;
+    let mut tests = std::process::Command::new(program);
+    tests
+        .args(["--exact", "--test-threads=1"])
+        .args(ON_A_BUSY_MACHINE)
+        .stdin(std::process::Stdio::null());
+
+    assert_eq!(machine.run(tests).await, 0, "what failed is told above");
 }
 
 #[tokio::test(flavor = "multi_thread")]

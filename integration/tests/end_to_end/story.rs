@@ -112,11 +112,7 @@ async fn lay_out(node: &Node) {
     let folder = node.folder().join("kubernetes");
     // Somebody's fingers were too quick.
     write_static_control_plane(node, &folder, "node1", 2397).await;
-    // The node's own /etc, in front of the machine's.
-    let shown = "mkdir -p /run/etc/upper /run/etc/work
-        mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work etc /etc
-        mkdir -p /etc/kubernetes
-        mount --bind \"$0\" /etc/kubernetes";
+    let shown = "mkdir -p /etc/kubernetes; mount --bind \"$0\" /etc/kubernetes";
     node.run(["sh", "-euc", shown, folder.to_str().unwrap()])
         .await
         .succeeded();
