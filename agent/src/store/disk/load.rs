@@ -43,7 +43,9 @@ impl Disk {
                 continue;
             }
             let mut pod = load_pod(uid, &entry.path())?;
-            if let Err(error) = self.sync_pod(&entry.path()) {
+            // Nothing is begun because of a pod that is gone, and there may be a thousand of them.
+            let is_gone = pod.kept.as_ref().is_some_and(|kept| kept.gone_since.is_some());
+            if !is_gone && let Err(error) = self.sync_pod(&entry.path()) {
                 pod.synced = false;
                 pod.problems.push(format!(
                     "{} may not survive a power cut: {error}",
