@@ -13,7 +13,7 @@ use crate::kubernetes::cluster_users::Wanted;
 
 /// The subresources that are a shell, or as good as one. Whichever method opens the stream, the right is `create`: in
 /// Kubernetes a right to read must not be one to execute either (KEP-5471, `AuthorizePodWebsocketUpgradeCreatePermission`).
-const STREAMS: [&str; 3] = ["attach", "exec", "portforward"];
+pub(super) const STREAMS: [&str; 3] = ["attach", "exec", "portforward"];
 
 /// A request as far as rights go.
 #[derive(Clone, Copy, Debug)]

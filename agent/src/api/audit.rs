@@ -3,6 +3,7 @@
 
 use axum::response::Response;
 
+use super::attributes::STREAMS;
 use super::discovery::{AUTHENTICATION, AUTHORIZATION};
 use super::identity::Identity;
 use crate::kubernetes::cluster_users::Wanted;
@@ -63,6 +64,11 @@ impl Line {
         if reads || [AUTHENTICATION, AUTHORIZATION].contains(&group.as_str()) {
             return None;
         }
+        // Whichever method opens a stream, it is judged and told as `create`.
+        let verb = match STREAMS.contains(&subresource.as_str()) {
+            true => "create",
+            false => verb.as_str(),
+        };
         let resource = text(&attributes.resource);
         let what = match subresource.as_str() {
             "" => format!("{verb} {resource}"),
@@ -146,7 +152,7 @@ mod tests {
                 Some("patch pods/ephemeralcontainers"),
             ),
             ("get", "", "pods", "log", Some("get pods/log")),
-            ("get", "", "pods", "exec", Some("get pods/exec")),
+            ("get", "", "pods", "exec", Some("create pods/exec")),
             ("create", "", "pods", "attach", Some("create pods/attach")),
             (
                 "create",
