@@ -325,7 +325,7 @@ async fn every_method(version: ContainerdVersion, how: Break) {
             Break::After => {
                 scene
                     .proxy
-                    .fail(method, Moment::After, tonic::Code::Internal, "it is done, though")
+                    .fail(method, Moment::After, tonic::Code::Internal, "it is done, though");
             }
             Break::Unknown => scene
                 .proxy
