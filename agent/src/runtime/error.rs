@@ -71,7 +71,7 @@ pub(crate) fn is_logged(status: &Status) -> bool {
 
 /// Whether it is the runtime that did not answer in time.
 pub(crate) fn is_silence(status: &Status) -> bool {
-    causes(status).any(|cause| cause.is::<NoAnswer>())
+    causes(status).any(<dyn Error>::is::<NoAnswer>)
 }
 
 /// Why the runtime could not be asked, or that it was silent; `None` for a status that it has answered.
