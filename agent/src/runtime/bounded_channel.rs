@@ -89,7 +89,9 @@ impl Service<Request<Body>> for BoundedChannel {
             };
             match rules.limits.of(method.limit, asked.grace, caller.is_client) {
                 Some(limit) => under_way.within(limit, whole(channel, request)).await,
-                None if method.limit == Limit::Never => under_way.to_its_end(whole(channel, request)).await,
+                None if method.limit == Limit::Never => {
+                    under_way.wait_to_its_end(whole(channel, request)).await
+                }
                 None => under_way.until_shutdown(begun(channel, request)).await,
             }
         })
@@ -149,7 +151,10 @@ impl UnderWay<'_> {
     }
 
     /// Never gives it up. It is reported where it takes long, and where the shutdown waits for it.
-    async fn to_its_end<T>(self, answer: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
+    async fn wait_to_its_end<T>(
+        self,
+        answer: impl Future<Output = Result<T, BoxError>>,
+    ) -> Result<T, BoxError> {
         let Rules {
             limits,
             unanswered,
