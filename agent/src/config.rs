@@ -216,6 +216,10 @@ pub(crate) enum ConfigError {
 impl Config {
     /// Reads the configuration: from `named` when the user names a file, which must then exist, else from
     /// [`DEFAULT_FILE`], which need not.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the configuration is its owner's, and is read before anything runs"
+    )]
     pub(crate) fn load(named: Option<&Path>) -> Result<Config, ConfigError> {
         let file = named.unwrap_or(Path::new(DEFAULT_FILE));
         let text = match fs::read_to_string(file) {
@@ -424,6 +428,10 @@ impl Draft {
 }
 
 /// Where links lead: a link to a kubelet's folder is that folder. What does not exist leads nowhere yet.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the configuration is its owner's, and is read before anything runs"
+)]
 fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }

@@ -56,6 +56,10 @@ pub(crate) fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Write
 }
 
 /// [`write`] with another way to sync the folder, which a test can have fail.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 pub(crate) fn write_with(
     folder: &Path,
     name: &str,
@@ -75,10 +79,18 @@ pub(crate) fn write_with(
 }
 
 /// Makes durable which files are in the folder, and under which names.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -90,6 +102,10 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Removes a file; one that is not there is as good as removed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -80,6 +80,10 @@ fn form(is_terminal: bool, journal: Option<&str>, stderr: Option<(u64, u64)>) ->
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is this process's own standard error"
+)]
 fn stderr_identity() -> Option<(u64, u64)> {
     let stderr = std::fs::metadata("/proc/self/fd/2").ok()?;
     Some((stderr.st_dev(), stderr.st_ino()))

@@ -6,6 +6,13 @@
 
 // What is printed goes through cli/output.rs, which makes it visible.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "the tests write and read their own files"
+    )
+)]
 
 mod agent;
 mod api;

@@ -207,6 +207,10 @@ fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Certif
     move |source| CertificateError::Io { step, path, source }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 fn make_folder(folder: &Path) -> Result<(), CertificateError> {
     DirBuilder::new()
         .recursive(true)
@@ -222,6 +226,10 @@ fn life(what: &str) -> time::Duration {
 }
 
 /// Reads a pair of which enough is left.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 fn read(folder: &Path, what: &str, now: OffsetDateTime) -> Result<Pair, Unfit> {
     let text = |name: String| {
         fs::read_to_string(folder.join(&name)).map_err(|error| match error.kind() {

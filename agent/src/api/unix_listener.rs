@@ -84,6 +84,10 @@ impl UnixListener {
     }
 
     /// Serves until the server's shutdown; then nobody is accepted any more.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the run folder is root's alone, and this is done once, at start or end"
+    )]
     pub(super) async fn serve(self, server: Arc<Server>) {
         let places = places();
         loop {
@@ -126,6 +130,10 @@ impl UnixListener {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the run folder is root's alone, and this is done once, at start or end"
+)]
 fn make_folder(path: &Path, mode: u32) -> Result<(), BindError> {
     DirBuilder::new()
         .recursive(true)
@@ -139,6 +147,10 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), BindError> {
 
 /// Makes the socket where nobody else can come, and gives it its place once its mode says who may connect. The mode is
 /// what lets members of the group in: it counts supplementary groups too, which a peer's credentials do not name.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the run folder is root's alone, and this is done once, at start or end"
+)]
 fn make(workshop: &Path, socket: &Path, group: Option<Gid>) -> io::Result<Socket> {
     std::fs::set_permissions(workshop, Permissions::from_mode(0o700))?;
     let unfinished = workshop.join("s");
@@ -157,6 +169,10 @@ fn make(workshop: &Path, socket: &Path, group: Option<Gid>) -> io::Result<Socket
     Ok(listener)
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the run folder is root's alone, and this is done once, at start or end"
+)]
 fn remove_stale(socket: &Path) -> Result<(), BindError> {
     let path = || socket.to_owned();
     let failed = |source| BindError::Listen { path: path(), source };

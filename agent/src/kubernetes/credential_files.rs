@@ -29,6 +29,10 @@ impl CredentialFiles {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the configuration names these files of the node's owner; on a thread that may block"
+)]
 fn signature(file: &Path) -> Option<Signature> {
     let metadata = std::fs::metadata(file).ok()?;
     Some(Signature {

@@ -48,6 +48,10 @@ pub(crate) async fn look() -> KubeletSigns {
 
 /// The ids of the live processes named kubelet that share our PID namespace and run as our user: one in a namespace
 /// below is another node's (kind), and one of another user cannot be this node's.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc is the kernel's; on a thread that may block"
+)]
 pub(crate) fn processes_named_kubelet(proc: &Path) -> Vec<u32> {
     // A process may end while we look: what cannot be read is not there.
     let entries = fs::read_dir(proc).into_iter().flatten().flatten();

@@ -19,6 +19,10 @@ pub(crate) async fn instance(socket: &Path) -> String {
     })
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "files of the kernel, and the runtime's socket"
+)]
 async fn read(socket: &Path) -> std::io::Result<String> {
     let unknown = || std::io::Error::from(std::io::ErrorKind::NotFound);
     let peer = tokio::net::UnixStream::connect(socket).await?.peer_cred()?;

@@ -80,6 +80,10 @@ impl Runtime {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "files of the kernel and of the node's owner, on a thread that may block"
+)]
 fn read_facts(name: String, recursive_read_only: bool) -> Node {
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as i64);
     let storage =
@@ -121,6 +125,10 @@ fn pretty_name(os_release: &str) -> String {
     name.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "files of the kernel and of the node's owner, on a thread that may block"
+)]
 fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
@@ -145,6 +153,10 @@ fn memory_bytes(meminfo: &str) -> i64 {
 }
 
 /// The sizes of huge pages, largest last, in the hugetlb cgroup's words: `hugepages-2048kB` is `2MB`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "files of the kernel and of the node's owner, on a thread that may block"
+)]
 fn hugepage_sizes(folder: &Path) -> Vec<String> {
     let mut sizes: Vec<u64> = fs::read_dir(folder)
         .into_iter()
@@ -171,6 +183,10 @@ fn hugepage_name(kib: u64) -> String {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "files of the kernel and of the node's owner, on a thread that may block"
+)]
 fn thermal_paths(folder: &Path) -> Vec<String> {
     let mut paths: Vec<String> = fs::read_dir(folder)
         .into_iter()

@@ -40,6 +40,10 @@ struct Kept {
 impl PulledImages {
     /// Reads the list. One that cannot be read counts as empty: then nothing is removed that was pulled before. It is
     /// written on `threads`.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the state folder is root's alone; callers are on threads that may block"
+    )]
     pub(crate) fn load(state_dir: &Path, threads: Arc<WriteThreads>) -> PulledImages {
         let path = state_dir.join(FILE);
         let images = match std::fs::read(&path) {

@@ -137,6 +137,10 @@ struct Key {
 
 impl RegistryAuth {
     /// Reads the file; one that is not there holds no credentials.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the configuration names this file of the node's owner"
+    )]
     pub(crate) async fn read(path: &Path) -> RegistryAuth {
         let place = format!("registry auth file {}", path.display());
         let read = async {

@@ -107,6 +107,10 @@ impl FolderFiles {
     }
 
     /// Compares the folder with what was seen. An error leaves everything as it was.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the manifests folder is the node owner's; on a thread that may block"
+    )]
     fn list(&mut self, activity: &Activity, now: Instant) -> Result<(), String> {
         let mut present = BTreeMap::new();
         match std::fs::read_dir(&self.folder) {
@@ -209,6 +213,10 @@ impl Signature {
 }
 
 /// What the path leads to, or the path itself where it leads to nothing; no folders, and not what is gone by now.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the manifests folder is the node owner's; on a thread that may block"
+)]
 fn metadata(path: &Path) -> Option<Metadata> {
     let metadata = std::fs::metadata(path)
         .or_else(|_| std::fs::symlink_metadata(path))

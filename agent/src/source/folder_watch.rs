@@ -114,6 +114,10 @@ fn start(shared: &Arc<Shared>, folder: &Path) -> Result<RecommendedWatcher, noti
     })
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the manifests folder is the node owner's; on a thread that may block"
+)]
 fn identify(path: &Path) -> Option<Watched> {
     let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir)?;
     Some(Watched {

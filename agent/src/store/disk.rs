@@ -128,6 +128,10 @@ impl std::fmt::Debug for Disk {
 
 impl Disk {
     /// Makes the folder where it is missing, and takes its lock.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the state folder is root's alone; callers are on threads that may block"
+    )]
     pub(crate) fn open(root: &Path) -> Result<Disk, DiskError> {
         fs::create_dir_all(root.join("pods")).map_err(io_error("create", root))?;
         // What is kept below a folder lasts as long as the folder, so it lasts too; and one that was there already may
@@ -204,6 +208,10 @@ impl Disk {
     }
 
     /// Takes back a record that was not accepted after all.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the state folder is root's alone; callers are on threads that may block"
+    )]
     pub(crate) fn drop_record(&self, uid: &str, name: &str) {
         // Where this fails too, the record is there after a restart: nothing better can be done on such a disk.
         let folder = self.pod_dir(uid).join("ephemeral");
@@ -212,6 +220,10 @@ impl Disk {
 
     /// Forgets a pod altogether. Whatever happens in between, all of it is there afterwards or nothing; on return
     /// nothing, also after a power cut.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the state folder is root's alone; callers are on threads that may block"
+    )]
     pub(crate) fn remove_pod(&self, uid: &str) -> Result<(), DiskError> {
         let dir = self.pod_dir(uid);
         let gone = self.pod_dir(&format!("{uid}{GONE}"));
@@ -249,6 +261,10 @@ impl Disk {
 
     /// Makes a folder where there is none, in one that is there. One that is found was made durable when it was made:
     /// where that fails it goes again.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the state folder is root's alone; callers are on threads that may block"
+    )]
     fn create_durably(&self, dir: &Path) -> Result<(), DiskError> {
         if dir.is_dir() {
             return Ok(());
@@ -281,6 +297,10 @@ impl Disk {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 fn remove_all(dir: &Path) -> Result<(), DiskError> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", dir)(error)),

@@ -45,6 +45,10 @@ enum Resolution {
 
 impl Folder {
     /// Opens the folder at `path`, which is the node's owner's or the runtime's word: links in it are followed.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this module is how such files are opened"
+    )]
     pub(crate) fn open(path: &Path) -> io::Result<Folder> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(Folder {
@@ -206,12 +210,20 @@ impl Folder {
 
 /// What is at `path`, which the runtime or a pod names; links are followed, and nothing is opened. Blocks, for ever where
 /// the path lies on a file system that does not answer.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is how such files are opened"
+)]
 pub(crate) fn metadata(path: &Path) -> io::Result<Metadata> {
     std::fs::metadata(path)
 }
 
 /// Opens the regular file at `path`, to read it. Links are followed: this is for paths that the node's owner or the
 /// runtime names, of files that others may have written.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is how such files are opened"
+)]
 pub(crate) fn regular_file(path: &Path) -> io::Result<File> {
     let handle = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     reopen(handle, OpenOptions::new().read(true))
@@ -264,6 +276,10 @@ pub(crate) fn only_root_can_change(path: &Path) -> io::Result<bool> {
 }
 
 /// Opens what a handle is of, if it is a regular file. `O_NONBLOCK`, since a lease of somebody's would hold up even that.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is how such files are opened"
+)]
 fn reopen(handle: OwnedFd, options: &mut OpenOptions) -> io::Result<File> {
     let handle = File::from(handle);
     let kind = handle.metadata()?.file_type();

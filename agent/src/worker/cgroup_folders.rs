@@ -10,6 +10,10 @@ const MOUNT: &str = "/sys/fs/cgroup";
 
 /// Removes the pod's group from every hierarchy. Blocks. What cannot be removed, because something still runs in
 /// it, stays: an empty group costs nothing but its name.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cgroups are the kernel's; on a thread that may block"
+)]
 pub(crate) fn remove(cgroup_parent: &str) {
     let mount = Path::new(MOUNT);
     let hierarchies = if mount.join("cgroup.controllers").exists() {
@@ -28,6 +32,10 @@ pub(crate) fn remove(cgroup_parent: &str) {
 }
 
 /// A group goes only after the groups in it; its files go with it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cgroups are the kernel's; on a thread that may block"
+)]
 fn remove_tree(group: &Path) -> io::Result<()> {
     for child in folders(group) {
         remove_tree(&child)?;
@@ -35,6 +43,10 @@ fn remove_tree(group: &Path) -> io::Result<()> {
     fs::remove_dir(group)
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cgroups are the kernel's; on a thread that may block"
+)]
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries

@@ -72,6 +72,10 @@ pub(crate) async fn remove(context: &Context, id: &str) -> Outcome {
 }
 
 /// Removes an ended container of which another has taken the place, with its log.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pod's folder is root's alone; on a thread that may block"
+)]
 pub(crate) async fn remove_dead(context: &Context, pod: &Pod, name: &str, id: &str, attempt: u32) -> Outcome {
     if let Outcome::Failed(held) = remove(context, id).await {
         return Outcome::Failed(held);

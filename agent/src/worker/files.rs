@@ -44,6 +44,10 @@ const ETC_HOSTS: &str = "etc-hosts";
 
 /// Prepares everything for one attempt of a container that lies in the pod's folder: an empty file for its termination
 /// message, the pod's `/etc/hosts`. Blocks.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pod's folder is root's alone; on a thread that may block"
+)]
 pub(crate) fn prepare(
     pod_dir: &Path,
     container: &str,

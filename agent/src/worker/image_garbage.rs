@@ -101,6 +101,7 @@ fn gone(known: &BTreeMap<String, PulledImage>, images: &[Image]) -> BTreeSet<Str
 }
 
 /// How many bytes are to be freed on the disk of the images; 0 while it is below the high threshold.
+#[expect(clippy::disallowed_methods, reason = "this is a thread of VOLUMES")]
 async fn bytes_above_threshold(runtime: &Runtime) -> Result<u64, ImageGarbageError> {
     let answer = runtime
         .images()

@@ -140,6 +140,10 @@ pub(super) fn message(panic: &(dyn Any + Send)) -> String {
 /// A place at which tests can have a debug build panic: where the folder `DEBUGLET_TEST_PANICS` holds a file of this
 /// name, which goes. A release build has nothing here.
 #[cfg(debug_assertions)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pod's folder is root's alone; on a thread that may block"
+)]
 pub(super) fn point(name: &str) {
     let Some(folder) = std::env::var_os("DEBUGLET_TEST_PANICS") else {
         return;

@@ -147,6 +147,10 @@ pub(crate) async fn tear_down_volumes(context: &Context, pod: &Pod) -> Outcome {
 }
 
 /// Cleans up after a pod of which nothing is left in the runtime: its volumes, its logs, its place in the store.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pod's folder is root's alone; on a thread that may block"
+)]
 pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     if let failed @ Outcome::Failed(_) = tear_down_volumes(context, pod).await {
@@ -163,6 +167,10 @@ pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
 
 /// Cleans up after a pod that somebody else ran: only what debuglet made for its containers, which are given by their
 /// names and the paths of their logs.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pod's folder is root's alone; on a thread that may block"
+)]
 pub(crate) async fn forget_foreign(
     context: &Context,
     pod: &Pod,

@@ -122,6 +122,7 @@ struct Info {
 
 /// The target's root folder as a path in the PID namespace that it shares with the debug container:
 /// `/proc/1/root` where it is process 1 of its own. `None` where it cannot be told.
+#[expect(clippy::disallowed_methods, reason = "/proc is the kernel's")]
 async fn files_at(runtime: &Runtime, target_id: &str) -> Option<String> {
     let request = ContainerStatusRequest {
         container_id: target_id.to_owned(),

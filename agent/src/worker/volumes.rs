@@ -199,6 +199,10 @@ fn set_up(pod: &Pod, volume: &Volume, pod_dir: &Path) -> Result<PathBuf, SetUpEr
 
 /// An emptyDir on the disk. It appears under its name with its owner and mode, so that what exists is whole, and what
 /// a container has since made of its mode is left as it is.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+)]
 fn set_up_folder(path: &Path, group: Option<u32>) -> Result<(), SetUpError> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => return Ok(()),
@@ -223,6 +227,10 @@ fn set_up_folder(path: &Path, group: Option<u32>) -> Result<(), SetUpError> {
 }
 
 /// An emptyDir of medium Memory: a tmpfs of its own. One that is mounted is kept, with the files in it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+)]
 fn set_up_memory(path: &Path, group: Option<u32>, size: Option<i64>) -> Result<(), SetUpError> {
     make_folders(path, FOLDER_MODE)?;
     let device = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev());
@@ -290,6 +298,10 @@ fn bytes(quantity: &Quantity) -> Option<i64> {
 }
 
 /// Checks a hostPath against its type (Kubernetes `HostPathType`), and makes what `...OrCreate` asks for.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+)]
 fn set_up_host_path(host_path: &HostPathVolumeSource) -> Result<PathBuf, SetUpError> {
     let path = PathBuf::from(&host_path.path);
     let kind = host_path.type_.as_deref().unwrap_or_default();
@@ -328,6 +340,10 @@ fn set_up_host_path(host_path: &HostPathVolumeSource) -> Result<PathBuf, SetUpEr
 }
 
 /// Makes the folder and those above it that are missing.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+)]
 fn make_folders(path: &Path, mode: u32) -> Result<(), SetUpError> {
     DirBuilder::new()
         .recursive(true)
@@ -337,6 +353,10 @@ fn make_folders(path: &Path, mode: u32) -> Result<(), SetUpError> {
 }
 
 /// Opens the folder itself: not one that a link leads to.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+)]
 fn open_folder(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)

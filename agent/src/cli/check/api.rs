@@ -35,6 +35,10 @@ fn problem(problem: &Problem) -> Finding {
 }
 
 /// What the agent says of its listener.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command reads what its user may read, and holds up nobody else"
+)]
 fn served(config: &Config, report: &ApiReport) -> Finding {
     match (config.api.listen, report) {
         (None, report) if report.listen.is_empty() => off(config),

@@ -112,6 +112,10 @@ impl Arguments {
     }
 
     /// The custom profile, where there is one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a command reads what its user may read, and holds up nobody else"
+    )]
     pub(super) fn custom(&self) -> Result<Option<CustomProfile>, Failure> {
         let Some(file) = &self.custom else { return Ok(None) };
         let text = std::fs::read_to_string(file)

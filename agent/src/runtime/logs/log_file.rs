@@ -64,6 +64,10 @@ impl LogFile {
     ///
     /// # Errors
     /// Also where something that is no regular file has its name: the runtime would write into that.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the path of the folder is trusted, and this is a thread of LOGS"
+    )]
     pub(crate) async fn prepare(&self) -> io::Result<()> {
         let log = self.clone();
         let prepare = move || {
@@ -141,6 +145,10 @@ impl LogFile {
 }
 
 /// Makes the folder of this name for a pod's logs below that of all pods' logs.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the path of the folder is trusted, and this is a thread of LOGS"
+)]
 pub(crate) async fn make_pod_folder(log_dir: &Path, name: &str) -> io::Result<()> {
     let (path, name) = (log_dir.to_path_buf(), OsString::from(name));
     let make = move || {

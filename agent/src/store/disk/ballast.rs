@@ -64,6 +64,10 @@ impl Ballast {
     }
 
     /// Gives up a piece of it; false where there is none left, or it cannot be given up.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the state folder is root's alone; callers are on threads that may block"
+    )]
     fn give_up_a_piece(&self) -> bool {
         let _resizing = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
         let given_up = || -> io::Result<bool> {
@@ -81,6 +85,10 @@ impl Ballast {
     }
 
     /// How many bytes of it are there.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the state folder is root's alone; callers are on threads that may block"
+    )]
     pub(super) fn bytes(&self) -> u64 {
         std::fs::metadata(&self.path).map_or(0, |file| file.len())
     }
@@ -90,6 +98,10 @@ impl Ballast {
     /// # Errors
     ///
     /// Where there is not enough room for it, and as much beside it, or the file cannot be made.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the state folder is root's alone; callers are on threads that may block"
+    )]
     pub(super) fn restore(&self) -> io::Result<()> {
         let _resizing = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = self.bytes();
@@ -115,6 +127,10 @@ impl Ballast {
 }
 
 /// How many bytes are free on the file system of a folder.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 fn free_bytes(folder: &Path) -> io::Result<u64> {
     let space = statvfs(folder)?;
     // The widths of these fields differ between machines.

@@ -30,6 +30,10 @@ pub(crate) struct LoadedPod {
 impl Disk {
     /// Reads everything back, and syncs it. What cannot be read is set aside and named, and a record that cannot be read
     /// counts as *created*: its container may have run.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the state folder is root's alone; callers are on threads that may block"
+    )]
     pub(crate) fn load(&self) -> Result<Vec<LoadedPod>, DiskError> {
         let pods = self.root.join("pods");
         let mut loaded = Vec::new();
@@ -69,6 +73,10 @@ impl Disk {
     }
 
     /// Syncs what is kept of a pod: its file, its records, and the folders that they are in.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the state folder is root's alone; callers are on threads that may block"
+    )]
     fn sync_pod(&self, dir: &Path) -> Result<(), DiskError> {
         let sync = |path: &Path| match (self.sync)(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("sync", path)(error)),
@@ -91,6 +99,10 @@ impl Disk {
 
 /// Whether a pod's folder holds nothing but what was being written when the agent ended: nobody was told that the
 /// pod is accepted, and nothing of it was begun.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 fn was_never_accepted(dir: &Path) -> bool {
     let Ok(mut entries) = fs::read_dir(dir) else {
         return false;
@@ -98,6 +110,10 @@ fn was_never_accepted(dir: &Path) -> bool {
     entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "pod.json.new"))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 fn load_pod(uid: String, dir: &Path) -> Result<LoadedPod, DiskError> {
     let mut problems = Vec::new();
     let kept = match read::<KeptPod>(&dir.join("pod.json")) {
@@ -121,6 +137,10 @@ fn load_pod(uid: String, dir: &Path) -> Result<LoadedPod, DiskError> {
     })
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 fn load_records(folder: &Path, problems: &mut Vec<String>) -> Result<Vec<Record>, DiskError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries.collect::<io::Result<Vec<_>>>(),
@@ -191,6 +211,10 @@ fn fail_closed(name: &str) -> Record {
 }
 
 /// What the file holds; none where there is no file. An error is in words.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
     match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -202,6 +226,10 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option
 }
 
 /// Renames a file that cannot be read, so that a person can look at it, and says so.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's alone; callers are on threads that may block"
+)]
 pub(super) fn set_aside(path: &Path, problem: &str) -> String {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".unreadable");

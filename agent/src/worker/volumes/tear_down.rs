@@ -19,6 +19,10 @@ const HEAP: &str = "volumes.removing";
 /// How often the mounts are listed again: while one is taken away the list may be read incompletely.
 const UNMOUNT_ROUNDS: usize = 8;
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+)]
 pub(super) fn tear_down_now(pod_dir: &Path) -> Result<(), VolumeError> {
     let removing = |source| VolumeError::Remove {
         folder: pod_dir.to_path_buf(),
@@ -39,6 +43,10 @@ pub(super) fn tear_down_now(pod_dir: &Path) -> Result<(), VolumeError> {
 
 /// Unmounts whatever is mounted at `folder` or below it, the last mounted first. What is busy stays, and with it all
 /// the rest.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+)]
 fn unmount_in(folder: &Path) -> Result<(), VolumeError> {
     let failed = |path: &Path, source| VolumeError::Unmount {
         path: path.to_path_buf(),
