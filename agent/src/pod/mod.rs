@@ -41,6 +41,7 @@ pub(crate) mod profile;
 pub(crate) mod quantity;
 pub(crate) mod record;
 pub(crate) mod resources;
+pub(crate) mod same_container;
 pub(crate) mod sandbox_config;
 pub(crate) mod security_context;
 pub(crate) mod size;

@@ -3,9 +3,10 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, EphemeralContainer, Pod};
 
+use super::labels;
 use super::observed::{ObservedContainer, ObservedPod};
 use super::record::{Origin, Phase, Record};
-use super::{defaults, labels};
+use super::same_container::same;
 
 /// Why an ephemeral container that the API server asks for is left to the kubelet though that is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,11 +87,7 @@ pub(crate) fn is_the_kubelets(record: &Record, known: Option<&Pod>, kubelet_down
     let asked_for = asked_for(known, &record.spec.name);
     match record.origin {
         Origin::KubeApiserver => !kubelet_down || asked_for.is_none() || !known.is_some_and(may_be_debugged),
-        Origin::Api => asked_for.is_some_and(|asked_for| {
-            let mut asked_for = asked_for.clone();
-            defaults::ephemeral_container(&mut asked_for);
-            asked_for == record.spec
-        }),
+        Origin::Api => asked_for.is_some_and(|asked_for| same(asked_for, &record.spec)),
         Origin::Manifest => false,
     }
 }
@@ -116,8 +113,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::pod::defaults;
     use crate::pod::observed::ContainerState;
     use crate::pod::record::CreatedContainer;
+    use crate::pod::same_container::table;
 
     fn pod(value: serde_json::Value) -> Pod {
         serde_json::from_value(value).expect("a pod")
@@ -265,6 +264,23 @@ mod tests {
                 expected,
                 "{case}"
             );
+        }
+    }
+
+    #[test]
+    fn a_local_entry_goes_back_exactly_when_the_api_server_asks_for_the_same_container() {
+        let mut spec = table::base();
+        defaults::ephemeral_container(&mut spec);
+        let record = Record {
+            spec,
+            origin: Origin::Api,
+            copy_mounts: None,
+            phase: Phase::Accepted,
+        };
+        for (more, same) in table::rows() {
+            let asked_for = table::container(&more);
+            let known = pod(json!({"spec": {"containers": [], "ephemeralContainers": [asked_for]}}));
+            assert_eq!(is_the_kubelets(&record, Some(&known), false), same, "{more}");
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::pod::identity::{ManifestIdentity, PodKey};
 use crate::pod::log_names::log_folder;
 use crate::pod::plan::grace;
 use crate::pod::record::{CreatedContainer, Origin, Phase, Record, next_order};
+use crate::pod::same_container::same;
 use crate::pod::source::Source;
 use crate::pod::{defaults, size, validation};
 use crate::untrusted_file::Folder;
@@ -373,7 +374,7 @@ impl<'a> Application<'a> {
                 continue;
             }
             if let Some(accepted) = specs.iter().find(|accepted| accepted.name == name) {
-                if *accepted != spec {
+                if !same(accepted, &spec) {
                     let message =
                         "it was changed after it was accepted, which is not possible; it stays as accepted";
                     self.ephemeral_problem(path, shown, uid, &name, message);

@@ -6,6 +6,7 @@ use super::*;
 use crate::pod::asked_by::AskedBy;
 use crate::pod::discovered::volumes::MountedVolumes;
 use crate::pod::discovered::{DiscoveredPod, Owner};
+use crate::pod::same_container::table;
 use crate::pod::visibility::Audience;
 use crate::store::DryRun;
 use crate::store::accept::WantedList;
@@ -410,4 +411,22 @@ async fn an_ephemeral_container_that_makes_the_pod_too_large_is_left_out() {
                 .contains("\"c\": it is left out: the pod would have"),
         "{problems:?}"
     );
+}
+
+#[tokio::test]
+async fn an_ephemeral_container_counts_as_changed_exactly_when_it_is_another_container() {
+    let with = |container: &EphemeralContainer| {
+        let mut manifest = manifest("one");
+        let spec = manifest.pod.spec.as_mut().unwrap();
+        spec.ephemeral_containers = Some(vec![container.clone()]);
+        Some(Ok(vec![manifest]))
+    };
+    for (more, same) in table::rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        apply(&store, with(&table::base())).await;
+        apply(&store, with(&table::container(&more))).await;
+        let problems = store.node_report().manifests.problems;
+        assert_eq!(problems.is_empty(), same, "{more}: {problems:?}");
+    }
 }

@@ -12,7 +12,7 @@ use crate::api::status::Failure;
 use crate::kubernetes::ephemeral_containers::{Addition, AdditionError};
 use crate::pod::asked_by::AskedBy;
 use crate::pod::container_path::ContainerPath;
-use crate::pod::discovered::union::same;
+use crate::pod::same_container::same;
 use crate::store::DryRun;
 use crate::store::accept::{AcceptError, WantedList, requested};
 use crate::store::events::{Happening, Severity};

@@ -1,11 +1,11 @@
 //! One list in two places: the ephemeral containers of which there are records here, and those that the API's pod has.
 //! Neither place can remove what the other has, and each entry stays whose it was.
 
-use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
-use serde_json::Value;
+use k8s_openapi::api::core::v1::Pod;
 
 use crate::pod::labels;
-use crate::pod::{defaults, record::Record};
+use crate::pod::record::Record;
+use crate::pod::same_container::same;
 
 /// How a record's entry stands to what the API's pod has under its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,35 +32,6 @@ pub(crate) fn place(record: &Record, known: &Pod) -> Place {
     }
 }
 
-/// Whether two specs ask for the same container, once their defaults are filled in. What is empty is as good as left
-/// out: API servers differ in which of the two they keep.
-pub(crate) fn same(one: &EphemeralContainer, other: &EphemeralContainer) -> bool {
-    let whole = |container: &EphemeralContainer| {
-        let mut container = container.clone();
-        defaults::ephemeral_container(&mut container);
-        serde_json::to_value(container).map(bare).ok()
-    };
-    one == other || whole(one) == whole(other)
-}
-
-/// Without nulls and empty objects and lists.
-fn bare(value: Value) -> Value {
-    let empty = |value: &Value| match value {
-        Value::Null => true,
-        Value::Array(list) => list.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    };
-    match value {
-        Value::Array(list) => Value::Array(list.into_iter().map(bare).collect()),
-        Value::Object(fields) => {
-            let fields = fields.into_iter().map(|(name, value)| (name, bare(value)));
-            Value::Object(fields.filter(|(_, value)| !empty(value)).collect())
-        }
-        other => other,
-    }
-}
-
 /// Whether the API server's `known` is a pod that can be given ephemeral containers there: not one that stands for a
 /// static pod, and not one that is going.
 pub(crate) fn takes_additions(known: &Pod) -> bool {
@@ -83,10 +54,13 @@ pub(crate) fn is_older(news: &Pod, known: &Pod) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use k8s_openapi::api::core::v1::EphemeralContainer;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::pod::defaults;
     use crate::pod::record::{Origin, Phase};
+    use crate::pod::same_container::table;
 
     fn record(spec: Value) -> Record {
         let mut spec: EphemeralContainer = serde_json::from_value(spec).expect("a container");
@@ -110,35 +84,13 @@ mod tests {
         let record = record(json!({"name": "debugger", "image": "busybox:1", "command": ["sh"]}));
         let with =
             |containers: Value| pod(json!({"spec": {"containers": [], "ephemeralContainers": containers}}));
-        for (theirs, expected) in [
-            (json!([]), Place::Here),
-            (json!([{"name": "other", "image": "busybox:1"}]), Place::Here),
-            (
-                json!([{"name": "debugger", "image": "busybox:1", "command": ["sh"]}]),
-                Place::Both,
-            ),
-            (
-                json!([{
-                    "name": "debugger", "image": "busybox:1", "command": ["sh"], "resources": {},
-                    "imagePullPolicy": "IfNotPresent", "terminationMessagePath": "/dev/termination-log",
-                    "terminationMessagePolicy": "File", "securityContext": {},
-                }]),
-                Place::Both,
-            ),
-            (
-                json!([{"name": "debugger", "image": "busybox:1", "command": ["id"]}]),
-                Place::Differs,
-            ),
-            (
-                json!([{"name": "debugger", "image": "busybox:1"}]),
-                Place::Differs,
-            ),
-            (
-                json!([{"name": "debugger", "image": "busybox:1", "command": ["sh"], "targetContainerName": "main"}]),
-                Place::Differs,
-            ),
-        ] {
-            assert_eq!(place(&record, &with(theirs.clone())), expected, "{theirs}");
+        for theirs in [json!([]), json!([{"name": "other", "image": "busybox:1"}])] {
+            assert_eq!(place(&record, &with(theirs.clone())), Place::Here, "{theirs}");
+        }
+        for (more, same) in table::rows() {
+            let theirs = serde_json::to_value(table::container(&more)).expect("JSON");
+            let expected = if same { Place::Both } else { Place::Differs };
+            assert_eq!(place(&record, &with(json!([theirs]))), expected, "{more}");
         }
         assert_eq!(place(&record, &Pod::default()), Place::Here);
     }

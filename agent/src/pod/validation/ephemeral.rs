@@ -10,6 +10,7 @@ use super::findings::Findings;
 use crate::pod::container_names::it_has;
 use crate::pod::defaults;
 use crate::pod::field_error::{Cause, FieldError};
+use crate::pod::same_container::same;
 
 /// Where ephemeral containers stand in a pod.
 const PATH: &str = "spec.ephemeralContainers";
@@ -76,7 +77,7 @@ pub(crate) fn ephemeral_change(old: &[EphemeralContainer], new: &[EphemeralConta
                 PATH,
                 format!("{name:?} was accepted before and cannot be removed"),
             ),
-            Some(wanted) if *wanted != accepted => {
+            Some(wanted) if !same(wanted, accepted) => {
                 findings.forbidden(
                     PATH,
                     format!("{name:?} was accepted before and cannot be changed"),

@@ -2,6 +2,7 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::pod::same_container::table;
 
 /// The sample pod of the recorded answers.
 fn sample_pod(reference: &Value) -> Pod {
@@ -358,6 +359,19 @@ fn nothing_and_an_empty_value_are_the_same_spec() {
         causes(&ephemeral_change(&plain, &other)),
         [("spec.ephemeralContainers", "FieldValueForbidden")]
     );
+}
+
+#[test]
+fn an_accepted_entry_may_be_sent_again_exactly_as_the_same_container() {
+    let with_defaults = |mut container: EphemeralContainer| {
+        defaults::ephemeral_container(&mut container);
+        [container]
+    };
+    let old = with_defaults(table::base());
+    for (more, same) in table::rows() {
+        let errors = ephemeral_change(&old, &with_defaults(table::container(&more)));
+        assert_eq!(errors.is_empty(), same, "{more}: {errors:?}");
+    }
 }
 
 #[test]
