@@ -227,6 +227,7 @@ impl Inner {
             sandbox_id: Some(found.sandbox_id),
             manifest: found.manifest.map(Arc::new),
             found: Some(Arc::new(found.pod)),
+            kept: false,
         };
         let pod = known_by.pod().unwrap_or_default();
         match self.pods.get_mut(uid) {

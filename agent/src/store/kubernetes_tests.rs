@@ -10,7 +10,8 @@ use super::*;
 use crate::pod::asked_by::AskedBy;
 use crate::pod::discovered::volumes::MountedVolumes;
 use crate::pod::discovered::{DiscoveredPod, Owner};
-use crate::store::accept::StopError;
+use crate::store::DryRun;
+use crate::store::accept::{StopError, WantedList};
 use crate::store::discovered::Discovered;
 use crate::store::disk::Disk;
 
@@ -163,4 +164,60 @@ async fn a_pod_that_passes_for_another_in_the_api_server_changes_nothing_of_it()
     find(&store, "u1").await;
     assert_eq!(from(&shown(&store)), "runtime");
     assert!(store.pod("elsewhere", "cart").is_none());
+}
+
+/// The pod `shop/cart` of a store that was started anew, with a debug container that was accepted before; what was shown of
+/// it then had the label `is: before`.
+async fn started_anew(folder: &Path) -> Arc<Store> {
+    let first = store(folder);
+    find(&first, "u1").await;
+    first.apply_kubernetes(KubernetesChange::All(vec![known("u1", "before")]));
+    let debugger = WantedList {
+        containers: serde_json::from_value(json!([
+            {"name": "theirs", "image": "a"}, {"name": "debugger", "image": "busybox:1"}]))
+        .unwrap(),
+        ..WantedList::default()
+    };
+    first.accept("shop", "cart", debugger, DryRun::No).await.unwrap();
+    drop(first);
+    store(folder)
+}
+
+#[tokio::test]
+async fn after_a_start_a_pod_says_of_each_of_its_specs_where_it_is_from() {
+    // In whichever order the runtime and the API server tell of it.
+    for runtime_first in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = started_anew(folder.path()).await;
+        let seen = store.pods().0;
+        assert_eq!(from(&shown(&store)), "kept on disk");
+        assert_eq!(shown(&store)["metadata"]["labels"]["is"], "before");
+        for step in [runtime_first, !runtime_first] {
+            match step {
+                true => find(&store, "u1").await,
+                false => store.apply_kubernetes(KubernetesChange::All(vec![known("u1", "after")])),
+            }
+        }
+        // Every version that a watch shows is whole.
+        let (_, changes) = store.changes::<Pod>(seen).unwrap();
+        let versions: Vec<(String, Option<String>)> = changes
+            .iter()
+            .map(|change| {
+                let pod = serde_json::to_value(&*change.object).unwrap();
+                let label = pod["metadata"]["labels"]["is"].as_str().map(str::to_owned);
+                (from(&pod).to_owned(), label)
+            })
+            .collect();
+        assert!(!versions.is_empty());
+        for (from, label) in versions {
+            let expected = match from.as_str() {
+                "kept on disk" => Some("before"),
+                "API server" => Some("after"),
+                "runtime" => None,
+                other => panic!("{other}"),
+            };
+            assert_eq!(label.as_deref(), expected, "{from}");
+        }
+        assert_eq!(from(&shown(&store)), "API server");
+    }
 }

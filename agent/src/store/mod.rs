@@ -413,6 +413,9 @@ impl Store {
                     if !loaded.synced {
                         entry.all_unwritten();
                     }
+                    if entry.is_foreign() {
+                        entry.known_by = Known::kept(Arc::clone(&entry.pod));
+                    }
                     inner.insert(entry);
                 }
                 Some(kept) => {

@@ -15,6 +15,9 @@ pub(crate) const SPEC_FROM_ANNOTATION: &str = "debuglet.io/spec-from";
 /// Its value, or its beginning, where the API server knows the pod.
 const OF_API_SERVER: &str = "API server";
 
+/// Its value for a pod that was not looked at since the agent's start.
+const KEPT: &str = "kept on disk";
+
 /// Whether what the API server says under `known` is said of the pod `here` that `owner` runs. Whoever may create pods
 /// may write annotations into them, so the name counts too, and a mirror pod stands only for a static pod: for the one
 /// whose hash it carries (annotation `kubernetes.io/config.mirror`). Of another client's pod the API server knows nothing.
@@ -36,11 +39,13 @@ pub(crate) fn is_said_of(known: &Pod, here: &PodKey, owner: Owner) -> bool {
 /// What is known of a discovered pod, and by whom.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Known {
-    /// What the runtime alone shows of it.
+    /// What the runtime alone shows of it, or, until it was looked at since the agent's start, what was kept of it on disk.
     pub(crate) found: Option<Arc<Pod>>,
     /// The sandbox that it was found in: the one that its debug containers join. `None` where it was not found since the
     /// agent started.
     pub(crate) sandbox_id: Option<String>,
+    /// Whether `found` was kept on disk: then it is what was shown when it was written down, whoever told it.
+    pub(crate) kept: bool,
     /// The manifest that describes it.
     pub(crate) manifest: Option<Arc<StaticManifest>>,
     /// What the API server says of it.
@@ -50,6 +55,15 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// What is known of a pod that was kept on disk, until the runtime has been looked at.
+    pub(crate) fn kept(pod: Arc<Pod>) -> Known {
+        Known {
+            found: Some(pod),
+            kept: true,
+            ..Known::default()
+        }
+    }
+
     /// The pod by all of them together: its UID is the runtime's, its spec the API server's, else the manifest's, and its
     /// ephemeral containers are not part of it. `None` where the runtime has not shown it yet.
     pub(crate) fn pod(&self) -> Option<Pod> {
@@ -78,6 +92,7 @@ impl Known {
                 format!("{OF_API_SERVER} as of {time}")
             }
             (None, _, Some(manifest)) => format!("manifest {}", manifest.file.display()),
+            (None, _, None) if self.kept => KEPT.to_owned(),
             (None, _, None) => "runtime".to_owned(),
         }
     }
