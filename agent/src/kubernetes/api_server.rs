@@ -1,30 +1,18 @@
-//! One API server, for everyone who speaks to it: the client, made anew when what it was made from has changed, and
-//! whether it answers.
+//! One API server, for everyone who speaks to it: its clients, and whether it answers.
 
-use std::fmt;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::sync::watch;
 
-use super::credential_files::CredentialFiles;
-use super::credentials::{self, Credentials, CredentialsError};
+use super::clients::Clients;
+use super::credentials::{self, CredentialsError};
 use super::failure::{Verdict, verdict, words};
 use crate::config::KubeconfigSetting;
 
-/// How long a connection to it may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may be silent before a request counts as not answered.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long before they end credentials are got anew.
-const RENEW_BEFORE: SignedDuration = SignedDuration::from_secs(60);
-/// How long they are used at least: a program that gives expired ones is not run for every request.
-const USE_AT_LEAST: SignedDuration = SignedDuration::from_secs(10);
-
-/// For how long a program that gave no credentials is not run again, whoever asks.
-const NOT_RUN_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +28,9 @@ pub(crate) enum ApiServerError {
         /// What is wrong.
         source: kube::Error,
     },
+    /// Making it has failed in a way that nobody foresaw.
+    #[error("a client of the API server could not be made: {0}")]
+    Panicked(String),
 }
 
 impl ApiServerError {
@@ -48,7 +39,8 @@ impl ApiServerError {
         matches!(self, Self::Credentials(CredentialsError::NotThere { .. }))
     }
 
-    fn is_of_exec_plugin(&self) -> bool {
+    /// Whether an exec plugin has failed.
+    pub(super) fn is_of_exec_plugin(&self) -> bool {
         matches!(self, Self::Credentials(CredentialsError::ExecPlugin { .. }))
     }
 }
@@ -66,35 +58,10 @@ pub(crate) enum Reach {
 }
 
 /// The API server of this node's cluster.
+#[derive(Debug)]
 pub(crate) struct ApiServer {
-    kubeconfig: KubeconfigSetting,
-    made: Mutex<Option<Made>>,
-    /// Held by the one who makes clients, while the others wait for what comes of it: a program for credentials, which may
-    /// ask a person, is run once for all. In it is how it failed last.
-    making: tokio::sync::Mutex<Option<(Instant, Arc<ApiServerError>)>>,
-    address: Mutex<String>,
+    clients: Clients,
     reach: watch::Sender<Reach>,
-}
-
-/// Clients, and what they were made from.
-#[derive(Clone)]
-struct Made {
-    asking: Client,
-    watching: Client,
-    files: CredentialFiles,
-    /// Until when they can be used.
-    until: Option<Timestamp>,
-}
-
-impl fmt::Debug for ApiServer {
-    /// Without the clients, which hold credentials.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("ApiServer")
-            .field("kubeconfig", &self.kubeconfig)
-            .field("reach", &*self.reach.borrow())
-            .finish_non_exhaustive()
-    }
 }
 
 impl ApiServer {
@@ -105,10 +72,7 @@ impl ApiServer {
             return None;
         }
         Some(ApiServer {
-            kubeconfig: setting.clone(),
-            made: Mutex::new(None),
-            making: tokio::sync::Mutex::new(None),
-            address: Mutex::default(),
+            clients: Clients::new(setting.clone()),
             reach: watch::Sender::new(Reach::Unknown),
         })
     }
@@ -116,28 +80,32 @@ impl ApiServer {
     /// A client for requests, which fail when they are not answered in time. To be asked for anew each time: one is made
     /// from what the files say now.
     pub(crate) async fn client(&self) -> Result<Client, Arc<ApiServerError>> {
-        Ok(self.made().await?.asking)
+        Ok(self.clients.get().await?.asking)
     }
 
     /// A client for watches, which may be silent as long as they like.
     pub(crate) async fn watching_client(&self) -> Result<Client, Arc<ApiServerError>> {
-        Ok(self.made().await?.watching)
+        Ok(self.clients.get().await?.watching)
+    }
+
+    /// Whom the client certificate names, where the credentials are one.
+    pub(super) async fn user_by_certificate(&self) -> Option<String> {
+        self.clients.get().await.ok()?.certificate_user
     }
 
     /// Where it is, `https://...`; empty until a kubeconfig was read.
     pub(crate) fn address(&self) -> String {
-        lock(&self.address).clone()
+        self.clients.address()
     }
 
     /// Where address and credentials come from, in words.
     pub(crate) fn described(&self) -> String {
-        credentials::kubeconfig_of(&self.kubeconfig)
-            .map_or_else(|| "in-cluster".to_owned(), |file| file.display().to_string())
+        credentials::described(self.clients.kubeconfig())
     }
 
     /// Whether a kubeconfig that is not there is no trouble: nobody has asked for one.
     pub(crate) fn may_be_missing(&self) -> bool {
-        self.kubeconfig == KubeconfigSetting::Kubelet
+        *self.clients.kubeconfig() == KubeconfigSetting::Kubelet
     }
 
     /// Whether it answers, and when that changes.
@@ -176,7 +144,7 @@ impl ApiServer {
         match verdict(error) {
             Verdict::Answered => self.answered(),
             Verdict::Refused => {
-                *lock(&self.made) = None;
+                self.clients.forget();
                 self.failed(&reason);
             }
             Verdict::Away => self.failed(&reason),
@@ -191,70 +159,6 @@ impl ApiServer {
             changed
         });
     }
-
-    async fn made(&self) -> Result<Made, Arc<ApiServerError>> {
-        if let Some(kept) = self.kept() {
-            return Ok(kept);
-        }
-        let mut failure = self.making.lock().await;
-        if let Some(kept) = self.kept() {
-            return Ok(kept);
-        }
-        if let Some((at, error)) = &*failure
-            && at.elapsed() < NOT_RUN_AGAIN
-        {
-            return Err(Arc::clone(error));
-        }
-        let made = self.make().await.map_err(Arc::new);
-        *failure = match &made {
-            Err(error) if error.is_of_exec_plugin() => Some((Instant::now(), Arc::clone(error))),
-            _ => None,
-        };
-        made
-    }
-
-    fn kept(&self) -> Option<Made> {
-        let kept = lock(&self.made).clone();
-        kept.filter(Made::is_fresh)
-    }
-
-    async fn make(&self) -> Result<Made, ApiServerError> {
-        let credentials = credentials::read(&self.kubeconfig).await?;
-        *lock(&self.address) = credentials.config.cluster_url.to_string();
-        let made = Made::from(credentials).map_err(|source| ApiServerError::Client {
-            from: self.described(),
-            source,
-        })?;
-        *lock(&self.made) = Some(made.clone());
-        Ok(made)
-    }
-}
-
-impl Made {
-    fn from(credentials: Credentials) -> Result<Made, kube::Error> {
-        let mut config = credentials.config;
-        config.connect_timeout = Some(CONNECT_TIMEOUT);
-        config.read_timeout = None;
-        let watching = Client::try_from(config.clone())?;
-        config.read_timeout = Some(ANSWER_TIMEOUT);
-        config.reset_reader_on_write = true;
-        let at_least = Timestamp::now().saturating_add(USE_AT_LEAST).ok();
-        let renewal = |end: Timestamp| end.saturating_sub(RENEW_BEFORE).ok().max(at_least);
-        Ok(Made {
-            asking: Client::try_from(config)?,
-            watching,
-            files: credentials.files,
-            until: credentials.expire.and_then(renewal),
-        })
-    }
-
-    fn is_fresh(&self) -> bool {
-        self.until.is_none_or(|until| Timestamp::now() < until) && self.files.are_unchanged()
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -290,43 +194,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_for_credentials_is_run_once_for_all_who_wait_for_it() {
-        let good = r#"{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "t"}}"#;
-        for (answer, is_good) in [(format!("echo '{good}'"), true), ("exit 3".to_owned(), false)] {
-            let folder = tempfile::tempdir().expect("a folder");
-            let (file, runs) = (folder.path().join("kubeconfig"), folder.path().join("runs"));
-            let script = format!("echo >> {}; {answer}", runs.display());
-            let kubeconfig = serde_json::json!({
-                "apiVersion": "v1", "kind": "Config", "current-context": "c",
-                "clusters": [{"name": "c", "cluster": {"server": "https://10.0.0.1:6443"}}],
-                "users": [{"name": "u", "user": {"exec": {
-                    "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script],
-                    "interactiveMode": "Never",
-                }}}],
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-            });
-            std::fs::write(&file, kubeconfig.to_string()).expect("written");
-            let server = ApiServer::configured(&KubeconfigSetting::File(file)).expect("a server");
-            let (one, other, third) =
-                tokio::join!(server.client(), server.watching_client(), server.client());
-            assert_eq!(
-                [
-                    one.is_ok(),
-                    other.is_ok(),
-                    third.is_ok(),
-                    server.client().await.is_ok()
-                ],
-                [is_good; 4]
-            );
-            assert_eq!(
-                std::fs::read_to_string(&runs).expect("it was run"),
-                "\n",
-                "{answer}"
-            );
-        }
-    }
-
-    #[tokio::test]
     async fn one_that_answers_anybody_is_not_away() {
         let server = ApiServer::configured(&KubeconfigSetting::Kubelet).expect("a server");
         server.failed("a lost connection");
@@ -350,10 +217,10 @@ mod tests {
             kube::Error::Api(Box::new(status))
         };
         server.saw(&refused(403));
-        assert!(lock(&server.made).is_some());
+        assert!(server.clients.are_there());
         assert_eq!(*server.reach().borrow(), Reach::Answers);
         server.saw(&refused(401));
-        assert!(lock(&server.made).is_none());
+        assert!(!server.clients.are_there());
         assert_eq!(*server.reach().borrow(), Reach::Away("no".to_owned()));
     }
 

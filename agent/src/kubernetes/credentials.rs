@@ -3,8 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::jiff::Timestamp;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::credential_files::CredentialFiles;
 use super::exec_plugin::{self, ExecPluginError};
@@ -60,6 +64,8 @@ pub(super) struct Credentials {
     pub(super) files: CredentialFiles,
     /// When they end, where that is known.
     pub(super) expire: Option<Timestamp>,
+    /// Whom the client certificate names, where there is one.
+    pub(super) certificate_user: Option<String>,
 }
 
 /// The kubeconfig that is meant; none within a cluster.
@@ -69,6 +75,11 @@ pub(super) fn kubeconfig_of(setting: &KubeconfigSetting) -> Option<&Path> {
         KubeconfigSetting::File(file) => Some(file),
         KubeconfigSetting::Kubelet | KubeconfigSetting::Off => Some(Path::new(KUBELET_KUBECONFIG)),
     }
+}
+
+/// Where address and credentials come from, in words.
+pub(super) fn described(setting: &KubeconfigSetting) -> String {
+    kubeconfig_of(setting).map_or_else(|| "in-cluster".to_owned(), |file| file.display().to_string())
 }
 
 /// Reads them as they are now.
@@ -88,6 +99,7 @@ fn within_cluster() -> Result<Credentials, CredentialsError> {
         config: kube::Config::incluster().map_err(CredentialsError::InCluster)?,
         files,
         expire: None,
+        certificate_user: None,
     })
 }
 
@@ -109,10 +121,24 @@ async fn from_file(file: &Path) -> Result<Credentials, CredentialsError> {
         .await
         .map_err(named)?;
     Ok(Credentials {
+        certificate_user: certificate_user(&config.auth_info),
         config,
         files,
         expire,
     })
+}
+
+/// The common name in the client certificate, which is the user's name (x509 authentication).
+fn certificate_user(user: &AuthInfo) -> Option<String> {
+    let pem = match (&user.client_certificate_data, &user.client_certificate) {
+        (Some(data), _) => STANDARD.decode(data).ok()?,
+        (None, Some(file)) => std::fs::read(file).ok()?,
+        (None, None) => return None,
+    };
+    let certificate = CertificateDer::from_pem_slice(&pem).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+    let name = certificate.subject().iter_common_name().next()?;
+    Some(name.as_str().ok()?.to_owned())
 }
 
 fn refused(file: &Path, source: KubeconfigError) -> CredentialsError {
@@ -216,6 +242,36 @@ mod tests {
         let credentials = credentials.expect("credentials");
         assert!(credentials.expire.is_some());
         assert!(credentials.config.auth_info.token.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_names_its_user_in_a_file_and_within_the_kubeconfig() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut wanted = rcgen::CertificateParams::default();
+        let name = &mut wanted.distinguished_name;
+        name.push(rcgen::DnType::OrganizationName, "system:nodes");
+        name.push(rcgen::DnType::CommonName, "system:node:node1");
+        let certificate = wanted.self_signed(&key).expect("a certificate").pem();
+        // A kubelet keeps both in one file.
+        let both = format!("{certificate}{}", key.serialize_pem());
+        std::fs::write(folder.path().join("client.pem"), &both).expect("written");
+        let data = STANDARD.encode(&both);
+        for (user, expected) in [
+            (
+                r#"{"client-certificate": "client.pem", "client-key": "client.pem"}"#.to_owned(),
+                Some("system:node:node1"),
+            ),
+            (
+                format!(r#"{{"client-certificate-data": "{data}", "client-key-data": "{data}"}}"#),
+                Some("system:node:node1"),
+            ),
+            (r#"{"token": "t"}"#.to_owned(), None),
+        ] {
+            let credentials = read_text(folder.path(), &kubeconfig(&user)).await;
+            let credentials = credentials.expect("credentials");
+            assert_eq!(credentials.certificate_user.as_deref(), expected);
+        }
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 
 pub(crate) mod api_server;
 pub(crate) mod back_off;
+mod clients;
 pub(crate) mod cluster_users;
 mod credential_files;
 mod credentials;
