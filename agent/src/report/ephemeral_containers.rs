@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::trouble::{Trouble, Waits};
 use crate::kubernetes::api_server::{ApiServer, Reach};
-use crate::kubernetes::back_off::BackOff;
+use crate::kubernetes::back_off::{BackOff, Growth};
 use crate::kubernetes::ephemeral_containers::{Addition, AdditionError};
 use crate::pod::container_path::ContainerPath;
 use crate::pod::identity::PodKey;
@@ -39,7 +39,7 @@ pub(crate) async fn run(
         runtime,
         settled: BTreeSet::new(),
         not_before: None,
-        back_off: BackOff::default(),
+        back_off: BackOff::new(Growth::SILENCE),
         waits: Waits::default(),
         without_right: false,
     };
@@ -205,14 +205,14 @@ impl Appender {
                 self.settle(first);
             }
             Err(error @ AdditionError::NotAllowed(_)) => {
-                if !std::mem::replace(&mut self.without_right, true) {
+                // Elsewhere it may be granted. Nothing tells when it is here.
+                let trouble = Trouble::Forbidden(error.to_string());
+                let (_, is_news) = self.waits.after(&first.uid, &trouble, rand::random());
+                if is_news && !std::mem::replace(&mut self.without_right, true) {
                     tracing::warn!(
                         "ephemeral containers of this node are not appended to the cluster's pods: {error}"
                     );
                 }
-                // Elsewhere it may be granted. Nothing tells when it is here.
-                self.waits
-                    .after(&first.uid, &Trouble::Forbidden(error.to_string()), rand::random());
             }
             // The watch brings its end, and with it the end of the entry; until then there is no hurry.
             Err(AdditionError::NoSuchPod) => {

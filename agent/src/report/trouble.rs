@@ -8,11 +8,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::kubernetes::api_server::{ApiServer, Reach};
-use crate::kubernetes::back_off::BackOff;
+use crate::kubernetes::back_off::{BackOff, Growth};
 use crate::kubernetes::failure::is_missing_right;
 
-/// How long rights that are missing, and other policies, are waited for: they come when a person gives them.
-const FORBIDDEN_WAIT: Duration = Duration::from_secs(300);
+/// At which refusal in a row it is told that a right is missing, or what a policy says: an API server that has just started
+/// refuses everything for some seconds.
+const TOLD_AT: u32 = 5;
 
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,11 @@ impl Trouble {
         }
     }
 
+    /// Whether it is a refusal: a right is missing, or a policy forbids it.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Trouble::Forbidden(_) | Trouble::Denied(_))
+    }
+
     /// Whether it is of what was asked for alone, so that other things can be asked for.
     pub(super) fn is_of_one(&self) -> bool {
         !matches!(self, Trouble::Away(_))
@@ -101,12 +107,27 @@ pub(super) async fn answers_again(reach: &mut watch::Receiver<Reach>) {
 }
 
 /// How trouble is borne: how long it is waited out, and what of it is told.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Patience {
-    back_off: BackOff,
+    /// The waits after refusals. They grow apart from the others: a server that was away for long and then refuses for some
+    /// seconds is asked again soon.
+    refusals: BackOff,
+    /// The waits after everything else.
+    others: BackOff,
     troubled: bool,
     /// Whether a missing right, or a policy, was told of since there was no trouble.
     told: bool,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            refusals: BackOff::new(Growth::REFUSAL),
+            others: BackOff::new(Growth::SILENCE),
+            troubled: false,
+            told: false,
+        }
+    }
 }
 
 /// What waits for its own trouble to pass, while everything else is done.
@@ -146,10 +167,13 @@ impl Waits {
         self.of.retain(|key, _| is_there(key));
     }
 
-    /// Nobody waits any longer, as the API server begins to answer; what was told is not told again.
+    /// Nobody waits any longer, as the API server begins to answer, and the next waits are short again. What was told is
+    /// not told again.
     pub(super) fn end(&mut self) {
         let now = Instant::now();
-        for (_, until) in self.of.values_mut() {
+        for (patience, until) in self.of.values_mut() {
+            patience.refusals.reset();
+            patience.others.reset();
             *until = now;
         }
     }
@@ -174,16 +198,19 @@ impl Patience {
     /// How long to wait after this; `spread` is a random number, so that the nodes of a cluster do not come all at once.
     pub(super) fn after(&mut self, trouble: &Trouble, spread: u32) -> Duration {
         self.troubled = true;
-        match trouble {
-            Trouble::Forbidden(_) | Trouble::Denied(_) => FORBIDDEN_WAIT,
-            _ => self.back_off.next(spread),
-        }
+        let back_off = if trouble.is_refusal() {
+            &mut self.refusals
+        } else {
+            &mut self.others
+        };
+        back_off.next(spread)
     }
 
-    /// Whether this is trouble to tell of: that a right is missing, or what a policy says, is told once.
+    /// Whether this trouble, which was waited for already, is to be told of: that a right is missing, or what a policy says,
+    /// is told once, when it was refused [`TOLD_AT`] times.
     pub(super) fn is_news(&mut self, trouble: &Trouble) -> bool {
-        let forbidden = matches!(trouble, Trouble::Forbidden(_) | Trouble::Denied(_));
-        forbidden && !std::mem::replace(&mut self.told, forbidden)
+        let lasts = trouble.is_refusal() && self.refusals.failures() >= TOLD_AT;
+        lasts && !std::mem::replace(&mut self.told, true)
     }
 }
 
@@ -194,17 +221,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_right_is_told_of_once_and_asked_for_rarely() {
-        let (mut patience, forbidden) = (Patience::default(), Trouble::Forbidden(String::new()));
-        assert!(patience.is_calm());
-        assert!(patience.is_news(&forbidden));
-        assert!(!patience.is_news(&forbidden));
-        assert!(!patience.is_news(&Trouble::Conflict));
-        assert_eq!(patience.after(&forbidden, 0), FORBIDDEN_WAIT);
-        assert!(!patience.is_calm());
-        assert!(patience.after(&Trouble::Conflict, u32::MAX) < FORBIDDEN_WAIT);
-        patience.reset();
-        assert!(patience.is_calm() && patience.is_news(&forbidden));
+    fn a_missing_right_is_asked_for_soon_and_then_at_a_growing_pace_and_told_of_once() {
+        for refusal in [
+            Trouble::Forbidden("no".to_owned()),
+            Trouble::Denied("no".to_owned()),
+        ] {
+            let mut patience = Patience::default();
+            assert!(patience.is_calm());
+            for failures in 0..20 {
+                assert_eq!(
+                    patience.after(&refusal, u32::MAX),
+                    Growth::REFUSAL.wait(failures),
+                    "{refusal:?}"
+                );
+                assert_eq!(patience.is_news(&refusal), failures + 1 == TOLD_AT, "{refusal:?}");
+            }
+            assert!(!patience.is_calm() && !patience.is_news(&Trouble::Conflict));
+            patience.reset();
+            assert!(patience.is_calm());
+            assert_eq!(patience.after(&refusal, u32::MAX), Growth::REFUSAL.wait(0));
+        }
+    }
+
+    #[test]
+    fn a_server_that_was_away_for_long_and_then_refuses_is_asked_again_soon() {
+        let (away, refusal) = (Trouble::Away(String::new()), Trouble::Forbidden(String::new()));
+        let mut patience = Patience::default();
+        for failures in 0..20 {
+            assert_eq!(patience.after(&away, u32::MAX), Growth::SILENCE.wait(failures));
+        }
+        assert_eq!(patience.after(&refusal, u32::MAX), Growth::REFUSAL.wait(0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -217,16 +263,23 @@ mod tests {
         assert_eq!(waits.remaining("a"), None);
         assert_eq!(waits.after("a", &failed, u32::MAX).0, Duration::from_secs(2));
         let denied = Trouble::Denied("x".to_owned());
-        assert_eq!(waits.after("b", &denied, 0), (FORBIDDEN_WAIT, true));
+        let refuse = |waits: &mut Waits| {
+            let refused = (0..TOLD_AT).map(|_| waits.after("b", &denied, u32::MAX));
+            refused.collect::<Vec<_>>()
+        };
+        let (longest, news) = refuse(&mut waits)[TOLD_AT as usize - 1];
+        assert_eq!((longest, news), (Growth::REFUSAL.wait(TOLD_AT - 1), true));
         waits.end();
         assert_eq!((waits.remaining("a"), waits.remaining("b")), (None, None));
+        let again = refuse(&mut waits);
         assert_eq!(
-            waits.after("b", &denied, 0),
-            (FORBIDDEN_WAIT, false),
-            "told already"
+            again[0].0,
+            Growth::REFUSAL.wait(0),
+            "it begins to answer: soon again"
         );
+        assert!(again.iter().all(|(_, news)| !news), "told already");
         waits.keep(|key| key == "a");
-        assert_eq!(waits.after("b", &denied, 0), (FORBIDDEN_WAIT, true));
+        assert!(refuse(&mut waits)[TOLD_AT as usize - 1].1, "forgotten");
         waits.forget("a");
         assert_eq!(waits.after("a", &failed, u32::MAX).0, Duration::from_secs(1));
     }

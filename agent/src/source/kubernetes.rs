@@ -14,7 +14,7 @@ use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::api_server::{ANSWER_TIMEOUT, ApiServer, Reach};
-use crate::kubernetes::back_off::BackOff;
+use crate::kubernetes::back_off::{BackOff, Growth};
 use crate::store::Store;
 use crate::store::kubernetes::KubernetesChange;
 use crate::store::node_report::KubernetesReport;
@@ -85,7 +85,7 @@ async fn report(api_server: &ApiServer, store: &Store) {
 
 /// Lists and watches, for ever.
 async fn follow(api_server: &ApiServer, store: &Store) {
-    let mut back_off = BackOff::default();
+    let mut back_off = BackOff::new(Growth::SILENCE);
     let mut version = None;
     loop {
         let began = Instant::now();

@@ -2,22 +2,18 @@
 //! for its image. Read at each launch, and dropped with it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::context::Context;
 use super::step::Outcome;
+use crate::kubernetes::back_off::Growth;
 use crate::kubernetes::objects::ReadError;
 use crate::pod::discovered::Owner;
 use crate::pod::objects::{NoObjects, Objects, needed};
 use crate::pod::observed::Nanoseconds;
 use crate::runtime::pull_secrets::PullSecrets;
 use crate::store::events::Severity;
-
-/// How long the next try waits after a first failure, and at most.
-const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(300);
 
 /// The objects that the variables of a container come from, for a pod that `owner` runs; debuglet where there is none.
 pub(super) async fn objects(
@@ -42,14 +38,9 @@ pub(super) async fn objects(
 
 /// The container cannot be configured yet, for the `tries`th time in a row, counted from 0.
 pub(super) fn not_configured(message: impl Into<String>, tries: u32) -> Outcome {
-    Outcome::failed("CreateContainerConfigError", message, back_off(tries))
-}
-
-fn back_off(tries: u32) -> Nanoseconds {
-    let wait = FIRST_BACK_OFF
-        .saturating_mul(2_u32.saturating_pow(tries))
-        .min(LONGEST_BACK_OFF);
-    Nanoseconds::try_from(wait.as_nanos()).unwrap_or(Nanoseconds::MAX)
+    let wait = Growth::REFUSAL.wait(tries).as_nanos();
+    let wait = Nanoseconds::try_from(wait).unwrap_or(Nanoseconds::MAX);
+    Outcome::failed("CreateContainerConfigError", message, wait)
 }
 
 /// The credentials of a pod's `imagePullSecrets`. Like a kubelet it goes on without one that cannot be had, and says so.
@@ -101,13 +92,6 @@ pub(super) fn names_of_pull_secrets(pod: &Pod) -> std::collections::BTreeSet<&st
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_wait_doubles_up_to_five_minutes() {
-        let seconds = |tries| back_off(tries) / 1_000_000_000;
-        let waits = [0, 1, 2, 7, 8, 100, u32::MAX].map(seconds);
-        assert_eq!(waits, [2, 4, 8, 256, 300, 300, 300]);
-    }
 
     #[test]
     fn each_pull_secret_counts_once_and_a_nameless_one_not() {

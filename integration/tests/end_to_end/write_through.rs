@@ -3,8 +3,9 @@
 
 use std::io::Write;
 use std::process::Stdio;
+use std::time::Duration;
 
-use integration::kubernetes::{ControlPlane, Kubectl, KubectlVersion, Kubelet};
+use integration::kubernetes::{ControlPlane, Kubectl, KubectlVersion, Kubelet, RefusingFront};
 use integration::{
     Agent, AgentOptions, BUSYBOX, ContainerdVersion, Node, debug_container, ephemeral_status, eventually,
     sleeping_pod, state_of,
@@ -18,7 +19,8 @@ const EPHEMERAL: &str = "/api/v1/namespaces/default/pods/cart/ephemeralcontainer
 /// A node with a control plane, a kubelet, and the pod `default/cart`.
 struct Cluster {
     plane: ControlPlane,
-    _kubelet: Kubelet,
+    /// None where the test has taken it, to end it.
+    kubelet: Option<Kubelet>,
     node: Node,
 }
 
@@ -29,7 +31,7 @@ impl Cluster {
         let kubelet = Kubelet::start(&node, &plane).await;
         let cluster = Cluster {
             plane,
-            _kubelet: kubelet,
+            kubelet: Some(kubelet),
             node,
         };
         let mut cart = sleeping_pod("cart");
@@ -219,6 +221,66 @@ async fn the_cluster_role_lets_containers_be_written_through_and_appended_when_t
     for name in ["first", "second", "session"] {
         assert_eq!(cluster.makers(name).await, ["kubelet"], "{name}");
     }
+}
+
+/// For how long an API server that has just started may refuse everything.
+const WITHOUT_ROLES: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_server_that_refuses_everything_for_its_first_seconds_is_soon_told_everything() {
+    let mut cluster = Cluster::start().await;
+    let kubelet = cluster.kubelet.take().expect("it runs");
+    let front = RefusingFront::start(&cluster.node, &cluster.plane.kubeconfig()).await;
+    let options = AgentOptions {
+        configuration: format!(
+            "kubernetes.kubeconfig = {:?}\nkubernetes.kubelet_down_seconds = 3\n",
+            front.kubeconfig().display().to_string()
+        ),
+        ..AgentOptions::default()
+    };
+    front.refuse_for(WITHOUT_ROLES);
+    let agent = cluster.node.start_agent_with(options).await;
+    agent
+        .api()
+        .pod_until("default", "cart", |pod| pod["status"]["phase"] == "Running")
+        .await;
+    let local = debug_container("local", &["sleep", "3600"]);
+    let answer = patch(&agent, "", &local).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let from = |pod: &Value| pod["metadata"]["annotations"]["debuglet.io/spec-from"] == "API server";
+    agent.api().pod_until("default", "cart", from).await;
+
+    // It refuses once more, while there is something of every kind to tell.
+    front.refuse_for(WITHOUT_ROLES);
+    cluster
+        .until("the container is appended", |pod| names(pod) == ["local"])
+        .await;
+    let kubectl = cluster.kubectl();
+    let told = async |reason: &str| {
+        eventually(&format!("an event {reason} is in the API server"), async || {
+            let field = format!("--field-selector=reason={reason},reportingComponent=debuglet");
+            let output = kubectl.run(["get", "events", &field, "-o", "name"]).await;
+            if output.stdout.is_empty() {
+                Err(output)
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+    };
+    told("Started").await;
+
+    // What is started in the place of a kubelet that is down is reported, too.
+    kubelet.process().kill().await;
+    let image = format!("--image={BUSYBOX}");
+    let asked = ["debug", "cart", &image, "-c", "taken", "--", "sleep", "3600"];
+    front.refuse_for(WITHOUT_ROLES);
+    kubectl.run(asked).await.succeeded();
+    let running = |pod: &Value| state_of(pod, "taken") == "running:";
+    agent.api().pod_until("default", "cart", running).await;
+    cluster.until("its state is reported", running).await;
+    assert_eq!(cluster.makers("taken").await, ["debuglet"]);
+    told("TakenOver").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
