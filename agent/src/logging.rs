@@ -1,22 +1,31 @@
 //! What the agent says on stderr, in the form that suits the reader: colours for a person at a terminal, a priority
 //! per line for systemd's journal, JSON for anything else.
 
+mod repeats;
+
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::os::linux::fs::MetadataExt;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer, registry};
+
+use repeats::Repeats;
 
 /// Says how much is logged: a level (`error`, `warn`, `info`, `debug`, `trace`) or directives per module.
 pub(crate) const LEVEL_VARIABLE: &str = "DEBUGLET_LOG";
 /// What is logged when the variable says nothing.
 const DEFAULT_LEVEL: &str = "info";
-/// The client library says in warnings what it cannot read, whole: a secret may be in it.
-const QUIET_LIBRARY: &str = "kube_client=error";
+/// The client library says in warnings what it cannot read, whole: a secret may be in it. In errors it says that a request
+/// failed, and not which: whoever made it says both.
+const QUIET_LIBRARY: &str = "kube_client=off";
+/// The target of lines that say that something stands otherwise than before, such as that the API server is away or
+/// answers again. They are always written, and what was said before them counts as new after them.
+pub(crate) const NEWS: &str = "debuglet::news";
 /// Set by systemd to the device and inode of the stream that leads to the journal (systemd.exec(5)).
 const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
 
@@ -93,15 +102,15 @@ fn subscriber<W>(form: Form, filter: EnvFilter, writer: W) -> Box<dyn Subscriber
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         .with_target(false);
-    match form {
-        Form::Terminal => Box::new(builder.with_ansi(true).compact().finish()),
-        Form::Journal => Box::new(builder.with_ansi(false).event_format(WithPriority).finish()),
-        Form::Json => Box::new(builder.json().flatten_event(true).finish()),
-    }
+    let lines = match form {
+        Form::Terminal => lines.with_ansi(true).compact().boxed(),
+        Form::Journal => lines.with_ansi(false).event_format(WithPriority).boxed(),
+        Form::Json => lines.json().flatten_event(true).boxed(),
+    };
+    Box::new(registry().with(filter).with(Repeats::default()).with(lines))
 }
 
 /// Writes an event for the journal.
@@ -228,13 +237,32 @@ mod tests {
         ] {
             let text = written(Form::Json, level, || {
                 tracing::warn!(target: "kube_client::client", "SECRET");
-                tracing::error!(target: "kube_client::client", "it broke");
+                tracing::error!(target: "kube_client::client::builder", "failed with error SECRET");
+                tracing::error!("it broke");
             });
-            assert!(
-                !text.contains("SECRET") && text.contains("it broke"),
-                "{level:?}: {text}"
-            );
+            assert!(!text.contains("SECRET"), "{level:?}: {text}");
+            let of_others = level != "kube_client=trace";
+            assert_eq!(text.contains("it broke"), of_others, "{level:?}: {text}");
         }
+    }
+
+    #[test]
+    fn a_warning_is_written_once_while_nothing_else_is_said_and_anew_after_news() {
+        let warn = |pod: &str| tracing::warn!(pod, "the runtime does not answer");
+        let text = written(Form::Json, "", || {
+            for _ in 0..3 {
+                warn("a");
+                warn("b");
+                tracing::info!("as often as it is said");
+            }
+            tracing::warn!(target: NEWS, "it answers again");
+            tracing::warn!(target: NEWS, "it answers again");
+            warn("a");
+        });
+        let count = |words: &str| text.lines().filter(|line| line.contains(words)).count();
+        assert_eq!(count("\"pod\":\"a\""), 2, "{text}");
+        assert_eq!(count("\"pod\":\"b\""), 1, "{text}");
+        assert_eq!((count("as often"), count("it answers")), (3, 2), "{text}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use debuglet_proto::v1::{VersionRequest, VersionResponse};
 use tokio_util::sync::CancellationToken;
 
 use super::node_facts::FactsWatch;
+use crate::logging::NEWS;
 use crate::runtime::client::Runtime;
 use crate::runtime::error::{NoAnswer, RuntimeError, is_silence};
 use crate::store::Store;
@@ -66,8 +67,8 @@ pub(super) async fn run(
             return;
         };
         match &asked {
-            Ok(_) if !answers => tracing::info!("the runtime answers again"),
-            Err(error) if answers => tracing::warn!("{error}"),
+            Ok(_) if !answers => tracing::info!(target: NEWS, "the runtime answers again"),
+            Err(error) if answers => tracing::warn!(target: NEWS, "{error}"),
             _ => {}
         }
         answers = asked.is_ok();

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::api_server::{ANSWER_TIMEOUT, ApiServer, Reach};
 use crate::kubernetes::back_off::{BackOff, Growth};
+use crate::logging::NEWS;
 use crate::store::Store;
 use crate::store::kubernetes::KubernetesChange;
 use crate::store::node_report::KubernetesReport;
@@ -54,13 +55,17 @@ pub(crate) async fn run(api_server: Arc<ApiServer>, store: Arc<Store>, shutdown:
 /// Says in the store whether the API server answers.
 async fn report(api_server: &ApiServer, store: &Store) {
     let mut reach = api_server.reach();
+    let mut was_away = false;
     loop {
         let now = reach.borrow_and_update().clone();
         match &now {
             Reach::Unknown => {}
-            Reach::Answers => tracing::info!("the API server {} answers", api_server.address()),
-            Reach::Away(reason) => tracing::warn!("the API server's pods are not known: {reason}"),
+            Reach::Answers => tracing::info!(target: NEWS, "the API server {} answers", api_server.address()),
+            // Why it does not answer may change with each try.
+            Reach::Away(reason) if was_away => tracing::warn!("{}", away(api_server, reason)),
+            Reach::Away(reason) => tracing::warn!(target: NEWS, "{}", away(api_server, reason)),
         }
+        was_away = matches!(now, Reach::Away(_));
         let report = match now {
             Reach::Unknown => KubernetesReport::default(),
             Reach::Answers => KubernetesReport {
@@ -80,6 +85,14 @@ async fn report(api_server: &ApiServer, store: &Store) {
         if reach.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// That the API server cannot be asked, in words.
+fn away(api_server: &ApiServer, reason: &str) -> String {
+    match api_server.address().as_str() {
+        "" => format!("the API server is not known: {reason}"),
+        address => format!("the API server {address} cannot be asked: {reason}"),
     }
 }
 
