@@ -23,7 +23,7 @@ use crate::api::{self, Api};
 use crate::config::{CgroupDriverSetting, Config};
 use crate::kubernetes::api_server::ApiServer;
 use crate::kubernetes::cluster_users::ClusterUsers;
-use crate::kubernetes::kubelet_signs;
+use crate::kubernetes::kubelet::Kubelet;
 use crate::pod::cgroup::CgroupDriver;
 use crate::runtime::call_limits::CallLimits;
 use crate::runtime::client::Runtime;
@@ -132,6 +132,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         node_name: config.node_name.clone(),
     });
     let api_server = ApiServer::configured(&config.kubernetes.kubeconfig).map(Arc::new);
+    let cluster = Cluster::new(&config, api_server.clone());
     let api = tokio::spawn(serve_api(
         api.await?,
         api::Context {
@@ -145,6 +146,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
             large_bodies: api::LargeBodies::default(),
             shutdown: shutdown.clone(),
         },
+        Arc::clone(&cluster.kubelet),
     ));
     // Root's kubeconfig is there by now, and who follows it to its port is answered in a moment.
     systemd_notify::ready("waiting for the runtime");
@@ -167,6 +169,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
             images,
             pulled,
             api_server,
+            cluster,
         };
         work(&config, parts, &shutdown).await?;
     }
@@ -188,15 +191,15 @@ async fn serve(config: Config) -> Result<(), AgentError> {
 /// Answers as soon as it is known how the pods of before stand, so that none is reported as it is not, and whether a
 /// kubelet is here, so that no pod is created beside it. Where that takes too long, because the runtime is away, all but
 /// the creation of pods is answered meanwhile.
-async fn serve_api(api: Api, context: api::Context) {
+async fn serve_api(api: Api, context: api::Context, kubelet: Arc<Kubelet>) {
     let (store, runtime, shutdown) = (
         Arc::clone(&context.store),
         context.runtime.clone(),
         context.shutdown.clone(),
     );
     let kubelet = async {
-        let signs = kubelet_signs::look().await;
-        drop(kubelet_watch::report(&runtime, &store, signs).await);
+        let look = kubelet.look().await;
+        drop(kubelet_watch::report(&runtime, &store, look).await);
     }
     .shared();
     let looks = async { tokio::join!(store.first_look(), kubelet.clone()) };
@@ -212,6 +215,7 @@ struct Parts {
     images: Arc<Images>,
     pulled: Arc<PulledImages>,
     api_server: Option<Arc<ApiServer>>,
+    cluster: Cluster,
 }
 
 /// Everything between a runtime that answers and the shutdown.
@@ -222,6 +226,7 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
         images,
         pulled,
         api_server,
+        cluster,
     } = parts;
     let (store, runtime) = (&store, &runtime);
     let cgroup_driver = match config.cgroup_driver {
@@ -229,7 +234,6 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
         CgroupDriverSetting::Cgroupfs => Some(CgroupDriver::Cgroupfs),
         CgroupDriverSetting::Auto => None,
     };
-    let cluster = Cluster::new(config, api_server.clone());
     let (forbid, forbidden) = watch::channel(None);
     let first_looks = async {
         let facts = FactsWatch::start(runtime.clone(), Arc::clone(store), cgroup_driver).await;

@@ -12,8 +12,8 @@ use crate::kubernetes::api_server::ApiServer;
 use crate::kubernetes::kubelet::Kubelet;
 use crate::report;
 use crate::runtime::client::Runtime;
-use crate::source::kubernetes;
 use crate::source::take_over::TakeOver;
+use crate::source::{kubernetes, node_name};
 use crate::store::Store;
 
 /// The cluster of this node, if it has one.
@@ -66,7 +66,9 @@ impl Cluster {
             runtime.clone(),
             shutdown.clone(),
         );
+        let naming = node_name::run(Arc::clone(api_server), Arc::clone(store), shutdown.clone());
         let mut tasks = vec![
+            ("the look at the node's name", tokio::spawn(naming)),
             ("the watch of the API server", tokio::spawn(watching)),
             ("appending to the API server's pods", tokio::spawn(appending)),
             ("the report of events", tokio::spawn(events)),

@@ -2,6 +2,7 @@
 
 mod api;
 mod cluster;
+mod hidden_processes;
 mod host;
 mod runtime;
 
@@ -129,8 +130,9 @@ pub(super) fn run(config: Option<&Path>, arguments: &Arguments) -> ExitCode {
 async fn look(config: &Config) -> Vec<Finding> {
     let mut findings = vec![host::permissions()];
     findings.extend(runtime::look(config).await);
+    findings.extend(hidden_processes::look(&config.socket()));
     findings.extend(api::look(config).await);
-    findings.push(cluster::look(config).await);
+    findings.extend(cluster::look(config).await);
     findings.extend(host::folders(config));
     findings.extend(host::disks(config));
     findings.extend(host::registry(config).await);

@@ -2,6 +2,9 @@
 
 use std::error::Error;
 
+/// What the user name of a node's credential begins with; the node's name follows (Node authorization).
+pub(crate) const NODE_USER: &str = "system:node:";
+
 /// What a failed request tells of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -41,6 +44,11 @@ pub(crate) fn is_missing_right(message: &str) -> bool {
     let after = message.split_once("\" cannot ").map_or("", |(_, after)| after);
     let what = after.split_once(' ').map_or("", |(_, what)| what);
     what.starts_with("resource \"") || what.starts_with("path \"")
+}
+
+/// Whether an authorizer's 403 with this message was for a node's credential (`User "system:node:NAME" cannot ...`).
+pub(super) fn is_of_a_nodes_credential(message: &str) -> bool {
+    is_missing_right(message) && message.contains(&format!("User \"{NODE_USER}"))
 }
 
 /// The error and what caused it, outermost first.

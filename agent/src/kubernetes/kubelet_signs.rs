@@ -1,49 +1,89 @@
 //! The signs of life that a kubelet shows on its node: a process of its name, and its health port. Looking costs some
-//! file reads and one connection on loopback, so that it can be done every few seconds.
+//! file reads and a connection on loopback, so that it can be done every few seconds. What the signs count for is decided in
+//! `pod/kubelet_life.rs`.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::listening_sockets::owners;
+use crate::pod::kubelet_life::{HealthPort, Process};
+
 /// The name of the process, as in `/proc/PID/comm`.
 pub(crate) const PROCESS_NAME: &str = "kubelet";
-
-/// Where a kubelet answers `/healthz` (KubeletConfiguration, defaults of `healthzBindAddress` and `healthzPort`). k3s
-/// and others that carry the kubelet in a process of another name answer here too.
-pub(crate) const HEALTH_ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10248);
+/// Where a kubelet answers `/healthz` (KubeletConfiguration, default of `healthzPort`). k3s and others that carry the
+/// kubelet in a process of another name answer here too.
+pub(crate) const HEALTH_PORT: u16 = 10248;
 
 /// Loopback answers at once or not at all.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The user whose sockets can be a kubelet's.
+const ROOT: u32 = 0;
 
-/// What one look showed.
+/// Where the signs are looked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Where proc(5) is mounted.
+    pub(crate) proc: PathBuf,
+    /// The addresses that the health port may be bound to. The default of `healthzBindAddress` is the first one; one that is
+    /// bound to all addresses answers at both.
+    pub(crate) health: [SocketAddr; 2],
+}
+
+impl Default for Place {
+    fn default() -> Place {
+        let at = |address: IpAddr| SocketAddr::new(address, HEALTH_PORT);
+        Place {
+            proc: PathBuf::from("/proc"),
+            health: [at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into())],
+        }
+    }
+}
+
+/// What one look at the node showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KubeletSigns {
     /// The process id of a process named kubelet.
     pub(crate) process: Option<u32>,
-    /// Whether its health port answers.
-    pub(crate) health_port: bool,
+    /// Whether /proc hides processes from us, a kubelet's too.
+    pub(crate) processes_hidden: bool,
+    /// Who answers at the health port.
+    pub(crate) port: HealthPort,
 }
 
 impl KubeletSigns {
-    /// Whether there is any.
-    pub(crate) fn any(self) -> bool {
-        self != KubeletSigns::default()
+    /// What was seen of its process.
+    pub(crate) fn process(self) -> Process {
+        match self.process {
+            Some(_) => Process::Seen,
+            None if self.processes_hidden => Process::Hidden,
+            None => Process::Absent,
+        }
     }
 }
 
 /// Looks for both.
-pub(crate) async fn look() -> KubeletSigns {
-    let processes = tokio::task::spawn_blocking(|| processes_named_kubelet(Path::new("/proc")));
-    let health_port = health_port_answers(HEALTH_ADDRESS).await;
+pub(crate) async fn look(place: &Place) -> KubeletSigns {
+    let proc = place.proc.clone();
+    let processes =
+        tokio::task::spawn_blocking(move || (processes_named_kubelet(&proc), hides_processes(&proc)));
+    let port = health_port(place).await;
+    let (named, processes_hidden) = processes.await.unwrap_or_default();
     KubeletSigns {
-        process: processes.await.ok().and_then(|found| found.first().copied()),
-        health_port,
+        process: named.first().copied(),
+        processes_hidden,
+        port,
     }
+}
+
+/// Whether processes of root's are hidden from us. Every namespace of processes has a first one, and where /proc is
+/// mounted with `hidepid`, that is hidden from whoever has fewer capabilities than it: so is a kubelet.
+fn hides_processes(proc: &Path) -> bool {
+    proc.join("self").exists() && fs::read_to_string(proc.join("1/comm")).is_err()
 }
 
 /// The ids of the live processes named kubelet that share our PID namespace and run as our user: one in a namespace
@@ -85,6 +125,25 @@ fn is_live_and_beside_us(status: &str, user: u32) -> bool {
         && ids.len() == 1
 }
 
+/// Who answers at the health port. Where different users listen at its addresses, root counts.
+async fn health_port(place: &Place) -> HealthPort {
+    let mut found = HealthPort::Silent;
+    for address in place.health {
+        if !health_port_answers(address).await {
+            continue;
+        }
+        let proc = place.proc.clone();
+        // It may have been closed since it answered: then nobody can tell whose it was.
+        let owners = tokio::task::spawn_blocking(move || owners(&proc, address)).await;
+        let owners = owners.unwrap_or_default();
+        match owners.iter().find(|owner| **owner != ROOT) {
+            None if !owners.is_empty() => return HealthPort::OfRoot,
+            other => found = HealthPort::OfOther(other.copied()),
+        }
+    }
+    found
+}
+
 /// Whether something at `address` answers `/healthz` as a kubelet does.
 async fn health_port_answers(address: SocketAddr) -> bool {
     let ask = async {
@@ -102,6 +161,30 @@ async fn health_port_answers(address: SocketAddr) -> bool {
 /// Whether these are the first bytes of a health answer: a sick kubelet (500) is a kubelet too.
 fn is_health_answer(start: &[u8]) -> bool {
     start.starts_with(b"HTTP/1.") && (start.ends_with(b" 200") || start.ends_with(b" 500"))
+}
+
+/// A place of a test's own, on which nothing that runs beside the test is seen.
+#[cfg(test)]
+pub(crate) mod private {
+    use super::*;
+
+    /// A /proc without processes, and a health port at `health`, where the test may listen or not.
+    pub(crate) fn place(folder: &Path, health: SocketAddr) -> Place {
+        Place {
+            proc: folder.to_path_buf(),
+            health: [health, SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 1)],
+        }
+    }
+
+    /// Adds a kubelet's process to a /proc.
+    pub(crate) fn add_kubelet(proc: &Path) {
+        let user = nix::unistd::geteuid();
+        let process = proc.join("77");
+        fs::create_dir(&process).expect("a folder");
+        fs::write(process.join("comm"), PROCESS_NAME).expect("written");
+        let status = format!("State:\tS (sleeping)\nUid:\t{user}\t{user}\t{user}\t{user}\nNSpid:\t77\n");
+        fs::write(process.join("status"), status).expect("written");
+    }
 }
 
 #[cfg(test)]
@@ -222,5 +305,64 @@ mod tests {
             server.await.expect("the server");
             assert!(!health_port_answers(address).await, "nobody listens any more");
         }
+    }
+
+    /// Answers `/healthz` at a port of its own until it is dropped. The socket is `user`'s: to change that takes the same
+    /// right as to be that user.
+    struct Listener {
+        address: SocketAddr,
+        serving: tokio::task::JoinHandle<()>,
+    }
+
+    impl Listener {
+        async fn start(user: u32) -> Listener {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+                .await
+                .expect("a port");
+            nix::unistd::fchown(&listener, Some(nix::unistd::Uid::from_raw(user)), None)
+                .expect("root gives it away");
+            let address = listener.local_addr().expect("its address");
+            let serving = tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let mut request = [0; 256];
+                    let _ = stream.read(&mut request).await;
+                    let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nok").await;
+                }
+            });
+            Listener { address, serving }
+        }
+
+        async fn stop(self) {
+            self.serving.abort();
+            let ended = self.serving.await;
+            assert!(ended.is_err_and(|error| error.is_cancelled()));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_health_port_tells_whose_it_is() {
+        let closed = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 1);
+        for (user, expected) in [
+            (ROOT, HealthPort::OfRoot),
+            (1000, HealthPort::OfOther(Some(1000))),
+        ] {
+            let listener = Listener::start(user).await;
+            let mut place = Place {
+                health: [listener.address, closed],
+                ..Place::default()
+            };
+            assert_eq!(health_port(&place).await, expected);
+            place.proc = PathBuf::from("/nonexistent");
+            let untold = HealthPort::OfOther(None);
+            assert_eq!(health_port(&place).await, untold, "no table to look it up in");
+            listener.stop().await;
+            assert_eq!(health_port(&place).await, HealthPort::Silent);
+        }
+        let (unprivileged, root) = (Listener::start(1000).await, Listener::start(ROOT).await);
+        let both = Place {
+            health: [unprivileged.address, root.address],
+            ..Place::default()
+        };
+        assert_eq!(health_port(&both).await, HealthPort::OfRoot);
     }
 }

@@ -12,5 +12,9 @@ mod exec_plugin;
 pub(crate) mod failure;
 pub(crate) mod kubelet;
 pub(crate) mod kubelet_signs;
+mod listening_sockets;
+pub(crate) mod node_name;
 pub(crate) mod objects;
 mod recent;
+#[cfg(test)]
+pub(crate) mod scripted;

@@ -31,6 +31,7 @@ pub(crate) mod launch;
 pub(crate) mod leftover;
 pub(crate) mod log_names;
 pub(crate) mod node;
+pub(crate) mod node_name;
 pub(crate) mod node_object;
 pub(crate) mod objects;
 pub(crate) mod observed;

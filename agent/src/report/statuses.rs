@@ -145,8 +145,8 @@ impl Report {
             let Some(list) = with_ours(&list, &pod.statuses) else {
                 return Ok(Told::Done);
             };
-            // Known as down since a while, it may be back.
-            if tries == 0 && self.kubelet.look().await.1 != Life::Down {
+            // It may be back. After a conflict it even is likely to be the one who has written.
+            if !self.kubelet.is_down().await {
                 return Ok(Told::KubeletIsThere);
             }
             let patch = json!({
@@ -187,5 +187,61 @@ impl Report {
                 },
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::*;
+    use crate::kubernetes::kubelet_signs::private;
+    use crate::kubernetes::scripted::{Scripted, refusal};
+    use crate::store::disk::Disk;
+
+    #[tokio::test]
+    async fn after_a_conflict_nothing_is_written_when_the_kubelet_is_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let proc = folder.path().join("proc");
+        std::fs::create_dir(&proc).expect("a folder");
+        let back = proc.clone();
+        let server = Scripted::start(move |method, _| {
+            if method == Method::PATCH {
+                // Who has written in between is the kubelet, which has just come back.
+                private::add_kubelet(&back);
+                return refusal(409, "Conflict", "the object has been modified");
+            }
+            let metadata =
+                json!({"name": "web", "namespace": "default", "uid": "u1", "resourceVersion": "7"});
+            (
+                200,
+                json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata}),
+            )
+        })
+        .await;
+        let nobody = "127.0.0.1:1".parse().expect("an address");
+        let place = private::place(&proc, nobody);
+        let report = Report {
+            api_server: Arc::clone(&server.api_server),
+            store: Store::load("node1", Disk::open(&folder.path().join("state")).expect("a disk"))
+                .expect("a store")
+                .0,
+            kubelet: Kubelet::at(place, "node1", None, Duration::ZERO),
+            told: HashMap::new(),
+            patience: Patience::default(),
+            waits: Waits::default(),
+        };
+        let pod = OwnStatuses {
+            uid: "u1".to_owned(),
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+            statuses: vec![ContainerStatus {
+                name: "debugger".to_owned(),
+                ..ContainerStatus::default()
+            }],
+        };
+        let told = report.tell(&pod).await;
+        assert!(matches!(told, Ok(Told::KubeletIsThere)), "{:?}", told.err());
+        assert_eq!(server.count(&Method::PATCH, "/pods/web/status"), 1);
     }
 }

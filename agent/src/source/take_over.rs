@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::kubelet::Kubelet;
@@ -58,18 +59,22 @@ impl TakeOver {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let (mut pods, mut life) = (self.store.versions(), self.kubelet.life());
         let work = async {
+            // However often something changes: a look costs a scan of /proc, a connection, and often a request.
+            let mut looks = tokio::time::interval(WAITING);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 pods.mark_unchanged();
                 life.mark_unchanged();
-                let undone = self.undone();
-                let waits = !undone.is_empty() && *life.borrow() != Life::Alive;
-                if waits && self.kubelet.look().await.1 == Life::Down {
-                    self.take(undone).await;
-                }
+                let waits = !self.undone().is_empty() && *life.borrow() != Life::Alive;
                 tokio::select! {
                     changed = pods.changed() => if changed.is_err() { return },
                     changed = life.changed() => if changed.is_err() { return },
-                    () = tokio::time::sleep(WAITING), if waits => {}
+                    _ = looks.tick(), if waits => {
+                        if self.kubelet.is_down().await {
+                            let undone = self.undone();
+                            self.take(undone).await;
+                        }
+                    }
                 }
             }
         };
@@ -195,4 +200,91 @@ async fn is_logged(folders: &[PathBuf], container: &str) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+    use crate::kubernetes::kubelet_signs::private;
+    use crate::pod::discovered::volumes::MountedVolumes;
+    use crate::pod::discovered::{DiscoveredPod, Owner};
+    use crate::store::discovered::Discovered;
+    use crate::store::disk::Disk;
+    use crate::store::kubernetes::KubernetesChange;
+
+    /// The pod `web`, in the runtime and in the API server, which asks for a debug container in it.
+    fn pod(version: u32) -> Pod {
+        let metadata = json!({"name": "web", "namespace": "default", "uid": "u1", "resourceVersion": version.to_string(),
+            "labels": {"version": version.to_string()}});
+        let spec = json!({"containers": [{"name": "main", "image": "a"}],
+            "ephemeralContainers": [{"name": "debugger", "image": "a"}]});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod")
+    }
+
+    #[tokio::test]
+    async fn the_kubelet_is_looked_for_at_its_own_pace_however_often_the_pods_change() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (proc, state) = (folder.path().join("proc"), folder.path().join("state"));
+        std::fs::create_dir(&proc).expect("a folder");
+        // Each look connects once. What answers there is no kubelet.
+        let port = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let place = private::place(&proc, port.local_addr().expect("its address"));
+        let looks = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&looks);
+        let counting = tokio::spawn(async move {
+            while port.accept().await.is_ok() {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let store = Store::load("node1", Disk::open(&state).expect("a disk"))
+            .expect("a store")
+            .0;
+        let uids = BTreeSet::from(["u1".to_owned()]);
+        let found = Discovered {
+            changed: vec![DiscoveredPod {
+                pod: pod(0),
+                owner: Owner::Kubelet,
+                manifest: None,
+                volumes: MountedVolumes::default(),
+                etc_hosts: None,
+                kubelet_root: None,
+            }],
+            ready: uids.clone(),
+            listed: uids,
+            complete: true,
+        };
+        assert!(store.apply_discovered(found).await.is_empty());
+        store.apply_kubernetes(KubernetesChange::All(vec![pod(1)]));
+        assert_eq!(store.left_undone().len(), 1);
+
+        let kubelet = Kubelet::at(place, "node1", None, Duration::from_secs(1000));
+        assert_eq!(kubelet.look().await.judgement.life, Life::Quiet);
+        let runtime = Runtime::connect_lazy(&folder.path().join("no-runtime.sock"));
+        let shutdown = CancellationToken::new();
+        let take_over = TakeOver::new(kubelet, Arc::clone(&store), runtime, folder.path());
+        let running = tokio::spawn(take_over.run(shutdown.clone()));
+        let begun = tokio::time::Instant::now();
+        for version in 2..=200 {
+            store.apply_kubernetes(KubernetesChange::Applied(Box::new(pod(version))));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let intervals = u32::try_from(begun.elapsed().as_secs()).expect("few");
+        let looked = looks.load(Ordering::Relaxed);
+        // One before, one at once, and one for each interval.
+        assert!(
+            (2..=intervals + 3).contains(&looked),
+            "{looked} looks in {intervals} s"
+        );
+        shutdown.cancel();
+        running.await.expect("it ends");
+        counting.abort();
+    }
 }

@@ -34,6 +34,14 @@ pub(crate) enum ProblemKind {
     RuntimeSilent,
     /// The runtime cannot say how a container or sandbox stands, though it lists it. The object is its id.
     StatusUnreadable,
+    /// Somebody answers at a kubelet's health port who does not count as one. The object is the port.
+    HealthPort,
+    /// /proc hides processes from the agent, a kubelet's too. The object is the mount.
+    HiddenProcesses,
+    /// The API server shows no Lease of the node. The object is the node's name.
+    NoLease,
+    /// The node's name is not the one that its cluster knows it by. The object is the name.
+    NodeName,
 }
 
 /// What panicked.
@@ -48,7 +56,7 @@ pub(crate) enum PanicOf {
 impl ProblemKind {
     /// The kinds, for the metric's label.
     #[cfg(test)]
-    const ALL: [ProblemKind; 7] = [
+    const ALL: [ProblemKind; 11] = [
         ProblemKind::RuntimeNotReady,
         ProblemKind::Panicked,
         ProblemKind::Leftover,
@@ -56,6 +64,10 @@ impl ProblemKind {
         ProblemKind::UnreadablePod,
         ProblemKind::RuntimeSilent,
         ProblemKind::StatusUnreadable,
+        ProblemKind::HealthPort,
+        ProblemKind::HiddenProcesses,
+        ProblemKind::NoLease,
+        ProblemKind::NodeName,
     ];
 
     /// The kind as `/readyz`, the metric and the node report name it.
@@ -68,6 +80,10 @@ impl ProblemKind {
             ProblemKind::UnreadablePod => "UnreadablePod",
             ProblemKind::RuntimeSilent => "RuntimeSilent",
             ProblemKind::StatusUnreadable => "StatusUnreadable",
+            ProblemKind::HealthPort => "HealthPort",
+            ProblemKind::HiddenProcesses => "HiddenProcesses",
+            ProblemKind::NoLease => "NoLease",
+            ProblemKind::NodeName => "NodeName",
         }
     }
 
@@ -80,6 +96,10 @@ impl ProblemKind {
             | ProblemKind::RuntimeSilent => true,
             // The others are looked after.
             ProblemKind::Leftover | ProblemKind::UnreadablePod | ProblemKind::StatusUnreadable => false,
+            ProblemKind::HealthPort
+            | ProblemKind::HiddenProcesses
+            | ProblemKind::NoLease
+            | ProblemKind::NodeName => false,
         }
     }
 }

@@ -60,7 +60,7 @@ impl Context {
     /// [`Context::kubelet_down`], as of now.
     pub(crate) async fn kubelet_still_down(&self) -> bool {
         match &self.kubelet {
-            Some(kubelet) => kubelet.look().await.1 == Life::Down,
+            Some(kubelet) => kubelet.is_down().await,
             None => false,
         }
     }

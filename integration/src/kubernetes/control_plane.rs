@@ -19,9 +19,6 @@ const TOKENS: &str = "admin,admin,admin,system:masters\nnode1,system:node:node1,
 /// Longer than the first start takes on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// The name and the groups of the node's certificates.
-const NODE_SUBJECT: &str = "/O=system:nodes/CN=system:node:node1";
-
 /// A certificate for a day with a key of its own.
 const NEW_CERTIFICATE: [&str; 10] = [
     "openssl",
@@ -147,14 +144,15 @@ impl ControlPlane {
         node.run(made).await.succeeded();
     }
 
-    /// Makes the node a certificate of the authority, with its key in one file as a kubelet keeps it.
-    pub async fn node_certificate(&self, node: &Node, name: &str) -> PathBuf {
+    /// Makes the node `of` a certificate of the authority, with its key in one file as a kubelet keeps it.
+    pub async fn node_certificate(&self, node: &Node, name: &str, of: &str) -> PathBuf {
+        let subject = format!("/O=system:nodes/CN=system:node:{of}");
         let path = |name: &str| self.folder.join(name).to_string_lossy().into_owned();
         let (key, certificate) = (path("node.key"), path("node.crt"));
         let (authority, authority_key) = (path("authority.crt"), path("authority.key"));
         let made = NEW_CERTIFICATE
             .into_iter()
-            .chain(["-keyout", &key, "-out", &certificate, "-subj", NODE_SUBJECT])
+            .chain(["-keyout", &key, "-out", &certificate, "-subj", &subject])
             .chain(["-CA", &authority, "-CAkey", &authority_key]);
         node.run(made).await.succeeded();
         let both = [certificate, key].map(|file| std::fs::read_to_string(file).unwrap());

@@ -6,7 +6,7 @@ use std::path::Path;
 use integration::kubernetes::{ControlPlane, Kubectl, KubectlVersion, Kubelet};
 use integration::{
     Agent, AgentOptions, BUSYBOX, ContainerdVersion, DISTROLESS, Node, debug_container, eventually,
-    eventually_within, is_running, settles, state_of,
+    eventually_within, is_running, settles, sleeping_pod, state_of,
 };
 use serde_json::{Value, json};
 
@@ -338,7 +338,7 @@ async fn credentials_are_read_again_when_their_files_change() {
     let listed = node.debuglet(["ps"]).await;
     assert!(listed.stderr.contains("there is no kubeconfig"), "{listed:?}");
 
-    point_at(&plane.node_certificate(&node, "first.pem").await);
+    point_at(&plane.node_certificate(&node, "first.pem", "node1").await);
     let user = json!({"client-certificate": current, "client-key": current});
     plane.kubeconfig_with("kubelet.conf", &user);
     let report = report_until(&agent, answers).await;
@@ -360,7 +360,7 @@ async fn credentials_are_read_again_when_their_files_change() {
     plane.start_api_server(&node).await;
     let refused = report_until(&agent, |report| report["message"] == "Unauthorized").await;
     assert_eq!(refused["answers"], false);
-    point_at(&plane.node_certificate(&node, "second.pem").await);
+    point_at(&plane.node_certificate(&node, "second.pem", "node1").await);
     report_until(&agent, answers).await;
     assert!(!agent.log().contains("PRIVATE KEY"));
 }
@@ -406,4 +406,122 @@ echo '{{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential
     plane.start_api_server(&node).await;
     report_until(&agent, answers).await;
     assert!(called() < 20, "there is a pause between tries: {}", called());
+}
+
+/// The lines of the agent's log at this level that hold all of these words.
+fn lines<'a>(log: &'a str, level: &str, words: &[&str]) -> Vec<&'a str> {
+    let level = format!("\"level\":\"{level}\"");
+    log.lines()
+        .filter(|line| line.contains(&level) && words.iter().all(|words| line.contains(words)))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_api_server_and_runtime_are_away_the_log_says_once_what_failed_and_where() {
+    let node = Node::start(ContainerdVersion::V2_4).await;
+    let kubeconfig = node.folder().join("kubeconfig");
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:6443"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    });
+    std::fs::write(&kubeconfig, text.to_string()).unwrap();
+    node.write_manifest("pod.json", &sleeping_pod("web"));
+    let agent = watching(&node, &kubeconfig).await;
+    agent.api().pod_until("default", "web", is_running).await;
+    node.kill_containerd().await;
+    eventually("the log says that the runtime is away", async || {
+        let log = agent.log();
+        match lines(&log, "WARN", &["containerd.sock"]).is_empty() {
+            true => Err(log),
+            false => Ok(()),
+        }
+    })
+    .await;
+    // Many tries.
+    tokio::time::sleep(std::time::Duration::from_secs(15)).await;
+    let log = agent.log();
+    let api_server = [
+        "the API server http://127.0.0.1:6443/ cannot be asked: ",
+        "refused",
+    ];
+    assert_eq!(lines(&log, "WARN", &api_server).len(), 1, "{log}");
+    assert!(!log.contains("failed with error"), "{log}");
+    let mut said = std::collections::BTreeSet::new();
+    for line in log.lines() {
+        let Ok(mut line) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        if line["level"] == "WARN" || line["level"] == "ERROR" {
+            line["timestamp"].take();
+            assert!(said.insert(line.to_string()), "it is said twice: {line}\n{log}");
+        }
+    }
+    node.start_containerd().await;
+    eventually("the log says that the runtime is back", async || {
+        let log = agent.log();
+        match lines(&log, "INFO", &["the runtime answers again"]).is_empty() {
+            true => Err(log),
+            false => Ok(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_another_nodes_or_nobodys_is_reported_and_nothing_is_taken_over_under_it() {
+    let node = Node::start(ContainerdVersion::V2_4).await;
+    let plane = ControlPlane::start(&node).await;
+    let kubectl = Kubectl::new(&node, KubectlVersion::V1_36, &plane.kubeconfig());
+    // The node's configuration says "node1". The cluster has another node of that name, or none.
+    let doubted = async |agent: &Agent, words: &str| {
+        eventually(&format!("ps and the log say: {words}"), async || {
+            let (listed, log) = (node.debuglet(["ps"]).await, agent.log());
+            if listed.stderr.contains(words) && log.contains(words) {
+                Ok(())
+            } else {
+                Err((listed, log))
+            }
+        })
+        .await;
+        let checked = node.debuglet(["check"]).await;
+        assert!(checked.stdout.contains(words), "{checked:?}");
+    };
+    let agent = watching(&node, &plane.kubeconfig()).await;
+    doubted(&agent, "The API server has no node \"node1\"").await;
+    doubted(&agent, "no Lease of a node \"node1\"").await;
+
+    let other = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"},
+        "status": {"nodeInfo": {
+            "machineID": "another", "bootID": "another", "architecture": "amd64", "containerRuntimeVersion": "",
+            "kernelVersion": "", "kubeProxyVersion": "", "kubeletVersion": "", "operatingSystem": "linux",
+            "osImage": "", "systemUUID": "",
+        }},
+    });
+    create(&kubectl, &other).await;
+    let patch = other.to_string();
+    let status = [
+        "patch",
+        "node",
+        "node1",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &patch,
+    ];
+    kubectl.run(status).await.succeeded();
+    doubted(&agent, "The node \"node1\" of the API server is another machine").await;
+    agent.kill().await;
+
+    // The credential is that of a node with another name.
+    let own = plane.node_certificate(&node, "node2.pem", "node2").await;
+    let kubeconfig = plane.kubeconfig_with("node2", &json!({"client-certificate": own, "client-key": own}));
+    let agent = watching(&node, &kubeconfig).await;
+    doubted(
+        &agent,
+        "the credential for the API server is that of node \"node2\"",
+    )
+    .await;
 }

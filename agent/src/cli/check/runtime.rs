@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use containerd_client::services::v1::version_client::VersionClient;
@@ -11,7 +12,8 @@ use tonic::{Code, Status};
 
 use super::Finding;
 use crate::config::{CgroupDriverSetting, Config};
-use crate::kubernetes::kubelet_signs;
+use crate::kubernetes::api_server::ApiServer;
+use crate::kubernetes::kubelet::Kubelet;
 use crate::pod::cgroup::CgroupDriver;
 use crate::runtime::client::Runtime;
 use crate::source::kubelet;
@@ -31,15 +33,15 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
     let (version, name) = version(&runtime).await;
     let Some(name) = name else {
         // Without a runtime the rest can only be known in part.
-        return vec![version, kubelet(config, &runtime).await, cgroups(config, None)];
+        let mut findings = vec![version];
+        findings.extend(kubelet(config, &runtime).await);
+        findings.push(cgroups(config, None));
+        return findings;
     };
-    vec![
-        version,
-        readiness(&runtime).await,
-        events(&runtime, &name).await,
-        kubelet(config, &runtime).await,
-        cgroups(config, in_time(runtime.cgroup_driver()).await.ok()),
-    ]
+    let mut findings = vec![version, readiness(&runtime).await, events(&runtime, &name).await];
+    findings.extend(kubelet(config, &runtime).await);
+    findings.push(cgroups(config, in_time(runtime.cgroup_driver()).await.ok()));
+    findings
 }
 
 /// Which runtime it is; its name too, where it answers.
@@ -147,18 +149,33 @@ async fn events(runtime: &Runtime, name: &str) -> Finding {
     }
 }
 
-async fn kubelet(config: &Config, runtime: &Runtime) -> Finding {
+/// Whether a kubelet is here, and what is doubtful about that.
+async fn kubelet(config: &Config, runtime: &Runtime) -> Vec<Finding> {
     let folder = config.manifests.path.display();
-    let sandboxes = kubelet::sandboxes(runtime).await;
-    let evidence = kubelet::evidence(kubelet_signs::look().await, sandboxes);
-    if evidence.is_here() {
+    let api_server = ApiServer::configured(&config.kubernetes.kubeconfig).map(Arc::new);
+    let down_after = Duration::from_secs(config.kubernetes.kubelet_down_seconds);
+    let look = Kubelet::new(&config.node_name, api_server, down_after)
+        .look()
+        .await;
+    let evidence = kubelet::evidence(look, kubelet::sandboxes(runtime).await);
+    let mut findings = vec![if evidence.is_here() {
         Finding::warn(
             "kubelet",
             format!("one runs here ({evidence}): no pods are started from {folder}"),
         )
     } else {
         Finding::ok("kubelet", format!("none: pods are started from {folder}"))
-    }
+    }];
+    let doubts = kubelet::doubts(&look, &config.node_name);
+    // Whether processes are hidden is a question of the agent's rights, and not of ours.
+    let doubts = [doubts.health_port, doubts.lease];
+    findings.extend(
+        doubts
+            .into_iter()
+            .flatten()
+            .map(|doubt| Finding::warn("kubelet", doubt)),
+    );
+    findings
 }
 
 /// The version of cgroups, and who makes the pods'. `driver` is what the runtime says.
