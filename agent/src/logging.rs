@@ -24,7 +24,8 @@ const DEFAULT_LEVEL: &str = "info";
 /// failed, and not which: whoever made it says both.
 const QUIET_LIBRARY: &str = "kube_client=off";
 /// The target of lines that say that something stands otherwise than before, such as that the API server is away or
-/// answers again. They are always written, and what was said before them counts as new after them.
+/// answers again. They are always written. After one at the level INFO, which says that something works, all lines count as
+/// new.
 pub(crate) const NEWS: &str = "debuglet::news";
 /// Set by systemd to the device and inode of the stream that leads to the journal (systemd.exec(5)).
 const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
@@ -255,14 +256,16 @@ mod tests {
                 warn("b");
                 tracing::info!("as often as it is said");
             }
-            tracing::warn!(target: NEWS, "it answers again");
-            tracing::warn!(target: NEWS, "it answers again");
+            tracing::warn!(target: NEWS, "it is away");
+            tracing::warn!(target: NEWS, "it is away");
+            warn("a");
+            tracing::info!(target: NEWS, "it answers again");
             warn("a");
         });
         let count = |words: &str| text.lines().filter(|line| line.contains(words)).count();
         assert_eq!(count("\"pod\":\"a\""), 2, "{text}");
         assert_eq!(count("\"pod\":\"b\""), 1, "{text}");
-        assert_eq!((count("as often"), count("it answers")), (3, 2), "{text}");
+        assert_eq!((count("as often"), count("it is away")), (3, 2), "{text}");
     }
 
     #[test]

@@ -34,8 +34,10 @@ impl<S: Subscriber> Layer<S> for Repeats {
         let metadata = event.metadata();
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if metadata.target() == NEWS {
-            // Something stands otherwise than before: what is said from here on is new.
-            seen.lines.clear();
+            // Something works again: when it fails once more, that is new.
+            if *metadata.level() == Level::INFO {
+                seen.lines.clear();
+            }
             return true;
         }
         if *metadata.level() > Level::WARN {

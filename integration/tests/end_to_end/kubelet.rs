@@ -172,7 +172,8 @@ async fn somebody_who_answers_at_a_kubelets_health_port_stops_no_pod_and_is_repo
 #[tokio::test(flavor = "multi_thread")]
 async fn where_proc_hides_processes_nobody_takes_a_kubelets_absence_for_granted() {
     let node = Node::start(ContainerdVersion::V2_4).await;
-    node.run(["mount", "-o", "remount,hidepid=2", "/proc"])
+    // Only members of this group see the processes of others. Without a group those of root's do.
+    node.run(["mount", "-o", "remount,hidepid=2,gid=1234", "/proc"])
         .await
         .succeeded();
     // With the capabilities of the unit: the node's first process, as a kubelet, has more.

@@ -477,7 +477,7 @@ async fn a_name_that_is_another_nodes_or_nobodys_is_reported_and_nothing_is_take
     // The node's configuration says "node1". The cluster has another node of that name, or none.
     let doubted = async |agent: &Agent, words: &str| {
         eventually(&format!("ps and the log say: {words}"), async || {
-            let (listed, log) = (node.debuglet(["ps"]).await, agent.log());
+            let (listed, log) = (node.debuglet(["ps"]).await, agent.log().replace("\\\"", "\""));
             if listed.stderr.contains(words) && log.contains(words) {
                 Ok(())
             } else {

@@ -46,6 +46,18 @@ async fn run_pod(kubectl: &Kubectl<'_>, name: &str) -> Value {
     pod_until(kubectl, name, is_running).await
 }
 
+/// Waits until the kubelet has its Lease: a first try before the Node is there fails, and the next comes seconds later.
+/// Without one nothing is known of the kubelet, and nothing is taken over from it.
+async fn leased(kubectl: &Kubectl<'_>) {
+    eventually("the kubelet has a Lease", async || {
+        let said = kubectl
+            .run(["get", "lease", "-n", "kube-node-lease", "node1"])
+            .await;
+        if said.code == 0 { Ok(()) } else { Err(said) }
+    })
+    .await;
+}
+
 /// The pod as the API server has it, once it is as told.
 async fn pod_until(kubectl: &Kubectl<'_>, name: &str, told: impl Fn(&Value) -> bool) -> Value {
     let what = format!("pod {name} of the API server is as told");
@@ -101,6 +113,7 @@ async fn what_is_asked_of_a_kubelet_that_is_down_is_started_here_once_and_left_t
     let kubelet = Kubelet::start(&node, &plane).await;
     let kubectl = Kubectl::new(&node, KubectlVersion::V1_36, &plane.kubeconfig());
     run_pod(&kubectl, "web").await;
+    leased(&kubectl).await;
     let agent = following(&node, &plane, DOWN_SECONDS, "").await;
     agent.api().pod_until("default", "web", is_running).await;
 
@@ -157,6 +170,7 @@ async fn beside_a_living_kubelet_and_in_mirror_pods_events_say_who_debugged_what
     let file = node.folder().join("kubelet/static-pods/etcd.json");
     std::fs::write(file, manifest.to_string()).unwrap();
     run_pod(&kubectl, "web").await;
+    leased(&kubectl).await;
     let agent = following(&node, &plane, DOWN_SECONDS, "kubernetes.take_over = \"never\"").await;
     for (namespace, pod) in [("kube-system", "etcd-node1"), ("default", "web")] {
         agent.api().pod_until(namespace, pod, is_running).await;

@@ -270,7 +270,13 @@ async fn an_api_server_that_refuses_everything_for_its_first_seconds_is_soon_tol
     };
     told("Started").await;
 
-    // What is started in the place of a kubelet that is down is reported, too.
+    // What is started in the place of a kubelet that is down is reported, too. Without a Lease nothing is.
+    eventually("the kubelet has a Lease", async || {
+        let lease = ["get", "lease", "-n", "kube-node-lease", "node1"];
+        let said = kubectl.run(lease).await;
+        if said.code == 0 { Ok(()) } else { Err(said) }
+    })
+    .await;
     kubelet.process().kill().await;
     let image = format!("--image={BUSYBOX}");
     let asked = ["debug", "cart", &image, "-c", "taken", "--", "sleep", "3600"];

@@ -7,6 +7,8 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::Finding;
 
+/// What the status of an agent says that runs as its unit does: root, without that capability.
+const OF_UNIT: &str = "Gid:\t0\t0\t0\t0\nCapEff:\t0\n";
 /// The bit of `CAP_SYS_PTRACE` (capabilities(7)).
 const PTRACE: u32 = 19;
 
@@ -35,9 +37,9 @@ fn finding(mounts: &str, status: Option<&str>) -> Option<Finding> {
             .find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
     };
     let mode = option("hidepid")?;
-    // The members of the group see everything, but under `ptraceable`.
-    let group = option("gid").filter(|_| !matches!(mode, "4" | "ptraceable"));
-    if matches!(mode, "0" | "off") || status.is_some_and(|status| sees_everything(status, group)) {
+    // The members of the group, root's where none is named, see everything, but under `ptraceable`.
+    let group = (!matches!(mode, "4" | "ptraceable")).then(|| option("gid").unwrap_or("0"));
+    if matches!(mode, "0" | "off") || sees_everything(status.unwrap_or(OF_UNIT), group) {
         return None;
     }
     Some(Finding::warn(
@@ -93,23 +95,29 @@ mod tests {
             ("rw",                            Some(without), false),
             ("rw,hidepid=0",                  Some(without), false),
             ("rw,hidepid=off",                Some(without), false),
-            ("rw,hidepid=2",                  Some(without), true),
-            ("rw,hidepid=invisible",          Some(without), true),
-            ("rw,hidepid=1",                  Some(without), true),
+            ("rw,hidepid=2",                  Some(without), false),
+            ("rw,hidepid=invisible",          Some(without), false),
+            ("rw,gid=99,hidepid=2",           Some(without), true),
+            ("rw,gid=99,hidepid=1",           Some(without), true),
             ("rw,gid=99,hidepid=invisible",   Some(without), true),
             ("rw,gid=10,hidepid=invisible",   Some(without), false),
             ("rw,gid=0,hidepid=2",            Some(without), false),
             ("rw,gid=10,hidepid=ptraceable",  Some(without), true),
-            ("rw,hidepid=2",                  Some(with),    false),
+            ("rw,gid=99,hidepid=2",           Some(with),    false),
             ("rw,hidepid=ptraceable",         Some(with),    false),
-            ("rw,hidepid=2",                  None,          true),
+            ("rw,hidepid=2",                  None,          false),
+            ("rw,gid=99,hidepid=2",           None,          true),
+            ("rw,hidepid=ptraceable",         None,          true),
             ("rw",                            None,          false),
         ];
         for (options, status, warns) in table {
             let found = finding(&mounts(options), status);
             assert_eq!(found.is_some(), warns, "{options} {status:?}");
         }
-        let covered = format!("{}25 22 0:21 / /proc rw - proc proc rw\n", mounts("rw,hidepid=2"));
+        let covered = format!(
+            "{}25 22 0:21 / /proc rw - proc proc rw\n",
+            mounts("rw,gid=99,hidepid=2")
+        );
         assert_eq!(finding(&covered, None), None, "another mount covers it");
     }
 }
