@@ -55,7 +55,7 @@ pub(super) async fn look(
         match &reason {
             Some(reason) => tracing::warn!(target: NEWS, "{reason}"),
             None => {
-                tracing::info!(target: NEWS, "no kubelet runs here any more: pods of the manifests folder are started")
+                tracing::info!(target: NEWS, "no kubelet runs here any more: pods of the manifests folder are started");
             }
         }
     }

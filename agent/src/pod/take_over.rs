@@ -275,7 +275,9 @@ mod tests {
             spec,
             origin: Origin::Api,
             copy_mounts: None,
+            order: 0,
             phase: Phase::Accepted,
+            asked_by: None,
         };
         for (more, same) in table::rows() {
             let asked_for = table::container(&more);

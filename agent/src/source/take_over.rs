@@ -214,6 +214,7 @@ mod tests {
     use crate::kubernetes::kubelet_signs::private;
     use crate::pod::discovered::volumes::MountedVolumes;
     use crate::pod::discovered::{DiscoveredPod, Owner};
+    use crate::runtime::call_limits::CallLimits;
     use crate::store::discovered::Discovered;
     use crate::store::disk::Disk;
     use crate::store::kubernetes::KubernetesChange;
@@ -252,6 +253,7 @@ mod tests {
             changed: vec![DiscoveredPod {
                 pod: pod(0),
                 owner: Owner::Kubelet,
+                sandbox_id: "s1".to_owned(),
                 manifest: None,
                 volumes: MountedVolumes::default(),
                 etc_hosts: None,
@@ -267,8 +269,9 @@ mod tests {
 
         let kubelet = Kubelet::at(place, "node1", None, Duration::from_secs(1000));
         assert_eq!(kubelet.look().await.judgement.life, Life::Quiet);
-        let runtime = Runtime::connect_lazy(&folder.path().join("no-runtime.sock"));
         let shutdown = CancellationToken::new();
+        let socket = folder.path().join("no-runtime.sock");
+        let runtime = Runtime::connect_lazy(&socket, CallLimits::default(), shutdown.clone());
         let take_over = TakeOver::new(kubelet, Arc::clone(&store), runtime, folder.path());
         let running = tokio::spawn(take_over.run(shutdown.clone()));
         let begun = tokio::time::Instant::now();

@@ -178,7 +178,10 @@ async fn started_anew(folder: &Path) -> Arc<Store> {
         .unwrap(),
         ..WantedList::default()
     };
-    first.accept("shop", "cart", debugger, DryRun::No).await.unwrap();
+    first
+        .accept(&AskedBy::root(), "shop", "cart", debugger, DryRun::No)
+        .await
+        .unwrap();
     drop(first);
     store(folder)
 }
@@ -203,7 +206,7 @@ async fn after_a_start_a_pod_says_of_each_of_its_specs_where_it_is_from() {
         let versions: Vec<(String, Option<String>)> = changes
             .iter()
             .map(|change| {
-                let pod = serde_json::to_value(&*change.object).unwrap();
+                let pod = serde_json::to_value(&**change.object.whole()).unwrap();
                 let label = pod["metadata"]["labels"]["is"].as_str().map(str::to_owned);
                 (from(&pod).to_owned(), label)
             })
