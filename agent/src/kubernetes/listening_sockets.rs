@@ -137,6 +137,9 @@ mod tests {
         }
     }
 
+    /// The addresses that sockets are bound to with their owners, the address that is asked for, and its owners.
+    type Row<'a> = (&'a [(&'a str, u32)], &'a str, &'a [u32]);
+
     #[test]
     fn a_socket_that_is_bound_to_the_address_serves_it_before_one_that_is_bound_to_all() {
         let sockets = |bound: &[(&str, u32)]| -> Vec<Listening> {
@@ -150,7 +153,7 @@ mod tests {
         };
         let (v4, v6) = ("127.0.0.1:10248", "[::1]:10248");
         #[rustfmt::skip]
-        let table: &[(&[(&str, u32)], &str, &[u32])] = &[
+        let table: &[Row<'_>] = &[
             (&[],                                             v4, &[]),
             (&[(v4, 0)],                                      v4, &[0]),
             (&[(v4, 0)],                                      v6, &[]),
