@@ -82,6 +82,10 @@ pub(crate) async fn look(place: &Place) -> KubeletSigns {
 
 /// Whether processes of root's are hidden from us. Every namespace of processes has a first one, and where /proc is
 /// mounted with `hidepid`, that is hidden from whoever has fewer capabilities than it: so is a kubelet.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc is the kernel's; on a thread that may block"
+)]
 fn hides_processes(proc: &Path) -> bool {
     proc.join("self").exists() && fs::read_to_string(proc.join("1/comm")).is_err()
 }

@@ -26,6 +26,10 @@ pub(super) fn owners(proc: &Path, address: SocketAddr) -> Vec<u32> {
     serving(&tables.concat(), address)
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "/proc is the kernel's; on a thread that may block"
+)]
 fn read(table: &Path) -> Vec<Listening> {
     let Ok(file) = File::open(table) else {
         return Vec::new();

@@ -81,6 +81,10 @@ impl ApiServer {
 }
 
 /// This machine.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the kernel's file, and two of the node's owner"
+)]
 fn machine() -> Machine {
     let read = |file: &str| {
         let text = std::fs::read_to_string(Path::new(file)).unwrap_or_default();
