@@ -102,6 +102,7 @@ async fn a_log_goes_into_a_sandbox_s_folder_only_where_root_alone_can_write(vers
     std::fs::create_dir_all(open.join("look")).unwrap();
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o1777)).unwrap();
     std::os::unix::fs::symlink(&victim, open.join("look/0.log")).unwrap();
+    std::os::unix::fs::chown(open.join("look"), Some(1000), Some(1000)).unwrap();
     ForeignPod::run_sleeping(&node.cri(), ForeignPod::config(&node, "open", "open-uid")).await;
     ForeignPod::run_sleeping(&node.cri(), ForeignPod::config(&node, "own", "own-uid")).await;
     for (pod, expected) in [
