@@ -228,10 +228,10 @@ fn merge_in_order(
     for entry in order {
         identity(entry, &format!("{ORDER}{list}"), merge)?;
     }
-    let order = Positions::of(order, merge, effort)?;
     if let Some(patch) = patch.and_then(Value::as_array) {
-        order.require(patch, list, merge, effort)?;
+        require_order(order, patch, list, merge, effort)?;
     }
+    let order = Positions::of(order, merge, effort)?;
     let before = match fields.get(list).and_then(Value::as_array) {
         Some(entries) => Positions::of(entries, merge, effort)?,
         None => Positions(HashMap::new()),
@@ -406,28 +406,34 @@ impl Positions {
         effort.spend(identity.len())?;
         Ok(self.0.get(&identity).copied())
     }
+}
 
-    /// Refuses a patch of the list `name` that has entries which this order does not name, or has them in another.
-    fn require(
-        &self,
-        patch: &[Value],
-        name: &str,
-        merge: Merge,
-        effort: &mut Effort,
-    ) -> Result<(), PatchError> {
-        let mut last = None;
-        for entry in patch.iter().filter(|entry| entry.get(DIRECTIVE).is_none()) {
-            let position = self.find(entry, merge, effort)?;
-            if self.0.is_empty() {
-                continue;
-            }
-            if position.is_none() || position <= last {
+/// Refuses a patch of the list `name` that has entries which `order` does not name, or has them in another order. An
+/// entry may stand in both more than once: kubectl sends that for a name which the list has already.
+fn require_order(
+    order: &[Value],
+    patch: &[Value],
+    name: &str,
+    merge: Merge,
+    effort: &mut Effort,
+) -> Result<(), PatchError> {
+    if order.is_empty() {
+        return Ok(());
+    }
+    let mut rest = order.iter();
+    for entry in patch.iter().filter(|entry| entry.get(DIRECTIVE).is_none()) {
+        let wanted = merge.identity(entry);
+        loop {
+            effort.spend(1)?;
+            let Some(next) = rest.next() else {
                 return Err(malformed(format!(
                     "the order of {name} is not that of {ORDER}{name}"
                 )));
+            };
+            if wanted.is_some() && merge.identity(next) == wanted {
+                break;
             }
-            last = position;
         }
-        Ok(())
     }
+    Ok(())
 }

@@ -31,6 +31,17 @@ fn one() -> Value {
 }
 
 #[test]
+fn a_patch_may_name_an_entry_twice_where_its_order_does() {
+    let pod = json!({"spec": {"ephemeralContainers": [{"name": "one"}, {"name": "two", "image": "a"}]}});
+    let patch = json!({"spec": {
+        "$setElementOrder/ephemeralContainers": [{"name": "one"}, {"name": "two"}, {"name": "two"}],
+        "ephemeralContainers": [{"name": "two", "image": "b"}, {"name": "two", "image": "b"}],
+    }});
+    let expected = json!({"spec": {"ephemeralContainers": [{"name": "one"}, {"name": "two", "image": "b"}]}});
+    assert_eq!(apply(PatchForm::Strategic, &pod, &patch).unwrap(), expected);
+}
+
+#[test]
 fn a_strategic_patch_adds_an_entry_before_the_others_and_keeps_these() {
     let two = json!({"name": "two", "image": "busybox"});
     assert_eq!(strategic(&json!([two])), Ok(json!([two, one()])));
