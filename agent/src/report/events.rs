@@ -71,9 +71,8 @@ impl Report {
             tokio::select! {
                 () = answers_again(&mut reach), if wait.is_some() => self.waits.end(),
                 changed = events.changed(), if self.patience.is_calm() => if changed.is_err() { return },
-                changed = pods.changed(), if self.patience.is_calm() && !self.waiting.is_empty() => {
-                    if changed.is_err() { return }
-                }
+                // A pod that the API server begins to know may have events from before.
+                changed = pods.changed(), if self.patience.is_calm() => if changed.is_err() { return },
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
         }

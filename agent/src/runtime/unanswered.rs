@@ -12,8 +12,8 @@ use super::call_object::Call;
 
 /// How many are kept; further ones are not logged either.
 const KEPT: usize = 256;
-/// A call that was given up and that nobody has made again for this long is forgotten: its object is gone. Everything
-/// that the agent asks by itself is asked again sooner.
+/// A call that was given up and that nobody has made again for this long is forgotten. Everything that the agent asks by
+/// itself is asked again sooner, as long as it needs the answer.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(900);
 
 /// A call without an answer.
@@ -72,6 +72,18 @@ impl Unanswered {
     pub(super) fn answered(&self, call: &Call) {
         if self.lock().remove(call).is_some() {
             tracing::info!("the runtime answers {} again", call.name());
+            self.0.changes.send_replace(());
+        }
+    }
+
+    /// No call that was given up is made again for this pod (`namespace/name`): the pod is gone, or is as it should be. The
+    /// runtime may have done what it was asked for without an answer.
+    pub(crate) fn settled(&self, pod: &str) {
+        let mut silences = self.lock();
+        let before = silences.len();
+        silences.retain(|_, silence| silence.goes_on || silence.pod != pod);
+        if silences.len() != before {
+            tracing::info!(pod, "what the runtime did not answer is not asked for any more");
             self.0.changes.send_replace(());
         }
     }
@@ -164,6 +176,21 @@ mod tests {
         unanswered.forget_old();
         let left: Vec<Call> = unanswered.all().into_keys().collect();
         assert_eq!(left, [call("c")]);
+    }
+
+    #[tokio::test]
+    async fn what_a_pod_does_not_need_any_more_is_forgotten_but_for_calls_that_go_on() {
+        let unanswered = Unanswered::default();
+        let mut changes = unanswered.changes();
+        unanswered.given_up(&call("a"), "shop/web", Duration::from_secs(30));
+        unanswered.given_up(&call("b"), "shop/cart", Duration::from_secs(30));
+        unanswered.given_up(&call("c"), "", Duration::from_secs(30));
+        let _long = unanswered.takes_long(&call("d"), "shop/web", Duration::from_secs(30));
+        changes.borrow_and_update();
+        unanswered.settled("shop/web");
+        assert!(changes.has_changed().unwrap());
+        let left: Vec<Call> = unanswered.all().into_keys().collect();
+        assert_eq!(left, [call("b"), call("c"), call("d")]);
     }
 
     #[tokio::test(start_paused = true)]

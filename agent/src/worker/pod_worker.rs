@@ -160,6 +160,7 @@ impl PodWorker {
         self.waits.end();
         self.solve_unread();
         while self.steps.join_next().await.is_some() {}
+        self.context.runtime.unanswered().settled(&self.name);
     }
 
     /// One turn, and the wait for the next one; false when there will be none.
@@ -301,6 +302,10 @@ impl PodWorker {
         if let Some(at) = plan.wake_at {
             let due = to_duration(at - now);
             wake_in = Some(wake_in.map_or(due, |earlier: Duration| earlier.min(due)));
+        }
+        if plan.actions.is_empty() && busy.is_empty() && wake_in.is_none() {
+            // A call that was given up may have been done all the same. Then nothing makes it again.
+            self.context.runtime.unanswered().settled(&self.name);
         }
         for action in plan.actions {
             self.begin(&view, action);

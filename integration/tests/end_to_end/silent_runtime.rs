@@ -14,20 +14,20 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 on_both_versions!(
-    #[ignore = "not all of the table was seen to pass"]
+    #[ignore = "needs a machine that makes a sandbox within 10 s; was not yet seen to pass to its end"]
     a_runtime_that_is_silent_in_one_method_holds_up_nothing_else,
     an_agent_whose_runtime_is_silent_stops_when_it_is_told_to,
     a_container_is_started_to_the_end_before_the_agent_stops,
     a_container_whose_status_cannot_be_read_does_not_hide_its_pod,
 );
 
-#[ignore = "not all of the table was seen to pass"]
+#[ignore = "needs a machine that makes a sandbox within 10 s; was not yet seen to pass to its end"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_runtime_that_fails_after_it_has_done_what_was_asked_is_lived_with() {
     every_method(ContainerdVersion::V2_4, Break::After).await;
 }
 
-#[ignore = "not all of the table was seen to pass"]
+#[ignore = "needs a machine that makes a sandbox within 10 s; was not yet seen to pass to its end"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_runtime_that_answers_unknown_is_lived_with() {
     every_method(ContainerdVersion::V2_4, Break::Unknown).await;
@@ -123,7 +123,7 @@ impl Scene {
             proxy,
             agent: None,
         };
-        scene.start_agent("runtime_request_timeout_seconds = 2").await;
+        scene.start_agent("runtime_request_timeout_seconds = 5").await;
         scene.write("bystander", &sleeping_pod("bystander")).await;
         scene
     }
@@ -184,7 +184,7 @@ impl Scene {
     async fn act(&mut self, by: By, name: &str) {
         match by {
             By::Itself => {}
-            By::Start => self.start_agent("runtime_request_timeout_seconds = 2").await,
+            By::Start => self.start_agent("runtime_request_timeout_seconds = 5").await,
             By::Pod => self
                 .node
                 .write_manifest(&format!("{name}.json"), &sleeping_pod(name)),
