@@ -90,7 +90,38 @@ fn outcome(stage: Stage, unwritten: bool) -> &'static str {
     match (stage, unwritten) {
         (Stage::Terminated, _) => "has ended and will not start again.",
         (Stage::Running, _) => "is told to end, with the pod's grace, and will not start again.",
-        (_, false) => "will not start any more.",
-        (_, true) => "will not start while this agent runs.",
+        // Its process may run already: the agent shows that only once the runtime has answered.
+        (Stage::Accepted | Stage::Creating, false) => {
+            "ends, with the pod's grace if it has started, and will not start again."
+        }
+        (Stage::Accepted | Stage::Creating, true) => {
+            "ends, with the pod's grace if it has started, and will not start while this agent runs."
+        }
+        (Stage::Pulling | Stage::Waiting, false) => "will not start any more.",
+        (Stage::Pulling | Stage::Waiting, true) => "will not start while this agent runs.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_cannot_have_started_is_said_not_to_start_any_more() {
+        for (stage, may_run) in [
+            (Stage::Accepted, true),
+            (Stage::Pulling, false),
+            (Stage::Waiting, false),
+            (Stage::Creating, true),
+            (Stage::Running, true),
+            (Stage::Terminated, true),
+        ] {
+            let said = outcome(stage, false);
+            assert_eq!(
+                said.ends_with("will not start again."),
+                may_run,
+                "{stage:?}: {said}"
+            );
+        }
     }
 }

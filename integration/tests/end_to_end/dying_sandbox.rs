@@ -21,6 +21,10 @@ async fn a_sandbox_whose_pause_process_is_killed_is_followed_at_once_and_then_la
     let (mut newest, mut kills) = (String::new(), 0);
     loop {
         newest = ready_sandbox(&node, &newest).await;
+        // So that each sandbox has had its container.
+        let begun =
+            |pod: &Value| is_running(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == kills;
+        agent.api().pod_until("default", "web", begun).await;
         kill(&node, &newest).await;
         kills += 1;
         let is_paced = eventually("the sandbox is made again, or waits", async || {
@@ -43,10 +47,15 @@ async fn a_sandbox_whose_pause_process_is_killed_is_followed_at_once_and_then_la
     assert!(events(&agent).await.contains(&"SandboxChanged".to_owned()));
 
     ready_sandbox(&node, &newest).await;
-    agent.api().pod_until("default", "web", is_running).await;
-    eventually("the dead sandbox goes", async || {
+    let begun =
+        |pod: &Value| is_running(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == kills;
+    let pod = agent.api().pod_until("default", "web", begun).await;
+    // As on a kubelet's node: the container's last end is kept, and the sandbox that it is in with it.
+    let status = &pod["status"]["containerStatuses"][0];
+    assert!(status["lastState"]["terminated"].is_object(), "{status}");
+    eventually("only the sandbox of the last end stays", async || {
         let dead = sandboxes(&node, false).await;
-        dead.is_empty().then_some(()).ok_or(dead)
+        (dead == [newest.clone()]).then_some(()).ok_or(dead)
     })
     .await;
     assert!(events(&agent).await.contains(&"BackOff".to_owned()));
