@@ -263,9 +263,15 @@ async fn a_user_debugs_where_the_cluster_lets_him_and_nowhere_else_and_root_does
         .await;
 }
 
-/// A node without a kubelet, whose API server has the pod `shop/web`: it runs as a kubelet runs it. Beside it runs what the
-/// API server does not have: `shop/look` of another client of the runtime, and `vault/vault` of a manifest.
-async fn node_with_hidden_pods(admin: &Kubectl<'_>, node: &Node) {
+/// An agent on a node without a kubelet, whose API server has the pod `shop/web`: it runs as a kubelet runs it. Beside it
+/// runs what the API server does not have: `shop/look` of another client of the runtime, and `vault/vault` of a manifest.
+/// The latter is there first: beside a kubelet's pod the agent starts none of its own.
+async fn agent_with_hidden_pods(node: &Node, plane: &ControlPlane, admin: &Kubectl<'_>) -> Agent {
+    let mut vault = sleeping_pod("vault");
+    vault["metadata"]["namespace"] = json!("vault");
+    node.write_manifest("vault.json", &vault);
+    let agent = agent_for_users(node, &plane.node_kubeconfig()).await;
+    agent.api().pod_until("vault", "vault", is_running).await;
     admin.run(["create", "namespace", "shop"]).await.succeeded();
     let file = admin.file("web.json", &web("shop").to_string());
     admin.run(["apply", "-f", &file]).await.succeeded();
@@ -286,9 +292,10 @@ async fn node_with_hidden_pods(admin: &Kubectl<'_>, node: &Node) {
     config.annotations = [source].into();
     ForeignPod::run_sleeping(&node.cri(), config).await;
     ForeignPod::run_sleeping(&node.cri(), ForeignPod::config(node, "look", "u-look")).await;
-    let mut vault = sleeping_pod("vault");
-    vault["metadata"]["namespace"] = json!("vault");
-    node.write_manifest("vault.json", &vault);
+    for pod in ["web", "look"] {
+        agent.api().pod_until("shop", pod, is_running).await;
+    }
+    agent
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -296,11 +303,7 @@ async fn what_only_the_node_has_is_neither_seen_nor_reached_by_users_of_the_clus
     let node = Node::start(ContainerdVersion::V2_4).await;
     let plane = ControlPlane::start(&node).await;
     let admin = Kubectl::new(&node, KubectlVersion::V1_36, &plane.kubeconfig());
-    node_with_hidden_pods(&admin, &node).await;
-    let agent = agent_for_users(&node, &plane.node_kubeconfig()).await;
-    for (namespace, pod) in [("shop", "web"), ("shop", "look"), ("vault", "vault")] {
-        agent.api().pod_until(namespace, pod, is_running).await;
-    }
+    let agent = agent_with_hidden_pods(&node, &plane, &admin).await;
     let kubeconfig = user_with_the_readmes_role(&node, &admin, "debugger").await;
     let reads_namespaces = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "namespaces"},
@@ -507,9 +510,7 @@ async fn rights_to_one_name_are_enough_for_it_nobody_acts_for_another_and_a_righ
     let node = Node::start(ContainerdVersion::V2_4).await;
     let plane = ControlPlane::start(&node).await;
     let admin = Kubectl::new(&node, KubectlVersion::V1_36, &plane.kubeconfig());
-    node_with_hidden_pods(&admin, &node).await;
-    let agent = agent_for_users(&node, &plane.node_kubeconfig()).await;
-    agent.api().pod_until("shop", "web", is_running).await;
+    let agent = agent_with_hidden_pods(&node, &plane, &admin).await;
     let named = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
         "metadata": {"name": "named", "namespace": "shop"},
@@ -566,7 +567,8 @@ async fn rights_to_one_name_are_enough_for_it_nobody_acts_for_another_and_a_righ
         );
     }
 
-    // Impersonation is refused whoever asks.
+    // Impersonation is refused whoever asks. The first thing that kubectl asks for is what the server has, and of a
+    // refusal of that it shows the reason alone.
     let root = Kubectl::new(&node, KubectlVersion::V1_36, &agent.kubeconfig().await);
     for words in [
         &["get", "pods", "-A", "--as=jane"][..],
@@ -585,10 +587,19 @@ async fn rights_to_one_name_are_enough_for_it_nobody_acts_for_another_and_a_righ
         for kubectl in [&root, &user] {
             let refused = kubectl.run(words.iter().copied()).await;
             assert!(
-                refused.code != 0 && refused.stderr.contains("impersonation is not served here"),
+                refused.code != 0 && refused.stderr.contains("orbidden"),
                 "{words:?}: {refused:?}"
             );
         }
+    }
+    for kubectl in [&root, &user] {
+        let refused = kubectl
+            .run(["get", "--raw", "/api/v1/namespaces/shop/pods/web", "--as=jane"])
+            .await;
+        assert!(
+            refused.code != 0 && refused.stderr.contains("impersonation is not served here"),
+            "{refused:?}"
+        );
     }
     agent.api().pod_until("vault", "vault", is_running).await;
 
