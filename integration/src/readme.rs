@@ -35,6 +35,15 @@ pub struct Step {
     shown: Vec<String>,
 }
 
+impl Step {
+    /// Whether the command says first that it waits for something.
+    pub fn shows_that_it_waits(&self) -> bool {
+        self.shown
+            .first()
+            .is_some_and(|line| line.starts_with("Waiting for "))
+    }
+}
+
 /// The README's sections, each with its heading, without the one of this heading.
 pub fn all_but(heading: &str) -> String {
     let others = sections().filter(|section| !is_headed(section, heading));

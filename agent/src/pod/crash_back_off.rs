@@ -69,9 +69,10 @@ impl CrashBackOff {
     }
 
     /// When the sandbox that follows `dead` may be made; `None`: at once. CRI does not tell when a sandbox died, so the
-    /// delay is counted from its creation: one that lived for longer than the delay is followed at once.
+    /// delay is counted from its creation: one that lived for longer than the delay is followed at once. The delay that was
+    /// counted when `dead` was followed is for the sandbox after the next one: while that is made, nothing holds it back.
     pub(crate) fn sandbox_until(&self, dead: &ObservedSandbox) -> Option<Nanoseconds> {
-        let delay = self.sandbox.as_ref()?;
+        let delay = self.sandbox.as_ref().filter(|delay| delay.after != dead.id)?;
         Some(dead.created_at + delay.nanoseconds)
     }
 
@@ -200,6 +201,11 @@ mod tests {
             // The runtime refuses it, and it is tried again.
             back_off.sandbox_made(&dead, now);
             back_off.sandbox_made(&dead, now + SECOND);
+            assert_eq!(
+                back_off.sandbox_until(&dead),
+                None,
+                "while the one after {attempt} is made, nothing holds it back"
+            );
         }
         assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
         let lived = dead(8, now);

@@ -13,7 +13,7 @@ pub(crate) enum Stage {
     Pulling,
     /// Something stands in the way that may pass: `reason`, `message` and `next` say what.
     Waiting,
-    /// The runtime makes and starts the container.
+    /// The runtime makes and starts the container, and where it runs its target's files are looked for.
     Creating,
     /// The process runs.
     Running,

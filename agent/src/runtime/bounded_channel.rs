@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -18,10 +18,15 @@ use tower::ServiceExt;
 
 use super::call_limits::{CallLimits, Limit, method};
 use super::call_object::{Call, asked};
+use super::client::MAX_MESSAGE_BYTES;
 use super::error::{NoAnswer, Stopping};
 use super::unanswered::Unanswered;
 
 type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The longest answer that is gathered, in bytes: one message of the size that is taken (`MAX_MESSAGE_BYTES`), with its
+/// frame. What a stream such as `Content/Read` sends beyond it is an error: a registry decides how large a blob is.
+const LONGEST_ANSWER_BYTES: usize = MAX_MESSAGE_BYTES + 64 * 1024;
 
 /// What is the same for all calls to one runtime. Shared by its connections.
 #[derive(Clone, Debug)]
@@ -106,8 +111,17 @@ async fn begun(mut channel: Channel, request: Request<Body>) -> Result<Response<
 /// Makes the call; the answer is here, to its last byte.
 async fn whole(channel: Channel, request: Request<Body>) -> Result<Response<Body>, BoxError> {
     let (head, body) = begun(channel, request).await?.into_parts();
-    let body = body.collect().await?;
-    Ok(Response::from_parts(head, Body::new(body)))
+    Ok(Response::from_parts(head, gathered(body).await?))
+}
+
+/// A body that is here to its last byte.
+///
+/// # Errors
+///
+/// If it breaks off, or is longer than `LONGEST_ANSWER_BYTES`.
+async fn gathered(body: Body) -> Result<Body, BoxError> {
+    let whole = Limited::new(body, LONGEST_ANSWER_BYTES).collect().await?;
+    Ok(Body::new(whole))
 }
 
 /// A call that was made.

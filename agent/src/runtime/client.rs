@@ -17,7 +17,7 @@ use super::call_metrics::{CallMetrics, MeasuredChannel};
 use super::unanswered::Unanswered;
 
 /// The largest answer that is read from the runtime: a node with many containers lists more than tonic's 4 MiB.
-const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// How long the connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -188,6 +188,8 @@ async fn read_manifest(
 ) -> Result<Option<Manifest>, Status> {
     let request = in_namespace(ReadContentRequest {
         digest: digest.to_owned(),
+        // One byte more than is read, so that a blob that is too long shows.
+        size: i64::try_from(MAX_MANIFEST_BYTES + 1).unwrap_or(i64::MAX),
         ..ReadContentRequest::default()
     });
     let mut answers = content.read(request).await?.into_inner();

@@ -135,6 +135,10 @@ fn launch(facts: &Facts<'_>, record: &Record) -> Launch {
         return launch;
     }
     match facts.observed.of_record(record) {
+        Some(found) if found.state == ContainerState::Running && facts.targets.is_asked(name) => {
+            launch.stage = Stage::Creating;
+            return launch;
+        }
         Some(found) if found.state == ContainerState::Running => {
             launch.stage = Stage::Running;
             launch.files_at = facts.targets.files_at(name);

@@ -1,14 +1,14 @@
 //! The targets of a pod's debug containers: where their files are, seen from the debug container (worked out from the
 //! target's process, not assumed), and what is told while they do not run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use debuglet_proto::v1::ContainerStatusRequest;
 use serde::Deserialize;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::context::Context;
 use crate::pod::observed::{ContainerState, ObservedPod};
@@ -20,6 +20,8 @@ use crate::store::progress::View;
 
 /// When the runtime is asked again that did not say where a target's files are.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// How long a launch is not shown as running because it is not known yet where its target's files are.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is known of the targets of one pod's debug containers.
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ pub(super) struct Targets {
     asked: BTreeMap<String, (String, Instant)>,
     /// The questions under way: the debug container, its target's id, and the answer.
     questions: JoinSet<(String, String, Option<String>)>,
+    /// The debug containers that the questions under way are about.
+    unanswered: BTreeSet<String>,
     /// What was told of targets that do not run, by debug container.
     told: BTreeMap<String, String>,
 }
@@ -38,6 +42,12 @@ impl Targets {
     /// Where the files of this debug container's target are.
     pub(super) fn files_at(&self, name: &str) -> Option<String> {
         self.found.get(name).map(|(_, path)| path.clone())
+    }
+
+    /// Whether it is being worked out where the files of this debug container's target are. Who waits for the launch
+    /// is told both at once.
+    pub(super) fn is_asked(&self, name: &str) -> bool {
+        self.unanswered.contains(name)
     }
 
     /// Begins to work out where the targets' files are, once per run of a target. The worker does not wait for it.
@@ -66,10 +76,11 @@ impl Targets {
             }
             self.asked
                 .insert(name.clone(), (target.id.clone(), Instant::now()));
+            self.unanswered.insert(name.clone());
             let (runtime, name, target_id) = (runtime.clone(), name.clone(), target.id.clone());
             self.questions.spawn(async move {
-                let path = files_at(&runtime, &target_id).await;
-                (name, target_id, path)
+                let path = timeout(ANSWERED_WITHIN, files_at(&runtime, &target_id)).await;
+                (name, target_id, path.ok().flatten())
             });
         }
     }
@@ -77,10 +88,14 @@ impl Targets {
     /// Takes in an answer; never ready while nothing is asked.
     pub(super) async fn found(&mut self) {
         match self.questions.join_next().await {
-            Some(Ok((name, target_id, Some(path)))) => {
-                self.found.insert(name, (target_id, path));
+            Some(Ok((name, target_id, path))) => {
+                self.unanswered.remove(&name);
+                if let Some(path) = path {
+                    self.found.insert(name, (target_id, path));
+                }
             }
-            Some(Ok((_, _, None)) | Err(_)) => {}
+            // A question that panicked does not say what it was about; the others' answers are taken in as they come.
+            Some(Err(_)) => self.unanswered.clear(),
             None => std::future::pending().await,
         }
     }

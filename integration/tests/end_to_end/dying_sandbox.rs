@@ -3,10 +3,7 @@
 use integration::{Agent, ContainerdVersion, Node, eventually, is_running, sleeping_pod};
 use serde_json::Value;
 
-on_both_versions!(
-    #[ignore = "a first sandbox that dies is made again after 10 s and not at once: CrashBackOff::sandbox_until counts the delay after it for itself"]
-    a_sandbox_whose_pause_process_is_killed_is_followed_at_once_and_then_later,
-);
+on_both_versions!(a_sandbox_whose_pause_process_is_killed_is_followed_at_once_and_then_later);
 
 async fn a_sandbox_whose_pause_process_is_killed_is_followed_at_once_and_then_later(
     version: ContainerdVersion,

@@ -46,6 +46,9 @@ async fn an_api_server_that_keeps_crashing_is_debugged_from_its_node_and_mended(
     shell.run(list).await;
     certificates_can_be_looked_at_while_nothing_runs(&node, &agent, &broken).await;
     for step in others {
+        if step.shows_that_it_waits() {
+            at_a_crash(&agent).await;
+        }
         shell.run(step).await;
     }
 
@@ -105,6 +108,25 @@ async fn between_two_crashes(agent: &Agent) -> Value {
         }
     })
     .await
+}
+
+/// Waits until the API server has just crashed: the kubelet then leaves it down for at least ten seconds more.
+async fn at_a_crash(agent: &Agent) {
+    let ends = async || {
+        let pod = agent.api().pod("kube-system", API_SERVER).await.body;
+        let state = &pod["status"]["containerStatuses"][0]["state"];
+        (state["terminated"]["finishedAt"].clone(), state.clone())
+    };
+    let before = ends().await.0;
+    eventually_within(CRASHED_WITHIN, "the API server crashes again", async || {
+        let (end, state) = ends().await;
+        if end.is_string() && end != before {
+            Ok(())
+        } else {
+            Err(state)
+        }
+    })
+    .await;
 }
 
 /// Lays the files of a control plane where kubeadm has them, with one mistake.

@@ -309,6 +309,13 @@ fn a_sandbox_that_keeps_dying_is_made_again_at_a_growing_pace() {
     scene
         .crashes
         .sandbox_made(&scene.observed.sandboxes[0].clone(), NOW - SECOND);
+    scene.observed.sandboxes[0].created_at = NOW - SECOND;
+    let waiting = scene.plan().waiting;
+    let messages: Vec<&str> = waiting.values().map(|waiting| waiting.message.as_str()).collect();
+    assert!(
+        messages.iter().all(|message| !message.contains("back-off")),
+        "the sandbox that follows is being made: {messages:?}"
+    );
     let mut scene = scene.sandbox("s1", 1, false);
     scene.observed.sandboxes[1].created_at = NOW - SECOND;
     let plan = scene.plan();

@@ -1,7 +1,10 @@
 //! Every method over a socket that takes calls and never answers.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
 use tokio::net::UnixListener;
 use tonic::Status;
 
@@ -130,4 +133,23 @@ async fn a_client_is_waited_for_no_longer_than_it_waits() {
         is_silence(&status) && begun.elapsed() < Duration::from_secs(10),
         "{status:?}"
     );
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_an_error_and_is_not_gathered() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let frames = |count: usize| {
+        let sent = sent.clone();
+        let frames = (0..count).map(move |_| {
+            sent.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Status>(Frame::data(Bytes::from_static(&[0; 64 * 1024])))
+        });
+        Body::new(StreamBody::new(tokio_stream::iter(frames)))
+    };
+    let fits = LONGEST_ANSWER_BYTES / (64 * 1024);
+    let whole = gathered(frames(fits)).await.unwrap().collect().await.unwrap();
+    assert_eq!(whole.to_bytes().len(), LONGEST_ANSWER_BYTES);
+    sent.store(0, Ordering::Relaxed);
+    assert!(gathered(frames(usize::MAX)).await.is_err());
+    assert!(sent.load(Ordering::Relaxed) <= fits + 1);
 }
