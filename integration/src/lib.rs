@@ -47,7 +47,7 @@ pub use images::{BUSYBOX, DISTROLESS, LARGE, USER_1000, USER_DEBUG};
 pub use node::Node;
 pub use pods::{debug_container, ephemeral_status, is_running, sleeping_pod, state_of};
 pub use process::{Output, Process};
-pub use proxy::{Held, Moment, Proxy};
+pub use proxy::{Held, HeldCalls, Moment, Proxy};
 pub use tcp_front::TcpFront;
 pub use terminal::Terminal;
 pub use watchers::{Watchers, pretend_kubelet, watch_without_reading, write_waiting_pods};

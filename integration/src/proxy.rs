@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use debuglet_proto::v1::{ContainerState, ContainerStatusResponse};
+use debuglet_proto::v1::{
+    ContainerState, ContainerStatusResponse, FilesystemIdentifier, ImageFsInfoResponse,
+};
 use futures_util::StreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -22,6 +24,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cri::Cri;
+use crate::eventually::in_time;
 
 /// When a call is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,17 +43,41 @@ pub struct Proxy {
     accepting: tokio::task::JoinHandle<()>,
 }
 
+/// The calls of one method that the proxy holds. A test owns it.
+#[derive(Debug)]
+pub struct HeldCalls {
+    method: String,
+    moment: Moment,
+    calls: mpsc::UnboundedReceiver<Held>,
+    rules: Rules,
+}
+
+impl HeldCalls {
+    /// The next call, which has to come within a minute.
+    pub async fn next(&mut self) -> Held {
+        let what = format!(
+            "a call of {} is held at the moment {:?}",
+            self.method, self.moment
+        );
+        let seen = || self.rules.lock().counts.clone();
+        let call = in_time(&what, self.calls.recv(), seen).await;
+        call.expect("the proxy holds calls until let_pass")
+    }
+}
+
 /// A call that waits in the proxy. It goes on when this is dropped.
 #[derive(Debug)]
 pub struct Held {
+    method: String,
     release: oneshot::Sender<()>,
 }
 
 impl Held {
-    /// Waits until whoever made the call is gone, and the call with it: it will never reach containerd, or its
-    /// answer nobody.
+    /// Waits until the caller has given up the call, which has to be within a minute: the call will never reach
+    /// containerd, or its answer will never reach the caller.
     pub async fn abandoned(mut self) {
-        self.release.closed().await;
+        let what = format!("the caller of {} gives it up", self.method);
+        in_time(&what, self.release.closed(), || "the caller still waits").await;
     }
 }
 
@@ -75,6 +102,8 @@ struct RulesInner {
     failures_of_objects: HashMap<(String, String), Failure>,
     /// The state that a container of this name is shown in.
     states: HashMap<String, ContainerState>,
+    /// The folder that `ImageFsInfo` names as the images' disk.
+    image_disk: Option<PathBuf>,
 }
 
 /// What is in front of a gRPC message, in bytes: whether it is compressed, and its length.
@@ -148,13 +177,18 @@ impl Proxy {
         self.rules.lock().counts.clone()
     }
 
-    /// Holds the calls of a method at a moment until [`Proxy::let_pass`]: each comes out of the receiver,
-    /// and goes on when the `Held` is dropped.
-    pub fn hold(&self, method: &str, moment: Moment) -> mpsc::UnboundedReceiver<Held> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    /// Holds the calls of a method at a moment until [`Proxy::let_pass`]: [`HeldCalls::next`] gives each of them to the
+    /// test, and a call goes on when its `Held` is dropped.
+    pub fn hold(&self, method: &str, moment: Moment) -> HeldCalls {
+        let (sender, calls) = mpsc::unbounded_channel();
         let key = (method.to_owned(), moment);
         self.rules.lock().holds.insert(key, sender);
-        receiver
+        HeldCalls {
+            method: method.to_owned(),
+            moment,
+            calls,
+            rules: self.rules.clone(),
+        }
     }
 
     /// Takes the calls of a method and answers none of them until [`Proxy::let_pass`]; those that are still waited for
@@ -200,7 +234,13 @@ impl Proxy {
         self.rules.lock().states.insert(name.to_owned(), state);
     }
 
-    /// Ends every hold, silence, failure and state that is shown. What is held goes on when its `Held` is dropped.
+    /// Shows this folder as the disk of the images until [`Proxy::let_pass`].
+    pub fn show_image_disk_at(&self, folder: &Path) {
+        self.rules.lock().image_disk = Some(folder.to_path_buf());
+    }
+
+    /// Ends every hold, silence, failure and whatever is shown in the place of the truth. What is held goes on when its
+    /// `Held` is dropped.
     pub fn let_pass(&self) {
         let mut rules = self.rules.lock();
         rules.holds.clear();
@@ -208,6 +248,7 @@ impl Proxy {
         rules.failures.clear();
         rules.failures_of_objects.clear();
         rules.states.clear();
+        rules.image_disk = None;
         drop(rules);
         self.rules.0.silence.send_replace(Silence::Nothing);
     }
@@ -272,12 +313,30 @@ impl Rules {
 
     /// Whether the answers of this method are changed.
     fn changes(&self, method: &str) -> bool {
-        method == "ContainerStatus" && !self.lock().states.is_empty()
+        let rules = self.lock();
+        match method {
+            "ContainerStatus" => !rules.states.is_empty(),
+            "ImageFsInfo" => rules.image_disk.is_some(),
+            _ => false,
+        }
     }
 
-    /// containerd's answer to `ContainerStatus`, with the state that a test wants.
-    fn changed(&self, answer: &Bytes) -> Bytes {
-        let mut answer = ContainerStatusResponse::decode(&answer[FRAME_HEAD..]).unwrap();
+    /// containerd's answer to this method, with what a test wants in it.
+    fn changed(&self, method: &str, answer: &Bytes) -> Bytes {
+        let message = &answer[FRAME_HEAD..];
+        let message = match method {
+            "ContainerStatus" => self.with_state(message),
+            _ => self.with_image_disk(message),
+        };
+        let mut frame = vec![0];
+        frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+        frame.extend(message);
+        frame.into()
+    }
+
+    /// An answer to `ContainerStatus`, with the state that a test wants.
+    fn with_state(&self, message: &[u8]) -> Vec<u8> {
+        let mut answer = ContainerStatusResponse::decode(message).unwrap();
         if let Some(status) = &mut answer.status
             && let Some(state) = self
                 .lock()
@@ -287,11 +346,19 @@ impl Rules {
             status.set_state(*state);
             (status.started_at, status.finished_at) = (0, 0);
         }
-        let message = answer.encode_to_vec();
-        let mut frame = vec![0];
-        frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
-        frame.extend(message);
-        frame.into()
+        answer.encode_to_vec()
+    }
+
+    /// An answer to `ImageFsInfo`, with the disk that a test wants.
+    fn with_image_disk(&self, message: &[u8]) -> Vec<u8> {
+        let mut answer = ImageFsInfoResponse::decode(message).unwrap();
+        let disk = self.lock().image_disk.clone().unwrap_or_default();
+        for usage in &mut answer.image_filesystems {
+            usage.fs_id = Some(FilesystemIdentifier {
+                mountpoint: disk.to_string_lossy().into_owned(),
+            });
+        }
+        answer.encode_to_vec()
     }
 
     /// Waits as long as this method is not answered.
@@ -306,8 +373,12 @@ impl Rules {
         let (release, released) = oneshot::channel();
         let key = (method.to_owned(), moment);
         let holder = self.lock().holds.get(&key).cloned();
+        let held = Held {
+            method: method.to_owned(),
+            release,
+        };
         if let Some(holder) = holder
-            && holder.send(Held { release }).is_ok()
+            && holder.send(held).is_ok()
         {
             // Ends with an error, as nothing is ever sent: the sender's end is the sign.
             let _ = released.await;
@@ -372,7 +443,7 @@ async fn forward(
         let frames: Vec<_> = whole(body)
             .await
             .into_iter()
-            .map(|frame| Ok::<_, hyper::Error>(frame.map_data(|data| rules.changed(&data))))
+            .map(|frame| Ok::<_, hyper::Error>(frame.map_data(|data| rules.changed(&method, &data))))
             .collect();
         let body = StreamBody::new(futures_util::stream::iter(frames));
         return Response::from_parts(head, body.boxed_unsync());
@@ -443,4 +514,32 @@ fn percent_encoded(message: &str) -> String {
             _ => format!("%{byte:02X}"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A proxy to no containerd.
+    fn proxy(folder: &tempfile::TempDir) -> Proxy {
+        let [socket, runtime] = ["proxy.sock", "runtime.sock"].map(|name| folder.path().join(name));
+        Proxy::start(&socket, &runtime)
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic(
+        expected = "waited in vain for 60s until a call of Version is held at the moment Before; seen: {}"
+    )]
+    async fn a_wait_for_a_call_that_nobody_makes_ends_with_what_it_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        proxy(&folder).hold("Version", Moment::Before).next().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic(expected = "waited in vain for 60s until the caller of Version gives it up")]
+    async fn a_wait_for_a_caller_that_stays_ends_with_what_it_waited_for() {
+        let (release, _waits) = oneshot::channel();
+        let method = "Version".to_owned();
+        Held { method, release }.abandoned().await;
+    }
 }

@@ -314,7 +314,7 @@ async fn an_image_that_others_remove_before_the_create_is_pulled_again(version: 
     let mut container = debug_container("debugger", &["sleep", "3600"]);
     container["image"] = json!(BUSYBOX);
     add(&agent, container).await;
-    let create = creates.recv().await.expect("the proxy runs");
+    let create = creates.next().await;
     let image = ImageSpec {
         image: BUSYBOX.to_owned(),
         ..ImageSpec::default()

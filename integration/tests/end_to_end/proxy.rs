@@ -50,7 +50,7 @@ async fn a_call_is_held_before_and_after_the_runtime_answers() {
         let mut held = proxy.hold("Version", moment);
         let mut runtime = proxy.cri().runtime();
         let mut call = tokio::spawn(async move { runtime.version(VersionRequest::default()).await });
-        let call_held = held.recv().await.unwrap();
+        let call_held = held.next().await;
         assert!(
             tokio::time::timeout(Duration::from_millis(100), &mut call)
                 .await

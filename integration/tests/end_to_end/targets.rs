@@ -125,7 +125,7 @@ async fn a_pod_that_is_removed_while_its_image_is_pulled_goes_without_a_containe
     let mut container = debug_container("dbg", &["sleep", "600"]);
     container["image"] = json!(LARGE);
     agent.api().debug("default", "leaving", &[container]).await;
-    let pull = held.recv().await.unwrap();
+    let pull = held.next().await;
     let mut launch = agent
         .api()
         .watch("/apis/debuglet.io/v1alpha1/namespaces/default/pods/leaving/launches/dbg?watch=true")
