@@ -82,7 +82,7 @@ fn write_container(
     container: &Container,
     status: Option<&ContainerStatus>,
     target: Option<&String>,
-    last_lines: &[String],
+    last_lines: Result<&[String], &str>,
 ) {
     page.line(1, &format!("{}:", container.name));
     if let Some(status) = status {
@@ -119,18 +119,31 @@ fn write_container(
         if last.is_some_and(|state| state.terminated.is_some()) {
             write_state(page, "Last State", last);
         }
-        if !last_lines.is_empty() {
-            page.line(2, "Last Lines of Its Log:");
-            for line in last_lines {
-                page.line(3, line);
-            }
-        }
+        write_last_lines(page, last_lines);
         page.field(2, "Ready", if status.ready { "True" } else { "False" });
         page.field(2, "Restart Count", &status.restart_count.to_string());
     }
     write_resources(page, container.resources.as_ref());
     write_environment(page, pod, container.env.as_deref().unwrap_or_default());
     write_mounts(page, container);
+}
+
+/// The last lines of the log, or why they are not here; nothing where there are none.
+fn write_last_lines(page: &mut Page, last_lines: Result<&[String], &str>) {
+    let title = "Last Lines of Its Log:";
+    match last_lines {
+        Ok([]) => {}
+        Ok(lines) => {
+            page.line(2, title);
+            for line in lines {
+                page.line(3, line);
+            }
+        }
+        Err(reason) => {
+            page.line(2, title);
+            page.line(3, &format!("<cannot be read: {reason}>"));
+        }
+    }
 }
 
 fn write_ports(page: &mut Page, container: &Container) {

@@ -214,7 +214,7 @@ fn the_last_lines_of_a_failed_container_stand_below_its_state_and_problems_of_th
     pod["status"]["containerStatuses"][0]["state"] =
         json!({"terminated": {"exitCode": 1, "reason": "Error"}});
     let mut last_lines = LastLines::default();
-    last_lines.insert("etcd", "no space left\non\tdevice\n");
+    last_lines.insert("etcd", Ok("no space left\non\tdevice\n"));
     let pod = serde_json::from_value(pod).unwrap();
     let problems = vec!["The runtime does not answer StopContainer.".to_owned()];
     let text = description(&pod, &last_lines, problems, Vec::new(), Timestamp::UNIX_EPOCH);
@@ -223,6 +223,11 @@ fn the_last_lines_of_a_failed_container_stand_below_its_state_and_problems_of_th
         "{text}"
     );
     let shown = "    Last Lines of Its Log:\n      no space left\n      on    device\n    Ready:";
+    assert!(text.contains(shown), "{text}");
+
+    last_lines.insert("etcd", Err("the runtime does not answer"));
+    let text = description(&pod, &last_lines, Vec::new(), Vec::new(), Timestamp::UNIX_EPOCH);
+    let shown = "    Last Lines of Its Log:\n      <cannot be read: the runtime does not answer>\n    Ready:";
     assert!(text.contains(shown), "{text}");
 }
 
@@ -275,7 +280,9 @@ fn what_a_pod_its_events_and_its_logs_hold_is_shown_as_text() {
         let pod: Pod = serde_json::from_value(spoiled(&pod, text)).unwrap();
         let events = serde_json::from_value(spoiled(&events, text)).unwrap();
         let mut last_lines = LastLines::default();
-        last_lines.insert(&format!("etcd{text}"), &format!("no space left{text}"));
+        last_lines.insert(&format!("etcd{text}"), Ok(&format!("no space left{text}")));
+        let unread = format!("the disk does not answer{text}");
+        last_lines.insert(&format!("debugger-8f2lq{text}"), Err(&unread));
         let problems = vec![format!("It does not answer{text}")];
         let described = description(&pod, &last_lines, problems, events, Timestamp::UNIX_EPOCH);
         assert_visible(&described);
@@ -289,6 +296,7 @@ fn what_a_pod_its_events_and_its_logs_hold_is_shown_as_text() {
             ": 1",
             "Message: its last words",
             "no space left",
+            "the disk does not answer",
             "Message: the registry said",
             "It does not answer",
             "again and again",
