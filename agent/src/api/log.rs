@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -171,14 +171,17 @@ async fn log_of(
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     if let Some(path) = context.store.log_path(uid, name) {
         let log = LogFile::new(&context.log_dir, &path);
-        if log.is_there().await {
+        if log.is_there().await.map_err(|error| unreadable(&path, &error))? {
             return Ok((log, id.map(str::to_owned)));
         }
     }
     let folder = context.log_dir.join(log_folder(pod)).join(name);
     let place = usize::from(id.is_some_and(|id| !container.is_newest(id)));
     let kept = match is_container_name(name) {
-        true => attempts(&context.log_dir, &folder).await.unwrap_or_default(),
+        true => {
+            let kept = attempts(&context.log_dir, &folder).await;
+            kept.map_err(|error| unreadable(&folder, &error))?
+        }
         false => Vec::new(),
     };
     match kept.into_iter().nth(place) {
@@ -189,6 +192,11 @@ async fn log_of(
             format!("there is no log of {name:?} any more: {why}"),
         )),
     }
+}
+
+/// Nobody can say whether there is a log: its disk does not answer, or refuses.
+fn unreadable(path: &Path, error: &impl std::fmt::Display) -> Failure {
+    Failure::internal(format!("cannot look for the log at {}: {error}", path.display()))
 }
 
 /// Where the runtime keeps the log of the container, or why that is not known.

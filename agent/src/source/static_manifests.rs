@@ -11,7 +11,7 @@ use super::manifest_file;
 use crate::kubernetes::kubelet_signs::processes_named_kubelet;
 use crate::pod::decode;
 use crate::pod::discovered::static_manifest::{StaticManifest, as_the_kubelet_reads, describes};
-use crate::untrusted_file::{Folder, metadata, read_range, regular_file};
+use crate::untrusted_file::{Folder, NoAnswer, VOLUMES, metadata, read_range, regular_file};
 
 /// Where kubeadm, k3s and RKE2 have them.
 const USUAL_FOLDERS: [&str; 3] = [
@@ -41,13 +41,20 @@ impl StaticManifests {
 
     /// The manifest of a static pod that was found in the runtime of the node `node_name`.
     pub(super) async fn of(&self, found: &Pod, node_name: &str) -> Option<StaticManifest> {
-        let (folders, found, node_name) = (self.clone(), found.clone(), node_name.to_owned());
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut folders = folders.folders(Path::new("/proc")).into_iter();
-            folders.find_map(|folder| find(&folder, &found, &node_name))
-        });
-        // The thread is only lost when the process ends.
-        reading.await.ok().flatten()
+        // Whoever configured the kubelet has named these paths: a file system that does not answer must not end the look at
+        // all pods.
+        let (named, proc) = (self.clone(), Path::new("/proc"));
+        let folders = VOLUMES.run(proc, move || named.folders(proc)).await;
+        for folder in folders.unwrap_or_else(|error| unread(&error)) {
+            let (looked_in, found, node_name) = (folder.clone(), found.clone(), node_name.to_owned());
+            let manifest = VOLUMES
+                .run(&folder, move || find(&looked_in, &found, &node_name))
+                .await;
+            if let Some(manifest) = manifest.unwrap_or_else(|error| unread(&error)) {
+                return Some(manifest);
+            }
+        }
+        None
     }
 
     /// The folders to look in, the likeliest first.
@@ -64,6 +71,12 @@ impl StaticManifests {
         folders.dedup();
         folders
     }
+}
+
+/// What is known of folders that do not answer: nothing.
+fn unread<T: Default>(error: &NoAnswer) -> T {
+    tracing::warn!("the kubelet's static manifests cannot be read: {error}");
+    T::default()
 }
 
 /// A process's command line (`/proc/PID/cmdline`), which the process may have changed.
@@ -149,6 +162,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::untrusted_file::dead_server::DeadServer;
 
     const MANIFEST: &str = "
 apiVersion: v1
@@ -186,6 +200,13 @@ spec:
         assert_eq!(ports[0].container_port, 2379);
         let newer = manifests.of(&found("etcd:4"), "node1").await;
         assert_eq!(newer, None, "it describes another pod");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_whose_server_is_dead_is_a_folder_without_manifests() {
+        let server = DeadServer::mount();
+        let manifests = StaticManifests::new(Some(server.folder().join("manifests")));
+        assert_eq!(manifests.of(&found("etcd:3"), "node1").await, None);
     }
 
     #[test]

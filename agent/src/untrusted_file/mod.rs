@@ -11,9 +11,13 @@
 //! Clippy forbids the opening functions of `std::fs`, `tokio::fs` and `Path` everywhere else (`clippy.toml`); a place
 //! that reads only what root alone can write says so with `#[expect]`.
 
+#[cfg(test)]
+pub(crate) mod dead_server;
 mod folder;
+mod mount_points;
 mod own_threads;
 mod removal;
 
 pub(crate) use folder::{Folder, metadata, only_root_can_change, read_range, regular_file};
+pub(crate) use mount_points::mount_points;
 pub(crate) use own_threads::{LOGS, NoAnswer, REMOVALS, VOLUMES};

@@ -1,12 +1,19 @@
 //! Threads for what may never end: a call on a path whose server is down does not return, and nothing can end it. Such a
 //! call takes one of these threads, and its caller gets an error in time.
+//!
+//! Half of the threads are for any path. Of the other half each mount may take [`RESERVED_FOR_A_MOUNT`], so that a server
+//! that is down, however many paths are on it, leaves threads for what lies elsewhere.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot};
+use tokio::time::{timeout, timeout_at};
+
+use super::mount_points::mount_point_of;
 
 /// For logs: what reads them, lists their folders and makes these.
 pub(crate) static LOGS: OwnThreads = OwnThreads::new(16, Duration::from_secs(30));
@@ -14,6 +21,12 @@ pub(crate) static LOGS: OwnThreads = OwnThreads::new(16, Duration::from_secs(30)
 pub(crate) static VOLUMES: OwnThreads = OwnThreads::new(16, Duration::from_secs(10));
 /// For what takes as long as there are files: the removal of volumes and logs. What is not done in time goes on.
 pub(crate) static REMOVALS: OwnThreads = OwnThreads::new(8, Duration::from_secs(60));
+
+/// How many of the reserved threads one mount may take.
+const RESERVED_FOR_A_MOUNT: usize = 2;
+/// Which part of the deadline a thread for any path is waited for, before it is looked up which mount the path lies on.
+/// Without a server that is down, threads become free much sooner.
+const WAIT_FOR_ANY: u32 = 100;
 
 /// The stack of one thread, in bytes; nothing that runs here calls itself.
 const STACK_BYTES: usize = 512 * 1024;
@@ -29,17 +42,17 @@ pub(crate) enum NoAnswer {
         /// How long it may take.
         deadline: Duration,
     },
-    /// All threads are taken by calls that do not return.
+    /// All threads that the path could have are taken by calls that do not return.
     #[error(
-        "cannot look at {}: {threads} looks at other paths do not end, the longest at {}",
+        "cannot look at {}: {calls} looks at other paths do not end, the longest at {}",
         path.display(),
         oldest.display()
     )]
     AllThreadsTaken {
         /// What was to be looked at.
         path: PathBuf,
-        /// How many calls there are.
-        threads: usize,
+        /// How many calls are under way.
+        calls: usize,
         /// The path of the one that is under way the longest.
         oldest: PathBuf,
     },
@@ -62,10 +75,25 @@ impl From<NoAnswer> for io::Error {
 /// A bounded number of threads, each of which ends with its call. They belong to the process: one that hangs is not
 /// waited for when the agent ends.
 pub(crate) struct OwnThreads {
-    most: usize,
     deadline: Duration,
-    free: Semaphore,
+    /// The threads for any path.
+    for_any: Semaphore,
+    /// The threads of which no mount gets more than [`RESERVED_FOR_A_MOUNT`].
+    reserved: Semaphore,
+    /// What each mount may take of these, where somebody waits for it or has it.
+    of_mounts: Mutex<BTreeMap<PathBuf, Weak<Semaphore>>>,
     calls: Mutex<Calls>,
+}
+
+/// The right to one thread, until it is dropped.
+enum Place {
+    ForAny {
+        _permit: SemaphorePermit<'static>,
+    },
+    Reserved {
+        _permit: SemaphorePermit<'static>,
+        _of_mount: OwnedSemaphorePermit,
+    },
 }
 
 /// The calls that are under way.
@@ -84,9 +112,10 @@ impl OwnThreads {
     /// At most `most` threads, each with so much time.
     const fn new(most: usize, deadline: Duration) -> OwnThreads {
         OwnThreads {
-            most,
             deadline,
-            free: Semaphore::const_new(most),
+            for_any: Semaphore::const_new(most.div_ceil(2)),
+            reserved: Semaphore::const_new(most / 2),
+            of_mounts: Mutex::new(BTreeMap::new()),
             calls: Mutex::new(Calls {
                 next: 0,
                 under_way: Vec::new(),
@@ -112,18 +141,22 @@ impl OwnThreads {
         if self.hangs_at(path) {
             return Err(not_in_time());
         }
-        let Ok(Ok(thread)) = tokio::time::timeout_at(latest, self.free.acquire()).await else {
-            let oldest = self.lock().under_way.first().map(|call| call.path.clone());
+        let Ok(Some(place)) = timeout_at(latest, self.place(path)).await else {
+            let calls = self.lock();
             return Err(NoAnswer::AllThreadsTaken {
                 path: path.to_path_buf(),
-                threads: self.most,
-                oldest: oldest.unwrap_or_default(),
+                calls: calls.under_way.len(),
+                oldest: calls
+                    .under_way
+                    .first()
+                    .map(|call| call.path.clone())
+                    .unwrap_or_default(),
             });
         };
         let under_way = self.begin(path);
         let (answer, answered) = oneshot::channel();
         let run = move || {
-            let _thread = thread;
+            let _place = place;
             let _under_way = under_way;
             // Nobody may wait any more.
             let _ = answer.send(work());
@@ -136,7 +169,7 @@ impl OwnThreads {
                 path: path.to_path_buf(),
                 reason: error.to_string(),
             })?;
-        match tokio::time::timeout_at(latest, answered).await {
+        match timeout_at(latest, answered).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(_)) => Err(NoAnswer::NoThread {
                 path: path.to_path_buf(),
@@ -153,6 +186,40 @@ impl OwnThreads {
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         self.run(path, work).await?
+    }
+
+    /// Waits for the right to a thread for `path`. Never `None`: the semaphores are not closed.
+    async fn place(&'static self, path: &Path) -> Option<Place> {
+        if let Ok(permit) = timeout(self.deadline / WAIT_FOR_ANY, self.for_any.acquire()).await {
+            return Some(Place::ForAny {
+                _permit: permit.ok()?,
+            });
+        }
+        let of_mount = self.of_mount(mount_point_of(path).await);
+        let reserved = async {
+            let of_mount = of_mount.acquire_owned().await.ok()?;
+            let permit = self.reserved.acquire().await.ok()?;
+            Some(Place::Reserved {
+                _permit: permit,
+                _of_mount: of_mount,
+            })
+        };
+        tokio::select! {
+            permit = self.for_any.acquire() => Some(Place::ForAny { _permit: permit.ok()? }),
+            place = reserved => place,
+        }
+    }
+
+    /// What the mount may take of the reserved threads.
+    fn of_mount(&self, mount: PathBuf) -> Arc<Semaphore> {
+        let mut of_mounts = self.of_mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        of_mounts.retain(|_, semaphore| semaphore.strong_count() > 0);
+        let known = of_mounts.get(&mount).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let semaphore = Arc::new(Semaphore::new(RESERVED_FOR_A_MOUNT));
+            of_mounts.insert(mount, Arc::downgrade(&semaphore));
+            semaphore
+        })
     }
 
     /// Whether a call on this path is under way for longer than it may.
@@ -201,7 +268,14 @@ impl Drop for UnderWay {
 mod tests {
     use std::sync::mpsc;
 
+    use super::super::dead_server::DeadServer;
     use super::*;
+
+    impl OwnThreads {
+        fn free(&self) -> usize {
+            self.for_any.available_permits() + self.reserved.available_permits()
+        }
+    }
 
     fn threads(most: usize, deadline: Duration) -> &'static OwnThreads {
         Box::leak(Box::new(OwnThreads::new(most, deadline)))
@@ -235,7 +309,10 @@ mod tests {
         while threads.run(path, || ()).await.is_err() {
             tokio::task::yield_now().await;
         }
-        assert!(threads.lock().under_way.is_empty() || threads.free.available_permits() <= 2);
+        // The thread is given back after the call has ended.
+        while threads.free() < 2 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
@@ -259,7 +336,7 @@ mod tests {
     async fn a_caller_that_leaves_frees_no_thread_before_the_call_has_returned() {
         let threads = threads(1, Duration::from_millis(50));
         let (end, hangs) = hanging();
-        let left = tokio::time::timeout(
+        let left = timeout(
             Duration::from_millis(5),
             threads.run(Path::new("/mnt/dead"), hangs),
         );
@@ -270,51 +347,11 @@ mod tests {
         while threads.run(Path::new("/srv"), || ()).await.is_err() {}
     }
 
-    /// A file system whose server never answers: `/dev/fuse` is open, and nobody reads from it. It ends when dropped.
-    struct DeadServer {
-        folder: tempfile::TempDir,
-        _connection: std::fs::File,
-    }
-
-    impl DeadServer {
-        fn mount() -> DeadServer {
-            use std::os::fd::AsRawFd;
-            let folder = tempfile::tempdir().expect("a folder");
-            let connection = std::fs::File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/fuse")
-                .expect("FUSE, as root");
-            let options = format!(
-                "fd={},rootmode=40000,user_id=0,group_id=0",
-                connection.as_raw_fd()
-            );
-            nix::mount::mount(
-                Some("dead"),
-                folder.path(),
-                Some("fuse"),
-                nix::mount::MsFlags::empty(),
-                Some(options.as_str()),
-            )
-            .expect("mounted");
-            DeadServer {
-                folder,
-                _connection: connection,
-            }
-        }
-    }
-
-    impl Drop for DeadServer {
-        fn drop(&mut self) {
-            let _ = nix::mount::umount2(self.folder.path(), nix::mount::MntFlags::MNT_DETACH);
-        }
-    }
-
     #[tokio::test]
     async fn a_file_system_whose_server_is_dead_holds_up_one_thread_and_an_error_says_so() {
         let threads = threads(2, Duration::from_millis(100));
         let server = DeadServer::mount();
-        let path = server.folder.path().join("volume");
+        let path = server.folder().join("volume");
         let look = |path: PathBuf| move || std::fs::metadata(path).map(|_| ());
         for _ in 0..5 {
             let error = threads
@@ -324,11 +361,49 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         }
-        assert_eq!(threads.free.available_permits(), 1);
+        assert_eq!(threads.free(), 1);
         // Its end is an answer, too.
         drop(server);
-        while threads.free.available_permits() < 2 {
+        while threads.free() < 2 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+    #[tokio::test]
+    async fn many_paths_on_a_server_that_is_dead_leave_threads_for_what_lies_elsewhere() {
+        let threads = threads(16, Duration::from_millis(500));
+        let (dead, also_dead) = (DeadServer::mount(), DeadServer::mount());
+        let look = |path: PathBuf| async move {
+            let touched = path.clone();
+            threads
+                .run_io(&path, move || std::fs::metadata(touched).map(|_| ()))
+                .await
+        };
+        let paths = |server: &DeadServer| {
+            let folder = server.folder().to_path_buf();
+            (0..20).map(move |number| folder.join(number.to_string()))
+        };
+        let looks = paths(&dead).chain(paths(&also_dead)).map(look);
+        for outcome in futures_util::future::join_all(looks).await {
+            assert_eq!(outcome.expect_err("no answer").kind(), io::ErrorKind::TimedOut);
+        }
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        look(elsewhere.path().to_path_buf()).await.expect("an answer");
+        let error = look(dead.folder().join("new")).await.expect_err("no thread");
+        assert!(
+            error.to_string().contains("looks at other paths do not end"),
+            "{error}"
+        );
+        drop((dead, also_dead));
+        while threads.free() < 16 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(
+            threads
+                .of_mounts
+                .lock()
+                .expect("no panic")
+                .values()
+                .all(|one| one.strong_count() == 0)
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::untrusted_file::{Folder, LOGS};
+use crate::untrusted_file::{Folder, LOGS, NoAnswer};
 
 /// The mode of the folders that are made for logs, as a kubelet makes them.
 const FOLDER_MODE: u32 = 0o755;
@@ -137,10 +137,13 @@ impl LogFile {
     }
 
     /// Whether there is anything at its path.
-    pub(crate) async fn is_there(&self) -> bool {
+    ///
+    /// # Errors
+    /// When nobody can say, as its disk does not answer. A path that leads over a link, or is none, has nothing at it.
+    pub(crate) async fn is_there(&self) -> Result<bool, NoAnswer> {
         let log = self.clone();
         let look = move || log.folder()?.metadata(Path::new(log.name())).map(|_| ());
-        LOGS.run_io(&self.path, look).await.is_ok()
+        LOGS.run(&self.path, move || look().is_ok()).await
     }
 }
 

@@ -4,14 +4,13 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use super::{VOLUMES, VolumeError};
-use crate::untrusted_file::Folder;
+use crate::untrusted_file::{Folder, mount_points};
 
 /// The folder that removed folders are moved to first, in the pod's folder.
 const HEAP: &str = "volumes.removing";
@@ -71,42 +70,4 @@ fn unmount_in(folder: &Path) -> Result<(), VolumeError> {
         }
     }
     Err(failed(folder, Errno::EBUSY.into()))
-}
-
-/// The mount points in a mountinfo (proc(5)), in the order of mounting.
-fn mount_points(table: &[u8]) -> Vec<PathBuf> {
-    let lines = table.split(|byte| *byte == b'\n');
-    lines
-        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
-        .map(|path| PathBuf::from(std::ffi::OsString::from_vec(unescaped(path))))
-        .collect()
-}
-
-/// Blanks and backslashes are written as a backslash and three octal digits.
-fn unescaped(path: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((first, after)) = rest.split_first() {
-        let code = after
-            .get(..3)
-            .filter(|_| *first == b'\\')
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        plain.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &after[3..] } else { after };
-    }
-    plain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_points_are_read_with_their_blanks() {
-        let table = b"22 1 8:1 / / rw - ext4 /dev/a rw\n\
-                      30 22 0:40 / /a\\040b\\134c/d rw,relatime shared:3 - tmpfs tmpfs rw\n";
-        let expected: Vec<PathBuf> = vec!["/".into(), "/a b\\c/d".into()];
-        assert_eq!(mount_points(table), expected);
-    }
 }
