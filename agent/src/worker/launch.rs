@@ -66,7 +66,7 @@ pub(crate) struct Launch {
     pub(crate) target_id: Option<String>,
     /// Where the pod's volumes are on the host.
     pub(crate) volumes: BTreeMap<String, PathBuf>,
-    /// Ends the wait for the image: the pod goes, or the agent stops.
+    /// Ends every wait before CreateContainer: the pod goes, or the agent stops.
     pub(crate) cancel: CancellationToken,
     /// Called when a pull begins.
     pub(crate) pulling: Arc<PullingFlag>,
@@ -240,7 +240,8 @@ impl Launch {
         })
     }
 
-    async fn create(&self, image: &ResolvedImage) -> Result<Made, Outcome> {
+    /// What the runtime is asked to create, when everything is there that this needs; and where its log will be.
+    async fn request(&self, image: &ResolvedImage) -> Result<(CreateContainerRequest, PathBuf), Outcome> {
         let context = &self.context;
         let joined = self.joined().await?;
         let sandbox_config = self.sandbox_config(joined.as_ref()).await?;
@@ -296,6 +297,17 @@ impl Launch {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
+        Ok((request, log_path))
+    }
+
+    async fn create(&self, image: &ResolvedImage) -> Result<Made, Outcome> {
+        let context = &self.context;
+        // Files on a server that is down, and a runtime that is silent, hold up no shutdown.
+        let request = self
+            .cancel
+            .run_until_cancelled(Box::pin(self.request(image)))
+            .await;
+        let (request, log_path) = request.unwrap_or(Err(Outcome::Done))?;
         // The last moment at which it can still be the kubelet's: from here on nothing takes it back.
         if let Some(origin) = self.ephemeral {
             let kubelet_down = origin == Origin::KubeApiserver && context.kubelet_still_down().await;
@@ -316,7 +328,12 @@ impl Launch {
                 );
                 panics::point("after-create");
                 let container_id = answer.into_inner().container_id;
-                self.link_log(&container_id, &log_path).await;
+                // It is begun in any case, and then made whoever waits for it.
+                tokio::select! {
+                    biased;
+                    () = self.link_log(&container_id, &log_path) => {}
+                    () = self.cancel.cancelled() => {}
+                }
                 Ok(Made {
                     container_id,
                     log_path,

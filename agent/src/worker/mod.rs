@@ -18,6 +18,7 @@ mod step;
 mod strangers;
 mod take_over;
 mod target;
+mod unread_ends;
 pub(crate) mod volumes;
 mod waits;
 

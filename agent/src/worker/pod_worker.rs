@@ -20,6 +20,7 @@ use super::signals::{Signal, Signals};
 use super::step::{Outcome, RETRY_AFTER, now};
 use super::take_over::SecondAttempts;
 use super::target::Targets;
+use super::unread_ends::UnreadEnds;
 use super::waits::Waits;
 use super::{ending, report, sandbox, take_over};
 use crate::pod::crash_back_off::CrashBackOff;
@@ -47,8 +48,6 @@ const SETTLE_SLOWLY: Duration = Duration::from_secs(5);
 
 /// When a container is asked for again whose status could not be read.
 const UNREAD_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// How often one that has ended is asked for again, before nobody can say how it ended.
-const UNREAD_TRIES: u32 = 6;
 
 /// The worker of one pod.
 #[derive(Debug)]
@@ -65,8 +64,7 @@ pub(super) struct PodWorker {
     /// Containers whose process has ended though the runtime has not said so yet.
     settling: BTreeSet<String>,
     settle_tries: u32,
-    /// How often in a row the status of one that has ended could not be read.
-    unread_tries: u32,
+    unread_ends: UnreadEnds,
     /// Whether the runtime is to be looked at before the next plan.
     dirty: bool,
     /// Somebody else's pod as it was last found.
@@ -115,7 +113,7 @@ impl PodWorker {
             exited: HashMap::new(),
             settling: BTreeSet::new(),
             settle_tries: 0,
-            unread_tries: 0,
+            unread_ends: UnreadEnds::default(),
             dirty: true,
             shown: None,
             crashes: CrashBackOff::default(),
@@ -190,7 +188,7 @@ impl PodWorker {
     fn start_over(&mut self) {
         self.solve_unread();
         self.observed = ObservedPod::default();
-        self.unread_tries = 0;
+        self.unread_ends = UnreadEnds::default();
         self.exited.clear();
         self.settling.clear();
         self.dirty = true;
@@ -359,27 +357,27 @@ impl PodWorker {
     /// One that was never seen before has ended, and may still be read.
     fn unread(&mut self, view: &View, observed: &mut ObservedPod) -> Result<(), RuntimeError> {
         let before = &self.observed;
-        let mut ended = false;
+        let ended = |container: &&ObservedContainer| {
+            container.state == ContainerState::Exited
+                && view.removal.is_none()
+                && observed.unread.contains_key(&container.id)
+        };
+        let ended = observed.containers.iter().filter(ended);
+        let awaited = ended.map(|container| container.id.clone()).collect();
+        let awaited = self.unread_ends.look(awaited);
         let mut unseen = None;
         for container in &mut observed.containers {
             if !observed.unread.contains_key(&container.id) {
                 continue;
             }
             let known = before.containers.iter().find(|known| known.id == container.id);
-            let ends = container.state == ContainerState::Exited && view.removal.is_none();
-            let waits = ends && self.unread_tries < UNREAD_TRIES;
-            ended |= ends;
+            let waits = awaited.contains(&container.id);
             match known {
                 Some(known) if known.state == container.state || waits => *container = known.clone(),
                 None if waits => unseen = Some(container.id.clone()),
                 Some(_) | None => {}
             }
         }
-        self.unread_tries = if ended {
-            self.unread_tries.saturating_add(1)
-        } else {
-            0
-        };
         for sandbox in &mut observed.sandboxes {
             let known = before.sandboxes.iter().find(|known| known.id == sandbox.id);
             if let Some(known) = known.filter(|_| observed.unread.contains_key(&sandbox.id)) {
@@ -494,7 +492,7 @@ impl PodWorker {
                 self.spawn_wait(&key, async move { sandbox::stop_and_remove(&context, &id).await });
             }
             Action::TearDownVolumes => {
-                self.spawn(SANDBOX, async move {
+                self.spawn_until_shutdown(SANDBOX, async move {
                     sandbox::tear_down_volumes(&context, &pod).await
                 });
             }
@@ -504,7 +502,7 @@ impl PodWorker {
                     Some((record.spec.name.clone(), created.log_path.clone()))
                 });
                 let foreign = view.foreign.then(|| created.collect::<Vec<_>>());
-                self.spawn(SANDBOX, async move {
+                self.spawn_until_shutdown(SANDBOX, async move {
                     match foreign {
                         Some(created) => sandbox::forget_foreign(&context, &pod, created).await,
                         None => sandbox::forget(&context, &pod).await,
@@ -647,9 +645,11 @@ impl PodWorker {
         self.spawn(&name, async move {
             // Where somebody else runs the pod its volumes are there, and where they are is read when they are needed.
             let volumes = if sandbox.ours {
-                match sandbox::prepare_volumes(&context, &pod, Some(&container)).await {
-                    Ok(volumes) => volumes,
-                    Err(outcome) => return outcome.of_launch(),
+                let prepare = sandbox::prepare_volumes(&context, &pod, Some(&container));
+                match cancel.run_until_cancelled(prepare).await {
+                    Some(Ok(volumes)) => volumes,
+                    Some(Err(outcome)) => return outcome.of_launch(),
+                    None => return Outcome::Done,
                 }
             } else {
                 BTreeMap::new()
@@ -691,6 +691,15 @@ impl PodWorker {
         let waits = self.waits.for_others();
         self.spawn(name, async move {
             waits.run_until_cancelled(step).await.unwrap_or(Outcome::Done)
+        });
+    }
+
+    /// Like `spawn`, for a step that the shutdown cuts short: what it waits for goes on by itself, and the next agent does it
+    /// again.
+    fn spawn_until_shutdown(&mut self, name: &str, step: impl Future<Output = Outcome> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.spawn(name, async move {
+            shutdown.run_until_cancelled(step).await.unwrap_or(Outcome::Done)
         });
     }
 
