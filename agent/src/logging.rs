@@ -1,5 +1,6 @@
 //! What the agent says on stderr, in the form that suits the reader: colours for a person at a terminal, a priority
-//! per line for systemd's journal, JSON for anything else.
+//! per line for systemd's journal, JSON for anything else. Each event is one line, in which everything can be seen: what
+//! pods, images, registries and API servers say comes into it, and it is read on terminals.
 
 mod repeats;
 
@@ -8,12 +9,14 @@ use std::io::{self, IsTerminal};
 use std::os::linux::fs::MetadataExt;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, registry};
 
+use crate::visible::{visible, visible_json};
 use repeats::Repeats;
 
 /// Says how much is logged: a level (`error`, `warn`, `info`, `debug`, `trace`) or directives per module.
@@ -106,10 +109,26 @@ where
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         .with_target(false);
+    let fields = debug_fn(|writer, field, value| {
+        let value = format!("{value:?}");
+        match field.name() {
+            "message" => writer.write_str(&visible(&value)),
+            name => write!(writer, "{name}={}", visible(&value)),
+        }
+    })
+    .delimited(" ");
     let lines = match form {
-        Form::Terminal => lines.with_ansi(true).compact().boxed(),
-        Form::Journal => lines.with_ansi(false).event_format(WithPriority).boxed(),
-        Form::Json => lines.json().flatten_event(true).boxed(),
+        Form::Terminal => lines.with_ansi(true).compact().fmt_fields(fields).boxed(),
+        Form::Journal => lines
+            .with_ansi(false)
+            .event_format(WithPriority)
+            .fmt_fields(fields)
+            .boxed(),
+        Form::Json => lines
+            .json()
+            .flatten_event(true)
+            .map_event_format(VisibleJson)
+            .boxed(),
     };
     Box::new(registry().with(filter).with(Repeats::default()).with(lines))
 }
@@ -137,9 +156,28 @@ where
             .with_ansi(false)
             .format_event(context, Writer::new(&mut text), event)?;
         let priority = priority(*event.metadata().level());
-        // The journal takes each line for an entry of its own.
-        text.lines()
-            .try_for_each(|line| writeln!(writer, "<{priority}>{line}"))
+        writeln!(writer, "<{priority}>{}", text.trim_end())
+    }
+}
+
+/// Writes an event as another format does, which writes JSON, with every unseen character as JSON's escape.
+struct VisibleJson<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for VisibleJson<F>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut json = String::new();
+        self.0.format_event(context, Writer::new(&mut json), event)?;
+        writer.write_str(&visible_json(&json))
     }
 }
 
@@ -156,6 +194,7 @@ fn priority(level: Level) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::visible::hostile::{TEXTS, assert_visible};
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
@@ -199,18 +238,53 @@ mod tests {
             tracing::debug!("detail");
         });
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 5, "{text}");
-        assert!(
-            lines[0].starts_with("<3>") && lines[1].starts_with("<3>"),
-            "{text}"
+        assert_eq!(
+            lines,
+            [
+                r#"<3>it broke\nin two lines pod="default/a""#,
+                "<4>beware",
+                r#"<6>it runs container="c""#,
+                "<7>detail",
+            ]
         );
-        assert!(text.contains("pod=\"default/a\""), "{text}");
-        assert_eq!(lines[2], "<4>beware");
-        assert!(
-            lines[3].starts_with("<6>it runs") && lines[3].contains("container=\"c\""),
-            "{text}"
-        );
-        assert_eq!(lines[4], "<7>detail");
+    }
+
+    #[test]
+    fn what_others_wrote_is_one_line_in_which_everything_can_be_seen() {
+        /// The colours that the log itself has for a terminal: nobody else can write them.
+        fn without_colours(line: &str) -> String {
+            let mut plain = String::new();
+            let mut parts = line.split("\x1b[");
+            plain.push_str(parts.next().unwrap_or_default());
+            for part in parts {
+                let (numbers, rest) = part.split_once('m').unwrap_or_default();
+                assert!(numbers.parse::<u8>().is_ok(), "{line:?}");
+                plain.push_str(rest);
+            }
+            plain
+        }
+        for (hostile, shown) in TEXTS {
+            for form in [Form::Terminal, Form::Journal, Form::Json] {
+                let error = io::Error::other(format!("registry: {hostile}"));
+                let text = written(form, "", || {
+                    tracing::warn!(pod = hostile, reason = %error, "pull: {hostile}");
+                });
+                let text = without_colours(&text);
+                assert_visible(&text);
+                assert_eq!(text.lines().count(), 1, "{form:?}: {text}");
+                if form == Form::Json {
+                    let event: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                    assert_eq!(event["message"], format!("pull: {hostile}"));
+                    assert_eq!(event["pod"], hostile);
+                } else {
+                    assert!(text.contains(&format!("pull: {shown}")), "{form:?}: {text}");
+                    assert!(
+                        text.contains(&format!("reason=registry: {shown}")),
+                        "{form:?}: {text}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

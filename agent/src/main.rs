@@ -32,6 +32,7 @@ mod source;
 mod store;
 mod systemd_notify;
 mod untrusted_file;
+mod visible;
 mod worker;
 mod write_threads;
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use serde_saphyr::DoubleQuoted;
 
 use super::failure::Failure;
-use super::visible::{is_unseen, visible_json, visible_lines};
+use crate::visible::{is_unseen, visible_json, visible_lines};
 
 /// A value as indented JSON, with a line end.
 pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {

@@ -4,7 +4,7 @@
 use std::io;
 
 use super::client::ClientError;
-use super::visible::visible;
+use crate::visible::visible;
 
 /// The exit code of a command that failed.
 const FAILED: u8 = 1;

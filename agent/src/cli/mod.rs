@@ -28,7 +28,6 @@ mod stop;
 pub(crate) mod stream_client;
 mod table;
 mod terminal_session;
-mod visible;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -39,10 +38,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::pod::age;
+use crate::visible::visible;
 use client::Client;
 use failure::Failure;
 use output::{print_help, tell_lines};
-use visible::visible;
 
 /// The exit code of a command line that cannot be understood, as shells and clap have it.
 const USAGE: u8 = 2;

@@ -9,7 +9,7 @@
 use std::io::{IsTerminal, Write};
 
 use super::failure::Failure;
-use super::visible::{visible, visible_lines};
+use crate::visible::{visible, visible_lines};
 
 /// A colour of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -204,8 +204,8 @@ impl NodeReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::visible::hostile::{TEXTS, assert_visible, spoiled};
-    use crate::cli::visible::width;
+    use crate::visible::hostile::{TEXTS, assert_visible, spoiled};
+    use crate::visible::width;
     use serde_json::json;
 
     fn pods() -> Vec<Pod> {

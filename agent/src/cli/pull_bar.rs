@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::visible::visible;
+use crate::visible::visible;
 
 /// How often the bar moves on while nothing new is known.
 const TICK: Duration = Duration::from_millis(120);

@@ -1,6 +1,6 @@
 //! Text in columns, as kubectl prints it.
 
-use super::visible::{visible, width};
+use crate::visible::{visible, width};
 
 /// The space between two columns.
 const GAP: usize = 3;

@@ -5,7 +5,7 @@
 
 use std::iter::repeat_n;
 
-use crate::cli::visible::{visible, width};
+use crate::visible::{visible, width};
 
 /// The space after the widest cell of a column.
 const PADDING: usize = 2;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cli::visible::hostile::{TEXTS, assert_visible, spoiled};
+use crate::visible::hostile::{TEXTS, assert_visible, spoiled};
 use serde_json::{Value, json};
 
 fn describe(pod: Value, events: Value) -> String {
