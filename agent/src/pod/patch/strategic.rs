@@ -225,13 +225,16 @@ fn merge_in_order(
         // What is replaced has the order in which it is sent.
         return patch.map_or(Ok(()), |patch| merge_field(fields, list, patch, effort));
     };
+    let mut ordered = Vec::with_capacity(order.len());
     for entry in order {
-        identity(entry, &format!("{ORDER}{list}"), merge)?;
+        let identity = identity(entry, &format!("{ORDER}{list}"), merge)?;
+        effort.spend(identity.len() + 1)?;
+        ordered.push(identity);
     }
     if let Some(patch) = patch.and_then(Value::as_array) {
-        require_order(order, patch, list, merge, effort)?;
+        require_order(&ordered, patch, list, merge, effort)?;
     }
-    let order = Positions::of(order, merge, effort)?;
+    let order = Positions::by(ordered);
     let before = match fields.get(list).and_then(Value::as_array) {
         Some(entries) => Positions::of(entries, merge, effort)?,
         None => Positions(HashMap::new()),
@@ -398,6 +401,15 @@ impl Positions {
         Ok(positions)
     }
 
+    /// The positions of the entries with these identities, in this order.
+    fn by(identities: Vec<String>) -> Positions {
+        let mut positions = Positions(HashMap::new());
+        for (position, identity) in identities.into_iter().enumerate() {
+            positions.0.entry(identity).or_insert(position);
+        }
+        positions
+    }
+
     /// Where the entry stands that is the same as `entry`.
     fn find(&self, entry: &Value, merge: Merge, effort: &mut Effort) -> Result<Option<usize>, PatchError> {
         let Some(identity) = merge.identity(entry) else {
@@ -408,10 +420,10 @@ impl Positions {
     }
 }
 
-/// Refuses a patch of the list `name` that has entries which `order` does not name, or has them in another order. An
-/// entry may stand in both more than once: kubectl sends that for a name which the list has already.
+/// Refuses a patch of the list `name` that has entries which `order`, their identities, does not name, or has them in
+/// another order. An entry may stand in both more than once: kubectl sends that for a name which the list has already.
 fn require_order(
-    order: &[Value],
+    order: &[String],
     patch: &[Value],
     name: &str,
     merge: Merge,
@@ -430,7 +442,7 @@ fn require_order(
                     "the order of {name} is not that of {ORDER}{name}"
                 )));
             };
-            if wanted.is_some() && merge.identity(next) == wanted {
+            if wanted.as_ref() == Some(next) {
                 break;
             }
         }
