@@ -68,12 +68,7 @@ async fn a_manifest_pod_that_is_taken_out_frees_the_disk_that_it_has_filled(vers
     let agent = node.start_agent().await;
     node.write_manifest("web.json", &sleeping_pod("web"));
     agent.api().pod_until("default", "web", is_running).await;
-    let debug = debug_container("dbg", &["sleep", "600"]);
-    assert_eq!(agent.api().debug("default", "web", &[debug]).await.status, 200);
-    agent
-        .api()
-        .pod_until("default", "web", |pod| state_of(pod, "dbg") == "running:")
-        .await;
+    start_debugging(&agent, "web").await;
 
     // Not even the room is left that is kept for this.
     shell(&node, "truncate -s 0 $1/state/ballast").await;
@@ -98,12 +93,7 @@ async fn a_pod_whose_volume_exceeds_its_size_limit_is_evicted_and_stays_so(versi
     web["spec"]["volumes"][0]["emptyDir"] = json!({"sizeLimit": "1Mi"});
     node.write_manifest("web.json", &web);
     let running = agent.api().pod_until("default", "web", is_running).await;
-    let debug = debug_container("dbg", &["sleep", "600"]);
-    assert_eq!(agent.api().debug("default", "web", &[debug]).await.status, 200);
-    agent
-        .api()
-        .pod_until("default", "web", |pod| state_of(pod, "dbg") == "running:")
-        .await;
+    start_debugging(&agent, "web").await;
 
     let fill = [
         "exec",
@@ -244,12 +234,7 @@ async fn with_the_disk_of_the_logs_full_stops_and_deletions_work_and_with_room_a
 
     create(&agent, "more").await;
     agent.api().pod_until("default", "more", is_running).await;
-    let debug = debug_container("dbg", &["sleep", "600"]);
-    assert_eq!(agent.api().debug("default", "more", &[debug]).await.status, 200);
-    agent
-        .api()
-        .pod_until("default", "more", |pod| state_of(pod, "dbg") == "running:")
-        .await;
+    start_debugging(&agent, "more").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,12 +243,7 @@ async fn an_agent_starts_on_a_full_disk_and_has_what_was_accepted_before() {
     node.mount_memory("state", "2m").await;
     let agent = node.start_agent().await;
     create(&agent, "web").await;
-    let debug = debug_container("dbg", &["sleep", "600"]);
-    assert_eq!(agent.api().debug("default", "web", &[debug]).await.status, 200);
-    agent
-        .api()
-        .pod_until("default", "web", |pod| state_of(pod, "dbg") == "running:")
-        .await;
+    start_debugging(&agent, "web").await;
     shell(&node, "cat /dev/zero >$1/state/filler || true").await;
     assert_eq!(agent.stop().await, 0);
 
@@ -278,6 +258,16 @@ async fn an_agent_starts_on_a_full_disk_and_has_what_was_accepted_before() {
     assert_eq!(agent.api().stop("default", "web", "dbg").await.status, 200);
     let ended = |pod: &Value| state_of(pod, "dbg").starts_with("terminated:");
     agent.api().pod_until("default", "web", ended).await;
+}
+
+/// Adds the debug container `dbg` to a pod, and waits until it runs.
+async fn start_debugging(agent: &Agent, pod: &str) {
+    let debug = debug_container("dbg", &["sleep", "600"]);
+    assert_eq!(agent.api().debug("default", pod, &[debug]).await.status, 200);
+    agent
+        .api()
+        .pod_until("default", pod, |pod| state_of(pod, "dbg") == "running:")
+        .await;
 }
 
 /// Creates a pod over the API, and waits until it runs.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use integration::{
-    AgentOptions, ContainerdVersion, Node, debug_container, is_running, sleeping_pod, state_of,
+    Agent, AgentOptions, ContainerdVersion, Node, debug_container, is_running, sleeping_pod, state_of,
 };
 
 /// Longer than the agent waits between two looks.
@@ -123,16 +123,7 @@ async fn somebody_who_answers_at_a_kubelets_health_port_stops_no_pod_and_is_repo
         })
         .await;
         let agent = node.start_agent().await;
-        integration::eventually_within(NOTICED_WITHIN, "it is reported", async || {
-            let listed = node.debuglet(["ps"]).await;
-            let log = agent.log();
-            if listed.stderr.contains(words) && log.contains(words) {
-                Ok(())
-            } else {
-                Err((listed, log))
-            }
-        })
-        .await;
+        is_reported(&node, &agent, words).await;
         let checked = node.debuglet(["check"]).await;
         let warning = checked.stdout.lines().find(|line| line.contains(words));
         assert!(
@@ -184,10 +175,20 @@ async fn where_proc_hides_processes_nobody_takes_a_kubelets_absence_for_granted(
             ..AgentOptions::default()
         })
         .await;
-    let words = "hidepid";
-    integration::eventually_within(NOTICED_WITHIN, "it is reported", async || {
-        let listed = node.debuglet(["ps"]).await;
-        let log = agent.log();
+    is_reported(&node, &agent, "hidepid").await;
+    let checked = node.debuglet(["check"]).await;
+    assert!(
+        checked.stdout.contains("/proc is mounted with hidepid="),
+        "{checked:?}"
+    );
+}
+
+/// Waits until `ps` and the agent's log say `words`.
+pub(crate) async fn is_reported(node: &Node, agent: &Agent, words: &str) {
+    let what = format!("ps and the log say: {words}");
+    integration::eventually_within(NOTICED_WITHIN, &what, async || {
+        // The log is JSON.
+        let (listed, log) = (node.debuglet(["ps"]).await, agent.log().replace("\\\"", "\""));
         if listed.stderr.contains(words) && log.contains(words) {
             Ok(())
         } else {
@@ -195,9 +196,4 @@ async fn where_proc_hides_processes_nobody_takes_a_kubelets_absence_for_granted(
         }
     })
     .await;
-    let checked = node.debuglet(["check"]).await;
-    assert!(
-        checked.stdout.contains("/proc is mounted with hidepid="),
-        "{checked:?}"
-    );
 }

@@ -10,6 +10,8 @@ use integration::{
 };
 use serde_json::{Value, json};
 
+use crate::kubelet::is_reported;
+
 /// Longer than the longest pause between two tries to reach the API server.
 const BACK_WITHIN: std::time::Duration = std::time::Duration::from_secs(150);
 
@@ -476,15 +478,7 @@ async fn a_name_that_is_another_nodes_or_nobodys_is_reported_and_nothing_is_take
     let kubectl = Kubectl::new(&node, KubectlVersion::V1_36, &plane.kubeconfig());
     // The node's configuration says "node1". The cluster has another node of that name, or none.
     let doubted = async |agent: &Agent, words: &str| {
-        eventually(&format!("ps and the log say: {words}"), async || {
-            let (listed, log) = (node.debuglet(["ps"]).await, agent.log().replace("\\\"", "\""));
-            if listed.stderr.contains(words) && log.contains(words) {
-                Ok(())
-            } else {
-                Err((listed, log))
-            }
-        })
-        .await;
+        is_reported(&node, agent, words).await;
         let checked = node.debuglet(["check"]).await;
         assert!(checked.stdout.contains(words), "{checked:?}");
     };
