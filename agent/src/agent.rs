@@ -8,6 +8,7 @@ mod runtime_watch;
 mod sign_of_life;
 mod silence_watch;
 mod state_watch;
+mod tasks;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ use crate::worker::{self, Workers};
 use crate::{logging, systemd_notify};
 use cluster::Cluster;
 use node_facts::FactsWatch;
+use tasks::Tasks;
 
 /// How many threads run the tasks: the work is waiting, not computing.
 const THREADS: usize = 2;
@@ -133,6 +135,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     });
     let api_server = ApiServer::configured(&config.kubernetes.kubeconfig).map(Arc::new);
     let cluster = Cluster::new(&config, api_server.clone());
+    let mut tasks = Tasks::new(Arc::clone(&store));
     let api = tokio::spawn(serve_api(
         api.await?,
         api::Context {
@@ -148,6 +151,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         },
         Arc::clone(&cluster.kubelet),
     ));
+    tasks.own("the API", api);
     // Root's kubeconfig is there by now, and who follows it to its port is answered in a moment.
     systemd_notify::ready("waiting for the runtime");
     let alive = Arc::clone(&store);
@@ -155,13 +159,10 @@ async fn serve(config: Config) -> Result<(), AgentError> {
         let store = Arc::clone(&alive);
         async move { sign_of_life::sign_of_life(&store).await }
     });
-    let state = tokio::spawn(state_watch::run(Arc::clone(&store), shutdown.clone()));
-
-    let silences = tokio::spawn(silence_watch::run(
-        runtime.clone(),
-        Arc::clone(&store),
-        shutdown.clone(),
-    ));
+    let state = state_watch::run(Arc::clone(&store), shutdown.clone());
+    tasks.own("the watch of the state folder", tokio::spawn(state));
+    let silences = silence_watch::run(runtime.clone(), Arc::clone(&store), shutdown.clone());
+    tasks.own("the watch of unanswered calls", tokio::spawn(silences));
     if runtime_watch::wait(&runtime, &store, &shutdown).await {
         let parts = Parts {
             store: Arc::clone(&store),
@@ -171,19 +172,12 @@ async fn serve(config: Config) -> Result<(), AgentError> {
             api_server,
             cluster,
         };
-        work(&config, parts, &shutdown).await?;
+        work(&config, parts, &mut tasks, &shutdown).await?;
     }
 
     systemd_notify::stopping();
-    for (part, task) in [
-        ("the API", api),
-        ("the watch of the state folder", state),
-        ("the watch of unanswered calls", silences),
-    ] {
-        if let Err(error) = task.await {
-            tracing::error!("{part} has failed: {error}");
-        }
-    }
+    // Workers finish the create or start they are at; everyone else just ends.
+    tasks.ended().await;
     tracing::info!("stopped; pods and debug containers go on");
     Ok(())
 }
@@ -219,7 +213,12 @@ struct Parts {
 }
 
 /// Everything between a runtime that answers and the shutdown.
-async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Result<(), AgentError> {
+async fn work(
+    config: &Config,
+    parts: Parts,
+    tasks: &mut Tasks,
+    shutdown: &CancellationToken,
+) -> Result<(), AgentError> {
     let Parts {
         store,
         runtime,
@@ -245,11 +244,11 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
     };
 
     // The folder is read once before any worker acts: what is gone from it must not be started.
-    let mut folder = ManifestFolder::follow(config.manifests.path.clone());
+    let mut folder = ManifestFolder::follow(config.manifests.path.clone(), Arc::clone(store));
     // What the disk refused is tried again, unless a newer state of the folder comes first.
     let mut refused = None;
     if let Some(Some(first)) = shutdown.run_until_cancelled(folder.next()).await {
-        refused = (!apply(store, first.clone(), &config.log_dir).await).then_some(first);
+        refused = apply(store, first, &config.log_dir, shutdown).await;
     }
 
     let context = Arc::new(worker::context::Context {
@@ -264,63 +263,53 @@ async fn work(config: &Config, parts: Parts, shutdown: &CancellationToken) -> Re
     });
     let (events, follower) = events::follow(runtime.clone(), shutdown.clone());
     let news = Arc::new(News::default());
-    let discovering = tokio::spawn(discovery::run(
+    tasks.own("the watch of the runtime's events", follower);
+    let discovering = discovery::run(
         runtime.clone(),
         Arc::clone(store),
         Arc::clone(&news),
         config.discovery.enabled,
         StaticManifests::new(config.discovery.static_manifests.clone()),
         shutdown.clone(),
-    ));
-    let workers = tokio::spawn(Workers::new(context, news, shutdown).run(events, shutdown.clone()));
-    let of_cluster = cluster.start(store, runtime, &config.log_dir, shutdown);
-    let kubelets = tokio::spawn(kubelet_watch::run(
+    );
+    tasks.own("the discovery of pods", tokio::spawn(discovering));
+    let workers = Workers::new(context, news, shutdown).run(events, shutdown.clone());
+    tasks.own("the owner of the pods' workers", tokio::spawn(workers));
+    for (part, task) in cluster.start(store, runtime, &config.log_dir, shutdown) {
+        tasks.own(part, task);
+    }
+    let kubelets = kubelet_watch::run(
         runtime.clone(),
         Arc::clone(store),
         cluster.kubelet,
         forbid,
         shutdown.clone(),
-    ));
-    let runtimes = tokio::spawn(runtime_watch::run(
-        runtime.clone(),
-        Arc::clone(store),
-        facts_watch,
-        shutdown.clone(),
-    ));
-    let measuring = tokio::spawn(worker::eviction::run(Arc::clone(store), shutdown.clone()));
-    let cleaning = tokio::spawn(clean_up(runtime.clone(), pulled, shutdown.clone()));
+    );
+    tasks.own("the watch of the kubelet", tokio::spawn(kubelets));
+    let runtimes = runtime_watch::run(runtime.clone(), Arc::clone(store), facts_watch, shutdown.clone());
+    tasks.own("the watch of the runtime", tokio::spawn(runtimes));
+    let measuring = worker::eviction::run(Arc::clone(store), shutdown.clone());
+    tasks.own("the measuring of volumes", tokio::spawn(measuring));
+    let cleaning = clean_up(runtime.clone(), pulled, shutdown.clone());
+    tasks.own("the clean-up of images", tokio::spawn(cleaning));
     systemd_notify::status("running");
     tracing::info!(node = config.node_name, "running");
 
+    let mut is_followed = true;
     loop {
         let files = tokio::select! {
             () = shutdown.cancelled() => break,
-            next = folder.next() => match next {
+            next = folder.next(), if is_followed => match next {
                 Some(files) => files,
-                None => break,
+                None => {
+                    is_followed = false;
+                    continue;
+                }
             },
             () = store.name_freed() => folder.newest(),
             () = tokio::time::sleep(APPLY_RETRY), if refused.is_some() => refused.take().unwrap_or_default(),
         };
-        refused = (!apply(store, files.clone(), &config.log_dir).await).then_some(files);
-    }
-
-    // Workers finish the create or start they are at; everyone else just ends.
-    for (part, task) in [
-        ("workers", workers),
-        ("discovery", discovering),
-        ("kubelet watch", kubelets),
-        ("runtime watch", runtimes),
-        ("measuring of volumes", measuring),
-        ("clean-up", cleaning),
-        ("events", follower),
-    ]
-    .into_iter()
-    .chain(of_cluster)
-    {
-        if let Err(error) = task.await {
-            tracing::error!("{part} failed: {error}");
-        }
+        refused = apply(store, files, &config.log_dir, shutdown).await;
     }
     Ok(())
 }
@@ -360,12 +349,19 @@ fn cluster_users(config: &Config, api_server: Option<&Arc<ApiServer>>) -> Option
     api_server.map(|api_server| ClusterUsers::new(Arc::clone(api_server)))
 }
 
-async fn apply(store: &Arc<Store>, files: Snapshot, log_dir: &Path) -> bool {
-    match store.apply_manifests(files, LogDir(log_dir.to_path_buf())).await {
-        Ok(()) => true,
+/// Has the folder be in force, unless `shutdown` comes first; gives back what is to be tried again.
+async fn apply(
+    store: &Arc<Store>,
+    files: Snapshot,
+    log_dir: &Path,
+    shutdown: &CancellationToken,
+) -> Option<Snapshot> {
+    let applying = store.apply_manifests(files.clone(), LogDir(log_dir.to_path_buf()));
+    match shutdown.run_until_cancelled(applying).await? {
+        Ok(()) => None,
         Err(error) => {
             tracing::error!("not all of the manifests folder is in force: {error}");
-            false
+            Some(files)
         }
     }
 }

@@ -16,6 +16,8 @@
 
 mod agent;
 mod api;
+#[cfg(test)]
+mod architecture_tests;
 mod cli;
 mod config;
 mod durable_file;
@@ -23,6 +25,7 @@ mod http_upgrade;
 mod kubernetes;
 mod logging;
 mod metrics;
+mod panic_message;
 mod pod;
 #[cfg(test)]
 mod private_mounts;
@@ -31,6 +34,7 @@ mod runtime;
 mod source;
 mod store;
 mod systemd_notify;
+mod test_panic;
 mod untrusted_file;
 mod visible;
 mod worker;

@@ -19,6 +19,7 @@ pub(super) async fn run(store: Arc<Store>, shutdown: CancellationToken) {
         .await
         .is_some()
     {
+        store.withdraw_old_panics();
         let now = store.keep_up().await;
         match &now {
             Some(message) if trouble.is_none() => tracing::error!("{message}"),

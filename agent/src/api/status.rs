@@ -17,6 +17,7 @@ use crate::store::create::CreateError;
 use crate::store::delete::DeleteError;
 use crate::store::node_report::NoPods;
 use crate::store::update::UpdateError;
+use crate::write_threads::NotRun;
 
 /// The answer to a request that was not done. Boxed, because it is far larger than most answers beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -286,7 +287,7 @@ impl Failure {
             AcceptError::Disk(error) => Failure::internal(format!(
                 "the ephemeral containers of {namespace}/{name} were not kept: {error}"
             )),
-            AcceptError::ShuttingDown => Failure::shutting_down(),
+            AcceptError::NotRun(error) => Failure::not_run(&error),
         }
     }
 
@@ -320,7 +321,7 @@ impl Failure {
             CreateError::Disk(error) => {
                 Failure::internal(format!("the pod {namespace}/{name} was not kept: {error}"))
             }
-            CreateError::ShuttingDown => Failure::shutting_down(),
+            CreateError::NotRun(error) => Failure::not_run(&error),
         }
     }
 
@@ -342,7 +343,7 @@ impl Failure {
                 "{namespace}/{name} is not deleted: debuglet does not run it, it was found in the runtime"
             ))
             .about("pods", name),
-            DeleteError::ShuttingDown => Failure::shutting_down(),
+            DeleteError::NotRun(error) => Failure::not_run(&error),
         }
     }
 
@@ -370,7 +371,7 @@ impl Failure {
             UpdateError::Disk(error) => {
                 Failure::internal(format!("the change of {namespace}/{name} was not kept: {error}"))
             }
-            UpdateError::ShuttingDown => Failure::shutting_down(),
+            UpdateError::NotRun(error) => Failure::not_run(&error),
         }
     }
 
@@ -396,12 +397,16 @@ impl Failure {
             StopError::Disk(error) => Failure::internal(format!(
                 "that {container:?} in {namespace}/{pod} is to stop was not kept: {error}"
             )),
-            StopError::ShuttingDown => Failure::shutting_down(),
+            StopError::NotRun(error) => Failure::not_run(&error),
         }
     }
 
-    fn shutting_down() -> Failure {
-        Failure::unavailable("the agent is shutting down", 1)
+    /// Why a write did not come to its end.
+    fn not_run(error: &NotRun) -> Failure {
+        match error {
+            NotRun::ShuttingDown => Failure::unavailable(error.to_string(), 1),
+            NotRun::Panicked { .. } => Failure::internal(error.to_string()),
+        }
     }
 
     /// The object, for the `ERROR` line of a watch.

@@ -22,6 +22,7 @@ use crate::runtime::observe::{is_our_sandbox, is_ours};
 use crate::runtime::own::{own_containers, own_sandboxes};
 use crate::store::Store;
 use crate::store::discovered::Discovered;
+use crate::write_threads::NotRun;
 
 /// How long nothing may have happened before the runtime is looked at all the same: the net under the events.
 const RE_LIST: Duration = Duration::from_secs(300);
@@ -203,7 +204,7 @@ impl Discovery {
             ready.insert(uid);
         }
         self.looks = looks;
-        let refused = self
+        let applied = self
             .store
             .apply_discovered(Discovered {
                 changed,
@@ -212,8 +213,14 @@ impl Discovery {
                 complete: self.all,
             })
             .await;
-        for uid in refused {
-            self.looks.remove(&uid);
+        match applied {
+            Ok(refused) => self.looks.retain(|uid, _| !refused.contains(uid)),
+            // All of them are looked at anew.
+            Err(NotRun::Panicked { .. }) => {
+                self.looks.clear();
+                self.broken = true;
+            }
+            Err(NotRun::ShuttingDown) => {}
         }
         Ok(())
     }

@@ -106,7 +106,8 @@ impl FolderWatch {
     }
 }
 
-fn start(shared: &Arc<Shared>, folder: &Path) -> Result<RecommendedWatcher, notify::Error> {
+/// Makes a watcher that fills `shared` with what happens to `folder` and in it.
+pub(super) fn start(shared: &Arc<Shared>, folder: &Path) -> Result<RecommendedWatcher, notify::Error> {
     let (noted, of_interest) = (Arc::clone(shared), folder.to_path_buf());
     notify::recommended_watcher(move |event: Result<Event, notify::Error>| match event {
         Ok(event) => noted.note(&event, &of_interest),

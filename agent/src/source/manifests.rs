@@ -1,19 +1,23 @@
 //! A folder of manifests, followed: editors' renames, half-written files, a folder that comes later or goes.
 //!
 //! The kernel's events (inotify) say when to look, and a slow re-list is the safety net behind them; where the kernel gives
-//! no events, the folder is read every two seconds. What is seen
+//! no events, the folder is read every two seconds, and that is a problem of the node (`FolderNotWatched`). What is seen
 //! is one snapshot of the whole folder; of several that nobody has taken yet, only the newest is kept.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::folder_files::FolderFiles;
 use super::folder_watch::FolderWatch;
 use super::manifest_file::ManifestFile;
+use crate::panic_message;
+use crate::store::Store;
+use crate::store::problems::{PanicOf, ProblemKind};
 
 /// How long nothing may have happened before the folder is looked at all the same: events can be lost, and the
 /// target of a link changes without one.
@@ -33,15 +37,16 @@ pub(crate) struct ManifestFolder {
 }
 
 impl ManifestFolder {
-    /// Begins to follow the folder, which need not exist.
-    pub(crate) fn follow(folder: PathBuf) -> ManifestFolder {
+    /// Begins to follow the folder, which need not exist. Reports to `store` while it cannot be watched.
+    pub(crate) fn follow(folder: PathBuf, store: Arc<Store>) -> ManifestFolder {
         let folder = std::path::absolute(&folder).unwrap_or(folder);
-        ManifestFolder::watched_by(FolderWatch::new(folder.clone()), folder)
+        ManifestFolder::watched_by(FolderWatch::new(folder.clone()), folder, store)
     }
 
-    fn watched_by(watch: FolderWatch, folder: PathBuf) -> ManifestFolder {
+    fn watched_by(watch: FolderWatch, folder: PathBuf, store: Arc<Store>) -> ManifestFolder {
         let (sender, snapshots) = watch::channel(Snapshot::new());
-        let task = tokio::spawn(follow(watch, FolderFiles::new(folder), sender));
+        let watching = Watching::new(&folder, store);
+        let task = tokio::spawn(follow(watch, watching, FolderFiles::new(folder), sender));
         ManifestFolder { snapshots, task }
     }
 
@@ -64,8 +69,68 @@ impl Drop for ManifestFolder {
     }
 }
 
-async fn follow(mut watch: FolderWatch, mut files: FolderFiles, snapshots: watch::Sender<Snapshot>) {
-    let mut is_watched = true;
+/// Whether the kernel tells of the folder, for the log and the node's problems.
+struct Watching {
+    folder: String,
+    store: Arc<Store>,
+    works: bool,
+}
+
+impl Watching {
+    fn new(folder: &Path, store: Arc<Store>) -> Watching {
+        Watching {
+            folder: folder.display().to_string(),
+            store,
+            works: true,
+        }
+    }
+
+    /// Shows that nobody follows the folder any more: a look at it panicked, or the process ends.
+    fn ended(&self, error: JoinError) {
+        if error.is_panic() {
+            let message = panic_message::of_task(error);
+            let message = format!(
+                "the look at the manifests folder panicked, and the folder is not followed until debuglet is restarted: \
+                 {message}"
+            );
+            tracing::error!("{message}");
+            self.store
+                .panicked(PanicOf::Part, "the manifests folder", "", message);
+        }
+    }
+
+    /// Takes in whether the folder could be watched.
+    fn take(&mut self, renewed: Result<(), notify::Error>) {
+        match renewed {
+            Ok(()) if self.works => {}
+            Ok(()) => {
+                tracing::info!("the manifests folder is watched again");
+                self.store.solved(ProblemKind::FolderNotWatched, &self.folder);
+                self.works = true;
+            }
+            Err(error) => {
+                let seconds = POLL.as_secs();
+                let message = format!(
+                    "the manifests folder cannot be watched, so it is read every {seconds} s ({error}): where the \
+                     kernel's limits are the reason, raise fs.inotify.max_user_instances and fs.inotify.max_user_watches"
+                );
+                if self.works {
+                    tracing::warn!("{message}");
+                }
+                self.store
+                    .problem(ProblemKind::FolderNotWatched, self.folder.as_str(), "", message);
+                self.works = false;
+            }
+        }
+    }
+}
+
+async fn follow(
+    mut watch: FolderWatch,
+    mut watching: Watching,
+    mut files: FolderFiles,
+    snapshots: watch::Sender<Snapshot>,
+) {
     loop {
         let looked = tokio::task::spawn_blocking(move || {
             // The watch is in place before the look, so that nothing falls between them.
@@ -73,23 +138,19 @@ async fn follow(mut watch: FolderWatch, mut files: FolderFiles, snapshots: watch
             let look = files.look(&watch.activity(), Instant::now());
             (watch, files, renewed, look)
         });
-        let Ok((watch_again, files_again, renewed, look)) = looked.await else {
-            return; // the process ends
+        let renewed;
+        let look;
+        (watch, files, renewed, look) = match looked.await {
+            Ok(looked) => looked,
+            Err(error) => return watching.ended(error),
         };
-        (watch, files) = (watch_again, files_again);
-        if let Err(error) = &renewed
-            && is_watched
-        {
-            let seconds = POLL.as_secs();
-            tracing::warn!(%error, "the manifests folder cannot be watched; it is read every {seconds} s");
-        }
-        is_watched = renewed.is_ok();
+        watching.take(renewed);
         if let Some(snapshot) = look.snapshot {
             snapshots.send_replace(snapshot);
         }
         tokio::select! {
             () = watch.woken() => {}
-            () = tokio::time::sleep(look.again.unwrap_or(if is_watched { RE_LIST } else { POLL })) => {}
+            () = tokio::time::sleep(look.again.unwrap_or(if watching.works { RE_LIST } else { POLL })) => {}
             () = snapshots.closed() => return,
         }
     }

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 
+use super::super::folder_watch::start;
 use super::*;
+use crate::store::disk::Disk;
 
 fn pod(name: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n")
@@ -35,9 +38,15 @@ async fn wait_for(folder: &mut ManifestFolder, expected: &[&str]) {
     }
 }
 
+/// A store that the folder can report to, in a state folder that goes at once.
+fn store() -> Arc<Store> {
+    let state = tempfile::tempdir().unwrap();
+    Store::load("node1", Disk::open(state.path()).unwrap()).unwrap().0
+}
+
 fn begin(base: &TempDir, folder: &str) -> (PathBuf, ManifestFolder) {
     let path = base.path().join(folder);
-    (path.clone(), ManifestFolder::follow(path))
+    (path.clone(), ManifestFolder::follow(path, store()))
 }
 
 fn write(folder: &Path, name: &str) {
@@ -139,17 +148,37 @@ async fn a_bad_file_says_why_and_may_become_good() {
 }
 
 #[tokio::test]
-async fn a_folder_for_which_the_kernel_gives_no_events_is_read_all_the_same() {
+async fn a_folder_for_which_the_kernel_gives_no_events_is_polled_and_a_problem_until_it_does() {
+    static FAILS: AtomicBool = AtomicBool::new(true);
     let base = tempfile::tempdir().unwrap();
     let path = base.path().to_path_buf();
     let watch = FolderWatch::started_by(
-        |_, _| Err(notify::Error::generic("Too many open files")),
+        |shared, folder| {
+            if FAILS.load(Ordering::SeqCst) {
+                return Err(notify::Error::generic("Too many open files"));
+            }
+            start(shared, folder)
+        },
         path.clone(),
     );
-    let mut folder = ManifestFolder::watched_by(watch, path.clone());
+    let store = store();
+    let mut folder = ManifestFolder::watched_by(watch, path.clone(), Arc::clone(&store));
     wait_for(&mut folder, &[]).await;
     write(&path, "a");
     wait_for(&mut folder, &["a"]).await;
+
+    let problems = store.node_report().problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].kind, ProblemKind::FolderNotWatched);
+    assert_eq!(problems[0].object, path.display().to_string());
+    assert!(
+        problems[0].message.contains("Too many open files"),
+        "{problems:?}"
+    );
+    assert!(store.unready().is_empty(), "it is polled");
+
+    FAILS.store(false, Ordering::SeqCst);
     fs::remove_file(path.join("a.yaml")).unwrap();
     wait_for(&mut folder, &[]).await;
+    assert_eq!(store.node_report().problems, []);
 }

@@ -19,9 +19,9 @@ use crate::pod::take_over::{NotTaken, judge};
 use crate::runtime::client::Runtime;
 use crate::runtime::error::RuntimeError;
 use crate::store::Store;
+use crate::store::earlier_logs;
 use crate::store::events::{Happening, Severity};
 use crate::store::take_over::{LeftUndone, TakeOverError};
-use crate::untrusted_file::{Folder, LOGS};
 
 /// How often the kubelet is looked for while something waits for it and it shows no sign of life, and how soon what did
 /// not succeed is tried again.
@@ -139,7 +139,8 @@ impl TakeOver {
                     self.left.insert((pod.uid.clone(), name.clone()));
                 }
                 Err(TakeOverError::Disk(error)) => tracing::error!("{error}"),
-                Err(TakeOverError::Gone | TakeOverError::ShuttingDown) => {}
+                // A panic is shown by those who own the threads.
+                Err(TakeOverError::Gone | TakeOverError::NotRun(_)) => {}
             }
         }
         Ok(())
@@ -187,15 +188,10 @@ impl TakeOver {
 /// Whether there is anything in one of the container's log folders; what cannot be read counts as a log.
 async fn is_logged(folders: &[PathBuf], container: &str) -> bool {
     for folder in folders {
-        let of_container = folder.join(container);
-        let look = {
-            let of_container = of_container.clone();
-            move || match Folder::open(&of_container).and_then(|folder| folder.is_empty()) {
-                Ok(empty) => !empty,
-                Err(error) => error.kind() != std::io::ErrorKind::NotFound,
-            }
-        };
-        if LOGS.run(&of_container, look).await.unwrap_or(true) {
+        if earlier_logs::are_in(&folder.join(container))
+            .await
+            .unwrap_or(true)
+        {
             return true;
         }
     }
@@ -263,7 +259,7 @@ mod tests {
             listed: uids,
             complete: true,
         };
-        assert!(store.apply_discovered(found).await.is_empty());
+        assert!(store.apply_discovered(found).await.unwrap().is_empty());
         store.apply_kubernetes(KubernetesChange::All(vec![pod(1)]));
         assert_eq!(store.left_undone().len(), 1);
 

@@ -21,6 +21,7 @@ use crate::pod::record::{Origin, Phase, Record, arrange};
 use crate::pod::size::{self, TooLarge};
 use crate::pod::visibility::Audience;
 use crate::pod::{defaults, validation};
+use crate::test_panic;
 use crate::write_threads::NotRun;
 
 /// What a client wants the ephemeral containers of a pod to be.
@@ -73,9 +74,9 @@ pub(crate) enum AcceptError {
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The agent is shutting down.
-    #[error("the agent is shutting down")]
-    ShuttingDown,
+    /// The write did not come to its end.
+    #[error(transparent)]
+    NotRun(#[from] NotRun),
 }
 
 /// Why a debug container was not stopped. Nothing has changed.
@@ -96,9 +97,9 @@ pub(crate) enum StopError {
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The agent is shutting down.
-    #[error("the agent is shutting down")]
-    ShuttingDown,
+    /// The write did not come to its end.
+    #[error(transparent)]
+    NotRun(#[from] NotRun),
 }
 
 impl Store {
@@ -117,7 +118,7 @@ impl Store {
         let (namespace, name, asked_by) = (namespace.to_owned(), name.to_owned(), asked_by.clone());
         let accept = move || store.accept_blocking(&asked_by, &namespace, &name, wanted, dry_run);
         let accepted = self.write_threads().run(accept).await;
-        accepted.map_err(|NotRun| AcceptError::ShuttingDown)?
+        accepted?
     }
 
     fn accept_blocking(
@@ -136,6 +137,7 @@ impl Store {
         if dry_run == DryRun::All {
             return Ok(tried);
         }
+        test_panic::point("accept");
         self.keep_foreign(&uid)?;
         let names: Vec<String> = new.iter().map(|record| record.spec.name.clone()).collect();
         // What comes last first: cut short, this leaves the others in the order that they had.
@@ -279,15 +281,11 @@ impl Store {
             move || store.advance_blocking(&uid, &container, stopping, IfRefused::Take)
         };
         let stopped = self.write_threads().run(stop).await;
-        let stopped = stopped
-            .map_err(|NotRun| StopError::ShuttingDown)?
-            .map_err(|error| match error {
-                AdvanceError::Disk(error) => StopError::Disk(error),
-                AdvanceError::Gone | AdvanceError::NotEnded | AdvanceError::Stays => {
-                    StopError::NoSuchContainer
-                }
-                AdvanceError::ShuttingDown => StopError::ShuttingDown,
-            })?;
+        let stopped = stopped?.map_err(|error| match error {
+            AdvanceError::Disk(error) => StopError::Disk(error),
+            AdvanceError::Gone | AdvanceError::NotEnded | AdvanceError::Stays => StopError::NoSuchContainer,
+            AdvanceError::NotRun(error) => StopError::NotRun(error),
+        })?;
         self.record_event(&uid, asked_to_stop(asked_by, container.to_owned()));
         if let Some(error) = &stopped.unwritten {
             let message = format!("Container {container} is stopped, which is not written down yet: {error}");

@@ -30,9 +30,9 @@ pub(crate) enum CreateError {
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The agent is shutting down.
-    #[error("the agent is shutting down")]
-    ShuttingDown,
+    /// The write did not come to its end.
+    #[error(transparent)]
+    NotRun(#[from] NotRun),
 }
 
 impl Store {
@@ -49,7 +49,7 @@ impl Store {
             .write_threads()
             .run(move || store.create_blocking(audience, pod, dry_run))
             .await;
-        created.map_err(|NotRun| CreateError::ShuttingDown)?
+        created?
     }
 
     pub(super) fn create_blocking(

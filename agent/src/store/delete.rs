@@ -48,9 +48,9 @@ pub(crate) enum DeleteError {
     /// Somebody else runs it.
     #[error("somebody else runs the pod")]
     Foreign,
-    /// The agent is shutting down.
-    #[error("the agent is shutting down")]
-    ShuttingDown,
+    /// The write did not come to its end.
+    #[error(transparent)]
+    NotRun(#[from] NotRun),
 }
 
 impl Store {
@@ -69,7 +69,7 @@ impl Store {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let delete = move || store.delete_blocking(audience, &namespace, &name, &deletion, dry_run);
         let deleted = self.write_threads().run(delete).await;
-        deleted.map_err(|NotRun| DeleteError::ShuttingDown)?
+        deleted?
     }
 
     fn delete_blocking(

@@ -17,6 +17,7 @@ use crate::pod::discovered::{DiscoveredPod, Owner};
 use crate::pod::identity::PodKey;
 use crate::pod::record::Record;
 use crate::pod::source::Source;
+use crate::write_threads::NotRun;
 
 /// What one look at the runtime showed of the pods that somebody else runs.
 #[derive(Debug, Default)]
@@ -38,14 +39,19 @@ impl Store {
     /// makes it a new sandbox. Once it is gone altogether, its worker writes down how they ended, and it is forgotten.
     ///
     /// Answers the UIDs of the pods that are not shown because what is known of them from before cannot be read.
-    pub(crate) async fn apply_discovered(self: &Arc<Self>, discovered: Discovered) -> BTreeSet<String> {
+    ///
+    /// # Errors
+    ///
+    /// When the write did not come to its end. Which of the pods are in force is not known then: a call with all of them
+    /// makes it so.
+    pub(crate) async fn apply_discovered(
+        self: &Arc<Self>,
+        discovered: Discovered,
+    ) -> Result<BTreeSet<String>, NotRun> {
         let store = Arc::clone(self);
-        let applied = self
-            .write_threads()
+        self.write_threads()
             .run(move || store.apply_discovered_blocking(discovered))
-            .await;
-        // The thread is only lost when the process ends.
-        applied.unwrap_or_default()
+            .await
     }
 
     /// Whether somebody else runs the pod with this UID.

@@ -48,7 +48,8 @@ async fn look(store: &Arc<Store>, changed: Vec<DiscoveredPod>, ready: &[&str], l
             listed: all(listed),
             complete: true,
         })
-        .await;
+        .await
+        .unwrap();
     assert!(refused.is_empty());
 }
 
@@ -364,7 +365,8 @@ async fn a_pod_is_shown_as_the_sandbox_that_it_was_found_in_and_takes_no_other_n
             listed: ["u1".to_owned()].into(),
             complete: true,
         })
-        .await;
+        .await
+        .unwrap();
     assert_eq!(refused, ["u1".to_owned()].into());
     assert_eq!(shown(&store).unwrap().metadata.name.as_deref(), Some("till"));
     assert!(store.pod("shop", "cart").is_none());

@@ -23,7 +23,7 @@ impl Store {
     pub(crate) async fn evict(self: &Arc<Self>, uid: &str, message: String) {
         let store = Arc::clone(self);
         let uid = uid.to_owned();
-        // The threads are only lost when the process ends.
+        // A volume that is still there and too large is measured again, also after a panic.
         let _ = self
             .write_threads()
             .run(move || store.evict_blocking(&uid, message))

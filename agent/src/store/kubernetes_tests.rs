@@ -44,7 +44,8 @@ async fn find(store: &Arc<Store>, uid: &str) {
             listed: uids(),
             complete: true,
         })
-        .await;
+        .await
+        .unwrap();
     assert!(refused.is_empty());
 }
 

@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::changes::ChangeKind;
 use super::claim::Holder;
 use super::disk::{DiskError, KeptPod};
+use super::earlier_logs;
 use super::events::{Happening, Severity};
 use super::node_report::ManifestProblem;
 use super::{Entry, Inner, Store, Wanted};
@@ -26,7 +27,8 @@ use crate::pod::record::{CreatedContainer, Origin, Phase, Record, next_order};
 use crate::pod::same_container::same;
 use crate::pod::source::Source;
 use crate::pod::{defaults, size, validation};
-use crate::untrusted_file::Folder;
+use crate::untrusted_file::NoAnswer;
+use crate::write_threads::NotRun;
 
 /// One pod of a manifest.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,26 +55,64 @@ impl Store {
     /// Makes the pods of the folder what `files` say: every file that is there now, by path.
     ///
     /// What is wrong is reported (node report, events) and changes nothing else: the last good version of a
-    /// pod goes on running. Durable on return. An error means that the disk refused something; what it did
-    /// take is in force, and the next call tries again.
+    /// pod goes on running. Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// When the disk refused something, or could not be asked. What it did take is in force, and the next call tries again.
     pub(crate) async fn apply_manifests(
         self: &Arc<Self>,
         files: BTreeMap<PathBuf, ManifestFile>,
         log_dir: LogDir,
-    ) -> Result<(), DiskError> {
-        let store = Arc::clone(self);
-        let apply = move || Application::new(&store, log_dir).apply(&files);
-        let applied = self.write_threads().run(apply).await;
-        // The thread is only lost when the process ends.
-        applied.unwrap_or(Ok(()))
+    ) -> Result<(), ApplyError> {
+        let files = Arc::new(files);
+        let mut logged = BTreeMap::new();
+        loop {
+            let (store, files, log_dir, known) = (
+                Arc::clone(self),
+                Arc::clone(&files),
+                log_dir.clone(),
+                logged.clone(),
+            );
+            let apply = move || Application::new(&store, log_dir, known).apply(&files);
+            let (outcome, unknown) = self.write_threads().run(apply).await?;
+            outcome?;
+            if unknown.is_empty() {
+                return Ok(());
+            }
+            for folder in unknown {
+                let are_there = earlier_logs::are_in(&folder).await?;
+                logged.insert(folder, are_there);
+            }
+        }
     }
+}
+
+/// Why not all of the manifests folder is in force.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// The disk does not take it.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The write did not come to its end.
+    #[error(transparent)]
+    NotRun(#[from] NotRun),
+    /// Nobody can say whether a container ran before.
+    #[error("cannot look for the log of an ephemeral container, which would tell that it ran before: {0}")]
+    Logs(#[from] NoAnswer),
 }
 
 /// One pass over the folder.
 struct Application<'a> {
     store: &'a Store,
     log_dir: LogDir,
+    /// Whether there are logs of an earlier life in these folders.
+    logged: BTreeMap<PathBuf, bool>,
+    /// The folders of which that has to be known before their containers can be accepted.
+    unknown: BTreeSet<PathBuf>,
     problems: Vec<ManifestProblem>,
+    /// What is told of ephemeral containers, with the UIDs of their pods.
+    happenings: Vec<(String, Happening)>,
     /// The UIDs of the pods that stay.
     keep: BTreeSet<String>,
     /// Which file has taken which `namespace/name`.
@@ -80,17 +120,24 @@ struct Application<'a> {
 }
 
 impl<'a> Application<'a> {
-    fn new(store: &'a Store, log_dir: LogDir) -> Application<'a> {
+    fn new(store: &'a Store, log_dir: LogDir, logged: BTreeMap<PathBuf, bool>) -> Application<'a> {
         Application {
             store,
             log_dir,
+            logged,
+            unknown: BTreeSet::new(),
             problems: Vec::new(),
+            happenings: Vec::new(),
             keep: BTreeSet::new(),
             taken: BTreeMap::new(),
         }
     }
 
-    fn apply(mut self, files: &BTreeMap<PathBuf, ManifestFile>) -> Result<(), DiskError> {
+    /// Answers also of which folders it has to be known whether there are logs in them: their containers are left out.
+    fn apply(
+        mut self,
+        files: &BTreeMap<PathBuf, ManifestFile>,
+    ) -> (Result<(), DiskError>, BTreeSet<PathBuf>) {
         let mut outcome = Ok(());
         // First the files that cannot be read: what runs from them keeps its names.
         for (path, file) in files {
@@ -114,9 +161,15 @@ impl<'a> Application<'a> {
             }
         }
         self.remove_the_rest();
+        // What the next pass will tell again is not told twice.
+        if self.unknown.is_empty() || outcome.is_err() {
+            for (uid, happening) in self.happenings {
+                self.store.record_event(&uid, happening);
+            }
+        }
         self.store
             .report_node(|report| report.manifests.problems = self.problems);
-        outcome
+        (outcome, self.unknown)
     }
 
     /// Keeps the pods of a file, or of all files where the path is that of a folder that cannot be read.
@@ -396,13 +449,16 @@ impl<'a> Application<'a> {
                 })
                 .collect();
             if errors.is_empty() {
+                let Some(phase) = self.first_phase(&pod, &name) else {
+                    continue;
+                };
                 tried.records.push(Record {
                     spec,
                     order: next_order(&tried.records),
                     origin: Origin::Manifest,
                     asked_by: Some(AskedBy::new("", WayIn::Manifest)),
                     copy_mounts: None,
-                    phase: self.first_phase(&pod, &name),
+                    phase,
                 });
                 if let Err(too_large) = size::judge(tried.serve(version).whole()) {
                     tried.records.pop();
@@ -434,21 +490,21 @@ impl<'a> Application<'a> {
     }
 
     /// A manifest is not ours to write, so it may name a container that ran before our state was lost: a log
-    /// of it tells.
-    fn first_phase(&self, pod: &Pod, container: &str) -> Phase {
+    /// of it tells. None where that is not known yet.
+    fn first_phase(&mut self, pod: &Pod, container: &str) -> Option<Phase> {
         let folder = self.log_dir.0.join(log_folder(pod)).join(container);
-        let ran = match Folder::open(&folder).and_then(|logs| logs.is_empty()) {
-            Ok(empty) => !empty,
-            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
-        };
-        if ran {
-            return Phase::Created(CreatedContainer {
+        match self.logged.get(&folder) {
+            Some(true) => Some(Phase::Created(CreatedContainer {
                 container_id: String::new(),
                 sandbox_id: String::new(),
                 log_path: None,
-            });
+            })),
+            Some(false) => Some(Phase::Accepted),
+            None => {
+                self.unknown.insert(folder);
+                None
+            }
         }
-        Phase::Accepted
     }
 
     fn remove_the_rest(&mut self) {
@@ -484,8 +540,8 @@ impl<'a> Application<'a> {
         let message = format!("ephemeral container {container:?}: {message}");
         self.problem(path, shown, message.clone());
         let container = Some(ContainerPath::Ephemeral(container.to_owned()));
-        self.store
-            .record_event(uid, warning("FailedValidation", message, container));
+        let happening = warning("FailedValidation", message, container);
+        self.happenings.push((uid.to_owned(), happening));
     }
 
     fn problem(&mut self, path: &Path, pod: &str, message: String) {

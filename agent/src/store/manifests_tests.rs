@@ -189,7 +189,8 @@ async fn discover(store: &Arc<Store>, ready: &[&str], listed: &[&str]) {
             listed: all(listed),
             complete: true,
         })
-        .await;
+        .await
+        .unwrap();
 }
 
 async fn debug(store: &Arc<Store>) {
@@ -429,4 +430,39 @@ async fn an_ephemeral_container_counts_as_changed_exactly_when_it_is_another_con
         let problems = store.node_report().manifests.problems;
         assert_eq!(problems.is_empty(), same, "{more}: {problems:?}");
     }
+}
+
+#[tokio::test]
+async fn an_ephemeral_container_with_a_log_ran_before_and_what_is_left_out_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let apply = async |names: &[&str]| {
+        let mut web = manifest("one");
+        let ephemeral = names.iter().map(|name| json!({"name": name, "image": "busybox"}));
+        let ephemeral: serde_json::Value = ephemeral.collect();
+        web.pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(ephemeral).unwrap();
+        let files = BTreeMap::from([(PathBuf::from(FILE), Ok(vec![web]))]);
+        let log_dir = LogDir(logs.path().to_path_buf());
+        store.apply_manifests(files, log_dir).await.unwrap();
+    };
+    apply(&[]).await;
+    let uid = uid(&store);
+    let ran = logs.path().join(format!("default_web_{uid}/ran"));
+    std::fs::create_dir_all(&ran).unwrap();
+    std::fs::write(ran.join("0.log"), "").unwrap();
+
+    apply(&["ran", "new", "new"]).await;
+    let records = store.view(&uid).unwrap().records;
+    let phases: Vec<_> = records
+        .iter()
+        .map(|record| (record.spec.name.as_str(), record.created().is_some()))
+        .collect();
+    assert_eq!(phases, [("ran", true), ("new", false)]);
+    let (_, events) = store.list::<k8s_openapi::api::core::v1::Event>(Audience::Node);
+    let told = events
+        .iter()
+        .filter(|event| event.reason.as_deref() == Some("FailedValidation"));
+    let counts: Vec<_> = told.map(|event| event.count).collect();
+    assert_eq!(counts, [Some(1)], "it is listed twice");
 }

@@ -12,6 +12,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod discovered;
 pub(crate) mod disk;
+pub(crate) mod earlier_logs;
 pub(crate) mod events;
 mod evict;
 pub(crate) mod kubernetes;
@@ -443,10 +444,12 @@ impl Store {
             event_versions,
             name_freed,
         };
+        let store = Arc::new(store);
+        store.write_threads().observe_panics(Arc::downgrade(&store));
         store.expire_tombstones();
         store.expire_orphans();
         store.report_orphans();
-        Ok((Arc::new(store), problems))
+        Ok((store, problems))
     }
 
     /// The node whose pods these are.
@@ -726,6 +729,8 @@ fn first_launch(record: &Record) -> Launch {
     launch
 }
 
+#[cfg(test)]
+mod till;
 #[cfg(test)]
 mod visibility_tests;
 #[cfg(test)]

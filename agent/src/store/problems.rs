@@ -5,6 +5,10 @@
 //! [`Store::solved`]; a problem that is reported again keeps the time of its first report. Problems are not kept over
 //! a restart: the new agent meets them again.
 
+use std::collections::BTreeMap;
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
 use k8s_openapi::jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::{IntCounterVec, IntGaugeVec};
@@ -12,9 +16,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use crate::metrics::{counters, gauges};
+use crate::write_threads::PanicObserver;
 
 /// How many problems are listed; further ones are only counted in the metric.
 const LISTED: usize = 100;
+/// How long after its last panic what goes on after it is no problem any more.
+pub(crate) const PANIC_SHOWN_FOR: Duration = Duration::from_secs(600);
+
+/// The object of the problem that a write to the disk panicked.
+pub(crate) const WRITE: &str = "a write to the disk";
 
 /// The kinds of problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,7 +38,8 @@ pub(crate) enum ProblemKind {
     UnreadablePod,
     /// A sandbox or container that debuglet made, of which this agent has no record. The object is its id.
     Leftover,
-    /// A pod's worker, or a step of it, panicked, and goes on after a pause. The object is the pod's UID.
+    /// Debuglet panicked. The object is what did: the pod's UID for its worker or a step of it, [`WRITE`] for a write to
+    /// the disk, else the part of the agent.
     Panicked,
     /// The runtime does not answer a call. The object is the call by its name, such as `ContainerStatus of container 3fa1c0`.
     RuntimeSilent,
@@ -42,6 +53,8 @@ pub(crate) enum ProblemKind {
     NoLease,
     /// The node's name is not the one that its cluster knows it by. The object is the name.
     NodeName,
+    /// The kernel gives no events of the manifests folder, which is polled. The object is the folder.
+    FolderNotWatched,
 }
 
 /// What panicked.
@@ -51,12 +64,28 @@ pub(crate) enum PanicOf {
     Worker,
     /// A step that a worker has begun.
     Step,
+    /// A write to the disk.
+    Write,
+    /// A part of the agent, such as the discovery.
+    Part,
+}
+
+impl PanicOf {
+    /// The value of the metric's label.
+    fn name(self) -> &'static str {
+        match self {
+            PanicOf::Worker => "worker",
+            PanicOf::Step => "step",
+            PanicOf::Write => "write",
+            PanicOf::Part => "part",
+        }
+    }
 }
 
 impl ProblemKind {
     /// The kinds, for the metric's label.
     #[cfg(test)]
-    const ALL: [ProblemKind; 11] = [
+    const ALL: [ProblemKind; 12] = [
         ProblemKind::RuntimeNotReady,
         ProblemKind::Panicked,
         ProblemKind::Leftover,
@@ -68,6 +97,7 @@ impl ProblemKind {
         ProblemKind::HiddenProcesses,
         ProblemKind::NoLease,
         ProblemKind::NodeName,
+        ProblemKind::FolderNotWatched,
     ];
 
     /// The kind as `/readyz`, the metric and the node report name it.
@@ -84,6 +114,7 @@ impl ProblemKind {
             ProblemKind::HiddenProcesses => "HiddenProcesses",
             ProblemKind::NoLease => "NoLease",
             ProblemKind::NodeName => "NodeName",
+            ProblemKind::FolderNotWatched => "FolderNotWatched",
         }
     }
 
@@ -100,6 +131,8 @@ impl ProblemKind {
             | ProblemKind::HiddenProcesses
             | ProblemKind::NoLease
             | ProblemKind::NodeName => false,
+            // It is polled.
+            ProblemKind::FolderNotWatched => false,
         }
     }
 }
@@ -126,6 +159,8 @@ pub(crate) struct Problem {
 pub(super) struct Problems {
     /// In the order of their first report.
     problems: Vec<Problem>,
+    /// When each object last panicked that goes on after it.
+    survived_panics: BTreeMap<String, Instant>,
     counted: IntGaugeVec,
     panics: IntCounterVec,
 }
@@ -134,6 +169,7 @@ impl Default for Problems {
     fn default() -> Problems {
         Problems {
             problems: Vec::new(),
+            survived_panics: BTreeMap::new(),
             counted: gauges(
                 "debuglet_problems",
                 "What is wrong on this node at this moment, by kind.",
@@ -141,7 +177,7 @@ impl Default for Problems {
             ),
             panics: counters(
                 "debuglet_panics_total",
-                "Panics of the workers of pods and of their steps; each is a defect of debuglet.",
+                "Panics of the workers of pods, of their steps, of writes to the disk and of parts of the agent; each is a defect of debuglet.",
                 &["of"],
             ),
         }
@@ -175,6 +211,21 @@ impl Problems {
             }
             stays
         });
+    }
+
+    /// Takes note of a panic of `object`, which goes on after it.
+    fn survived(&mut self, object: &str, now: Instant) {
+        self.survived_panics.insert(object.to_owned(), now);
+    }
+
+    /// Withdraws the panics after which nothing has panicked for [`PANIC_SHOWN_FOR`].
+    fn withdraw_old_panics(&mut self, now: Instant) {
+        let is_over = |last: &Instant| now.saturating_duration_since(*last) >= PANIC_SHOWN_FOR;
+        let over = self.survived_panics.extract_if(.., |_, last| is_over(last));
+        let over: Vec<String> = over.map(|(object, _)| object).collect();
+        for object in over {
+            self.withdraw(|problem| problem.kind == ProblemKind::Panicked && problem.object == object);
+        }
     }
 
     /// The first [`LISTED`] problems.
@@ -218,13 +269,29 @@ impl Store {
         kinds
     }
 
-    /// Counts a panic.
-    pub(crate) fn panicked(&self, of: PanicOf) {
-        let of = match of {
-            PanicOf::Worker => "worker",
-            PanicOf::Step => "step",
-        };
-        self.lock().problems.panics.with_label_values(&[of]).inc();
+    /// Counts a panic, and shows it as a problem of `object`. `pod` is the `namespace/name` of the pod that it concerns,
+    /// if any. It is shown until [`PANIC_SHOWN_FOR`] has passed; that of a part of the agent, which does not go on, until
+    /// the agent ends.
+    pub(crate) fn panicked(
+        &self,
+        of: PanicOf,
+        object: &str,
+        pod: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        {
+            let problems = &mut self.lock().problems;
+            problems.panics.with_label_values(&[of.name()]).inc();
+            if of != PanicOf::Part {
+                problems.survived(object, Instant::now());
+            }
+        }
+        self.problem(ProblemKind::Panicked, object, pod, message);
+    }
+
+    /// Withdraws the panics that are shown for long enough. To be called now and again.
+    pub(crate) fn withdraw_old_panics(&self) {
+        self.lock().problems.withdraw_old_panics(Instant::now());
     }
 
     /// The families of metrics.
@@ -234,6 +301,15 @@ impl Store {
             Box::new(problems.counted.clone()),
             Box::new(problems.panics.clone()),
         ]
+    }
+}
+
+impl PanicObserver for Weak<Store> {
+    fn write_panicked(&self, message: &str) {
+        if let Some(store) = self.upgrade() {
+            let message = format!("{WRITE} panicked: {message}");
+            store.panicked(PanicOf::Write, WRITE, "", message);
+        }
     }
 }
 
@@ -273,6 +349,33 @@ mod tests {
         problems.withdraw(|problem| problem.object == "a");
         assert_eq!(problems.listed(), [problem("b", "", 1)]);
         assert_eq!(counted(&problems), 1);
+    }
+
+    #[test]
+    fn a_panic_is_shown_until_nothing_has_panicked_for_long_enough() {
+        let mut problems = Problems::default();
+        let begun = Instant::now();
+        let panic = || Problem {
+            kind: ProblemKind::Panicked,
+            ..problem("uid", "", 1)
+        };
+        let silence = Duration::from_secs(1);
+        for (seconds, panics, shown) in [
+            (0, true, true),
+            (500, true, true),
+            // Counted from the last one.
+            (1099, false, true),
+            (1100, false, false),
+            (1200, true, true),
+        ] {
+            let now = begun + silence * seconds;
+            if panics {
+                problems.report(panic());
+                problems.survived("uid", now);
+            }
+            problems.withdraw_old_panics(now);
+            assert_eq!(!problems.listed().is_empty(), shown, "after {seconds} s");
+        }
     }
 
     #[test]

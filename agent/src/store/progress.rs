@@ -17,6 +17,7 @@ use crate::pod::eviction::Eviction;
 use crate::pod::launch::Launch;
 use crate::pod::record::{Phase, Record};
 use crate::pod::source::Source;
+use crate::test_panic;
 use crate::write_threads::NotRun;
 
 /// How long the records of a pod that is gone are kept.
@@ -40,9 +41,9 @@ pub(crate) enum AdvanceError {
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The agent is shutting down.
-    #[error("the agent is shutting down")]
-    ShuttingDown,
+    /// The write did not come to its end.
+    #[error(transparent)]
+    NotRun(#[from] NotRun),
 }
 
 /// What a worker is to do for its pod.
@@ -136,7 +137,7 @@ impl Store {
             .write_threads()
             .run(move || store.advance_blocking(&uid, &container, next, IfRefused::Leave))
             .await;
-        Ok(advanced.map_err(|NotRun| AdvanceError::ShuttingDown)??.object)
+        Ok(advanced??.object)
     }
 
     /// Answers the phase that holds then, and why it is not on the disk, where memory takes it all the same.
@@ -171,6 +172,7 @@ impl Store {
         let has_moved = record.phase != phase;
         record.phase = phase.clone();
         let written = self.disk.write_record(uid, &record);
+        test_panic::point("record-written");
         if !refused.takes(&written) {
             return Err(written.map_or_else(AdvanceError::Disk, |()| AdvanceError::Gone));
         }
@@ -242,7 +244,7 @@ impl Store {
             .write_threads()
             .run(move || store.forget_blocking(&uid))
             .await;
-        forgotten.map_err(|NotRun| AdvanceError::ShuttingDown)?
+        forgotten?
     }
 
     fn forget_blocking(&self, uid: &str) -> Result<(), AdvanceError> {

@@ -36,9 +36,9 @@ pub(crate) enum TakeOverError {
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The agent is shutting down.
-    #[error("the agent is shutting down")]
-    ShuttingDown,
+    /// The write did not come to its end.
+    #[error(transparent)]
+    NotRun(#[from] NotRun),
 }
 
 impl Store {
@@ -75,7 +75,7 @@ impl Store {
             .write_threads()
             .run(move || store.take_over_blocking(&uid, &container))
             .await;
-        taken.map_err(|NotRun| TakeOverError::ShuttingDown)?
+        taken?
     }
 
     fn take_over_blocking(&self, uid: &str, container: &str) -> Result<(), TakeOverError> {
@@ -134,14 +134,12 @@ impl Store {
     }
 
     /// Leaves an ephemeral container that is the kubelet's to it, if nothing was made for it yet; answers whether it was.
-    pub(crate) async fn hand_back(self: &Arc<Self>, uid: &str, container: &str) -> bool {
+    pub(crate) async fn hand_back(self: &Arc<Self>, uid: &str, container: &str) -> Result<bool, NotRun> {
         let store = Arc::clone(self);
         let (uid, container) = (uid.to_owned(), container.to_owned());
-        let back = self
-            .write_threads()
+        self.write_threads()
             .run(move || store.hand_back_blocking(&uid, &container))
-            .await;
-        back.unwrap_or(false)
+            .await
     }
 
     fn hand_back_blocking(&self, uid: &str, container: &str) -> bool {

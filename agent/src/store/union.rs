@@ -10,7 +10,6 @@ use super::{Entry, Store};
 use crate::pod::asked_by::AskedBy;
 use crate::pod::discovered::union::{Place, place, takes_additions};
 use crate::pod::record::{Origin, Record};
-use crate::write_threads::NotRun;
 
 /// The new ones of a list, for a pod that the API server has.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +56,7 @@ impl Store {
             Ok((!containers.is_empty()).then_some(NewContainers { uid, containers }))
         };
         let judged = self.write_threads().run(judge).await;
-        judged.map_err(|NotRun| AcceptError::ShuttingDown)?
+        judged?
     }
 
     /// The entries that were asked for here, of pods that the API server has, and that it does not know as they are.

@@ -1,56 +1,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pod::discovered::volumes::MountedVolumes;
-use crate::pod::discovered::{DiscoveredPod, Owner};
+use crate::pod::discovered::Owner;
 use crate::pod::visibility::Audience;
 use crate::store::DryRun;
-use crate::store::discovered::Discovered;
-use crate::store::disk::Disk;
 use crate::store::kubernetes::KubernetesChange;
 use crate::store::progress::Report;
+use crate::store::till::{known, store_with};
 
 /// A store with the pod `shop/till` that a kubelet runs.
 async fn store(folder: &Path) -> Arc<Store> {
     store_with(folder, Owner::Kubelet).await
-}
-
-async fn store_with(folder: &Path, owner: Owner) -> Arc<Store> {
-    let store = Store::load("node1", Disk::open(folder).unwrap()).unwrap().0;
-    let pod = json!({
-        "metadata": {"name": "till", "namespace": "shop", "uid": "u1"},
-        "spec": {"containers": [{"name": "main", "image": "busybox:1"}], "securityContext": {}},
-    });
-    let found = DiscoveredPod {
-        pod: serde_json::from_value(pod).unwrap(),
-        sandbox_id: "s1".to_owned(),
-        owner,
-        manifest: None,
-        volumes: MountedVolumes::default(),
-        etc_hosts: None,
-        kubelet_root: None,
-    };
-    let uids = BTreeSet::from(["u1".to_owned()]);
-    let discovered = Discovered {
-        changed: vec![found],
-        ready: uids.clone(),
-        listed: uids,
-        complete: true,
-    };
-    assert!(store.apply_discovered(discovered).await.is_empty());
-    store
-}
-
-fn known(version: &str, ephemeral: Value) -> Box<Pod> {
-    let pod = json!({
-        "metadata": {"name": "till", "namespace": "shop", "uid": "u1", "resourceVersion": version},
-        "spec": {"containers": [{"name": "main", "image": "busybox:1"}], "ephemeralContainers": ephemeral},
-    });
-    Box::new(serde_json::from_value(pod).unwrap())
 }
 
 fn wanted(containers: Value) -> WantedList {
@@ -226,16 +189,22 @@ async fn a_local_entry_that_the_api_server_asks_for_as_well_is_not_launched_here
         .await
         .unwrap();
     assert!(store.is_to_launch("u1", "dbg", false));
-    assert!(!store.hand_back("u1", "dbg").await, "nobody else knows of it");
+    assert!(
+        !store.hand_back("u1", "dbg").await.unwrap(),
+        "nobody else knows of it"
+    );
 
     let other = known("2", json!([{"name": "dbg", "image": "busybox:2"}]));
     store.apply_kubernetes(KubernetesChange::All(vec![*other]));
-    assert!(!store.hand_back("u1", "dbg").await, "that is another one");
+    assert!(
+        !store.hand_back("u1", "dbg").await.unwrap(),
+        "that is another one"
+    );
 
     let same = known("3", json!([{"name": "dbg", "image": "busybox:1"}]));
     store.apply_kubernetes(KubernetesChange::Applied(same));
     assert!(!store.is_to_launch("u1", "dbg", true));
-    assert!(store.hand_back("u1", "dbg").await);
+    assert!(store.hand_back("u1", "dbg").await.unwrap());
     assert_eq!(served(&store), ["dbg"]);
     assert!(store.view("u1").unwrap().records.is_empty());
 }
@@ -262,6 +231,6 @@ async fn what_was_taken_over_is_launched_only_as_long_as_the_api_server_asks_for
         !store.is_to_launch("u1", "dbg", true),
         "the pod was removed by force"
     );
-    assert!(store.hand_back("u1", "dbg").await);
+    assert!(store.hand_back("u1", "dbg").await.unwrap());
     assert!(store.view("u1").unwrap().records.is_empty());
 }

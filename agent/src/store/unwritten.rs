@@ -13,6 +13,7 @@ use super::events::{Happening, Severity};
 use super::problems::ProblemKind;
 use super::{Entry, Store};
 use crate::pod::container_path::ContainerPath;
+use crate::write_threads::NotRun;
 
 /// Something that was done, and whether that was written down.
 #[derive(Debug)]
@@ -89,7 +90,11 @@ impl Store {
     pub(crate) async fn keep_up(self: &Arc<Self>) -> Option<String> {
         let store = Arc::clone(self);
         let kept_up = self.write_threads().run(move || store.keep_up_blocking()).await;
-        let trouble = kept_up.ok().flatten();
+        let trouble = match kept_up {
+            Ok(trouble) => trouble,
+            Err(NotRun::ShuttingDown) => return None,
+            Err(error @ NotRun::Panicked { .. }) => Some(error.to_string()),
+        };
         let folder = self.disk.root().display().to_string();
         match &trouble {
             Some(message) => self.problem(ProblemKind::StateNotWritten, folder, "", message),

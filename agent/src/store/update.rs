@@ -52,9 +52,9 @@ pub(crate) enum UpdateError {
     /// It could not be made durable.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The agent is shutting down.
-    #[error("the agent is shutting down")]
-    ShuttingDown,
+    /// The write did not come to its end.
+    #[error(transparent)]
+    NotRun(#[from] NotRun),
 }
 
 impl Store {
@@ -72,7 +72,7 @@ impl Store {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let update = move || store.update_blocking(audience, &namespace, &name, update, dry_run);
         let updated = self.write_threads().run(update).await;
-        updated.map_err(|NotRun| UpdateError::ShuttingDown)?
+        updated?
     }
 
     fn update_blocking(

@@ -1,56 +1,22 @@
 //! What users of the cluster see comes and goes with what their API server has: pods, containers, events and namespaces.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Event, Namespace};
 use serde_json::{Value, json};
 
 use super::accept::WantedList;
-use super::discovered::Discovered;
 use super::events::Severity;
 use super::kubernetes::KubernetesChange;
+use super::till::{known, store_with};
 use super::*;
 use crate::pod::asked_by::{AskedBy, WayIn};
 use crate::pod::container_path::ContainerPath;
-use crate::pod::discovered::DiscoveredPod;
-use crate::pod::discovered::volumes::MountedVolumes;
 use crate::store::served::Served;
 
 /// A store with the pod `shop/till`, which a kubelet runs and the API server has not told of.
 async fn store(folder: &Path) -> Arc<Store> {
-    let store = Store::load("node1", Disk::open(folder).unwrap()).unwrap().0;
-    let pod = json!({
-        "metadata": {"name": "till", "namespace": "shop", "uid": "u1"},
-        "spec": {"containers": [{"name": "main", "image": "busybox:1"}], "securityContext": {}},
-    });
-    let found = DiscoveredPod {
-        pod: serde_json::from_value(pod).unwrap(),
-        owner: Owner::Kubelet,
-        sandbox_id: "s1".to_owned(),
-        manifest: None,
-        volumes: MountedVolumes::default(),
-        etc_hosts: None,
-        kubelet_root: None,
-    };
-    let uids = BTreeSet::from(["u1".to_owned()]);
-    let discovered = Discovered {
-        changed: vec![found],
-        ready: uids.clone(),
-        listed: uids,
-        complete: true,
-    };
-    assert!(store.apply_discovered(discovered).await.is_empty());
-    store
-}
-
-/// The pod as the API server has it, with these ephemeral containers.
-fn known(version: &str, ephemeral: Value) -> Box<Pod> {
-    let pod = json!({
-        "metadata": {"name": "till", "namespace": "shop", "uid": "u1", "resourceVersion": version},
-        "spec": {"containers": [{"name": "main", "image": "busybox:1"}], "ephemeralContainers": ephemeral},
-    });
-    Box::new(serde_json::from_value(pod).unwrap())
+    store_with(folder, Owner::Kubelet).await
 }
 
 async fn debug(store: &Arc<Store>, asked_by: &AskedBy, containers: Value) {

@@ -18,7 +18,6 @@ use super::context::Context;
 use super::ending;
 use super::files::{self, ContainerFiles};
 use super::objects;
-use super::panics;
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY, now};
 use crate::pod::container_config::{ContainerContext, Image, container_config};
 use crate::pod::copied_mounts::CopyMounts;
@@ -43,7 +42,9 @@ use crate::runtime::logs::LogFile;
 use crate::runtime::pull_error::ImageError;
 use crate::store::events::Severity;
 use crate::store::progress::AdvanceError;
+use crate::test_panic;
 use crate::untrusted_file::{LOGS, VOLUMES, only_root_can_change};
+use crate::write_threads::NotRun;
 
 /// One launch: which container, of which pod, into which sandbox.
 #[derive(Debug)]
@@ -326,7 +327,7 @@ impl Launch {
                     "Created",
                     message,
                 );
-                panics::point("after-create");
+                test_panic::point("after-create");
                 let container_id = answer.into_inner().container_id;
                 // It is begun in any case, and then made whoever waits for it.
                 tokio::select! {
@@ -569,9 +570,9 @@ async fn start(
     let request = StartContainerRequest {
         container_id: made.container_id.clone(),
     };
-    panics::point("before-start");
+    test_panic::point("before-start");
     let started = context.runtime.runtime().start_container(request).await;
-    panics::point("after-start");
+    test_panic::point("after-start");
     let seen = context
         .runtime
         .observe_container(&made.container_id, &made.sandbox_id)
@@ -607,8 +608,12 @@ pub(crate) fn disk_failed(error: &AdvanceError) -> Outcome {
             tracing::error!("{error}");
             Outcome::failed("CreateContainerError", error.to_string(), RETRY_SLOWLY)
         }
-        AdvanceError::Gone | AdvanceError::NotEnded | AdvanceError::Stays | AdvanceError::ShuttingDown => {
-            Outcome::Done
+        AdvanceError::NotRun(NotRun::Panicked { .. }) => {
+            Outcome::failed("InternalError", error.to_string(), RETRY_SLOWLY)
         }
+        AdvanceError::Gone
+        | AdvanceError::NotEnded
+        | AdvanceError::Stays
+        | AdvanceError::NotRun(NotRun::ShuttingDown) => Outcome::Done,
     }
 }

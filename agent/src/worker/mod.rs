@@ -29,11 +29,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::pod::kubelet_life::Life;
 use crate::runtime::events::{ContainerEventKind, RuntimeEvent};
 use crate::runtime::news::News;
 use context::Context;
+use panics::Panics;
 use pod_worker::PodWorker;
 use signals::Signals;
 
@@ -53,9 +55,29 @@ pub(crate) struct Workers {
     strangers: mpsc::Sender<String>,
     asking: JoinHandle<()>,
     tasks: JoinSet<()>,
-    /// The pods of the workers, by the ids of their tasks.
-    pods: HashMap<Id, String>,
+    /// The pods of the workers and their steps, by the ids of the workers' tasks.
+    pods: HashMap<Id, (String, TaskTracker)>,
     working: BTreeSet<String>,
+    /// The pods whose worker's task panicked, by UID, until one ends in order.
+    died: HashMap<String, Died>,
+}
+
+/// What the next worker of a pod has to know of one whose task panicked.
+#[derive(Debug, Default)]
+struct Died {
+    panics: Panics,
+    /// How long the next worker rests.
+    pause: Duration,
+    /// The steps that were under way: they go on.
+    steps: TaskTracker,
+}
+
+impl Died {
+    /// Returns once no step of the worker is under way any more.
+    async fn steps_ended(steps: &TaskTracker) {
+        steps.close();
+        steps.wait().await;
+    }
 }
 
 impl Workers {
@@ -72,6 +94,7 @@ impl Workers {
             tasks: JoinSet::new(),
             pods: HashMap::new(),
             working: BTreeSet::new(),
+            died: HashMap::new(),
         }
     }
 
@@ -110,6 +133,9 @@ impl Workers {
         while let Some(ended) = self.tasks.join_next_with_id().await {
             self.ended(ended);
         }
+        for died in self.died.values() {
+            Died::steps_ended(&died.steps).await;
+        }
         if let Err(error) = self.asking.await {
             tracing::error!("the questions about unknown containers failed: {error}");
         }
@@ -119,15 +145,31 @@ impl Workers {
         for (uid, wake) in self.context.store.workable() {
             if self.working.insert(uid.clone()) {
                 let signal = self.signals.of_pod(&uid, wake);
+                let died = self.died.get(&uid);
+                let steps = TaskTracker::new();
                 let worker = PodWorker::new(
                     Arc::clone(&self.context),
                     uid.clone(),
                     signal,
                     Arc::clone(&self.signals),
+                    steps.clone(),
+                    died.map(|died| died.panics.clone()).unwrap_or_default(),
                     shutdown.clone(),
                 );
-                let task = self.tasks.spawn(Box::pin(worker.run()));
-                self.pods.insert(task.id(), uid);
+                let before = died.map(|died| (died.steps.clone(), died.pause));
+                let shutdown = shutdown.clone();
+                let task = self.tasks.spawn(Box::pin(async move {
+                    if let Some((steps, pause)) = before {
+                        // What they do is not to be planned a second time.
+                        Died::steps_ended(&steps).await;
+                        let pause = tokio::time::sleep(pause);
+                        if shutdown.run_until_cancelled(pause).await.is_none() {
+                            return;
+                        }
+                    }
+                    worker.run().await;
+                }));
+                self.pods.insert(task.id(), (uid, steps));
             }
         }
     }
@@ -137,14 +179,19 @@ impl Workers {
             Ok((id, ())) => *id,
             Err(error) => error.id(),
         };
-        let Some(uid) = self.pods.remove(&id) else { return };
+        let Some((uid, steps)) = self.pods.remove(&id) else {
+            return;
+        };
         self.signals.forget(&uid);
+        self.working.remove(&uid);
         match ended {
-            Ok(_) => {
-                self.working.remove(&uid);
+            Ok(_) => drop(self.died.remove(&uid)),
+            // A worker outlives the panics of its rounds, so this one was beside them. The pod gets another worker.
+            Err(error) => {
+                let died = self.died.entry(uid.clone()).or_default();
+                died.pause = died.panics.of_task(&self.context, &uid, error);
+                died.steps = steps;
             }
-            // A worker outlives its panics, so this is one more defect: the pod waits for the next agent.
-            Err(error) => panics::of_task(&self.context, &uid, error),
         }
     }
 

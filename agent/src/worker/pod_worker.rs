@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::jiff::Timestamp;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::context::{self, Context};
 use super::launch::{Launch, PullingFlag};
@@ -23,6 +24,7 @@ use super::target::Targets;
 use super::unread_ends::UnreadEnds;
 use super::waits::Waits;
 use super::{ending, report, sandbox, take_over};
+use crate::panic_message;
 use crate::pod::crash_back_off::CrashBackOff;
 use crate::pod::defaults;
 use crate::pod::eviction::Eviction;
@@ -36,6 +38,7 @@ use crate::runtime::error::RuntimeError;
 use crate::store::events::Severity;
 use crate::store::problems::ProblemKind;
 use crate::store::progress::View;
+use crate::test_panic;
 
 /// How long after the end of a process the runtime is asked again whether it has noticed; doubles.
 const SETTLE_FIRST: Duration = Duration::from_millis(2);
@@ -82,6 +85,8 @@ pub(super) struct PodWorker {
     /// Containers of a kubelet's beside one of ours of the same name.
     second_attempts: SecondAttempts,
     steps: JoinSet<Outcome>,
+    /// Who owns the worker waits by it for the steps of one whose task panicked.
+    under_way: TaskTracker,
     /// What each of them is busy with.
     step_names: HashMap<Id, String>,
     /// The panics of this worker and of its steps.
@@ -101,6 +106,8 @@ impl PodWorker {
         uid: String,
         signal: Arc<Signal>,
         signals: Arc<Signals>,
+        under_way: TaskTracker,
+        panics: Panics,
         shutdown: CancellationToken,
     ) -> PodWorker {
         PodWorker {
@@ -124,8 +131,9 @@ impl PodWorker {
             targets: Targets::default(),
             second_attempts: SecondAttempts::default(),
             steps: JoinSet::new(),
+            under_way,
             step_names: HashMap::new(),
-            panics: Panics::default(),
+            panics,
             busy: BTreeMap::new(),
             waits: Waits::new(&shutdown),
             launches: BTreeMap::new(),
@@ -139,13 +147,14 @@ impl PodWorker {
     /// knew, and looks at everything anew after a pause.
     pub(super) async fn run(mut self) {
         loop {
+            test_panic::point("worker-task");
             match AssertUnwindSafe(self.round()).catch_unwind().await {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(panic) => {
                     let pause = self
                         .panics
-                        .of_worker(&self.context, &self.uid, &panics::message(&*panic));
+                        .of_worker(&self.context, &self.uid, &panic_message::of(&*panic));
                     self.start_over();
                     let pause = tokio::time::sleep(pause);
                     if self.shutdown.run_until_cancelled(pause).await.is_none() {
@@ -154,7 +163,7 @@ impl PodWorker {
                 }
             }
         }
-        self.panics.forget(&self.context, &self.uid);
+        panics::forget(&self.context, &self.uid);
         self.waits.end();
         self.solve_unread();
         while self.steps.join_next().await.is_some() {}
@@ -166,16 +175,12 @@ impl PodWorker {
         let Some(wake_in) = self.turn().await else {
             return false;
         };
-        let quiet_in = self.panics.quiet_in();
         tokio::select! {
             () = self.shutdown.cancelled() => return false,
             () = self.signal.wake.notified() => {}
             Some(ended) = self.steps.join_next_with_id(), if !self.steps.is_empty() => self.ended(ended),
             () = self.targets.found() => {}
             () = tokio::time::sleep(wake_in.unwrap_or(Duration::MAX)), if wake_in.is_some() => {}
-            () = tokio::time::sleep(quiet_in.unwrap_or(Duration::MAX)), if quiet_in.is_some() => {
-                self.panics.forget(&self.context, &self.uid);
-            }
         }
         while let Some(ended) = self.steps.try_join_next_with_id() {
             self.ended(ended);
@@ -213,7 +218,7 @@ impl PodWorker {
     /// is known; `None` once the pod is gone.
     async fn turn(&mut self) -> Option<Option<Duration>> {
         let view = self.context.store.view(&self.uid)?;
-        panics::point("worker");
+        test_panic::point("worker");
         self.speak_for(&view.pod);
         if !Arc::ptr_eq(&view.wake, &self.signal.wake) {
             // The pod went and came back under its UID: it gets a worker of its own, which that wakes.
@@ -681,7 +686,7 @@ impl PodWorker {
     fn spawn(&mut self, name: &str, step: impl Future<Output = Outcome> + Send + 'static) {
         let flag = PullingFlag::new(Arc::clone(&self.signal.wake));
         self.busy.insert(name.to_owned(), flag);
-        let step = self.steps.spawn(step);
+        let step = self.steps.spawn(self.under_way.track_future(step));
         self.step_names.insert(step.id(), name.to_owned());
     }
 
@@ -763,6 +768,15 @@ impl PodWorker {
         self.observed.containers.retain(|known| known.id != container.id);
         self.observed.containers.push(container);
         self.own();
+    }
+}
+
+impl Drop for PodWorker {
+    /// The steps of a worker that ended in order are at their end. Those of one that panicked go on, as no create and no
+    /// start may be cut short; only their waits end.
+    fn drop(&mut self) {
+        self.waits.end();
+        self.steps.detach_all();
     }
 }
 

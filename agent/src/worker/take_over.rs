@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::context::Context;
-use super::step::Outcome;
+use super::step::{Outcome, RETRY_SLOWLY};
 use crate::pod::observed::ObservedPod;
 use crate::pod::record::Origin;
 use crate::store::events::Severity;
@@ -15,7 +15,11 @@ use crate::store::progress::View;
 /// Leaves an ephemeral container to the kubelet, whose it is.
 pub(super) async fn hand_back(context: &Context, pod: &Pod, container: &str, origin: Origin) -> Outcome {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    if context.store.hand_back(uid, container).await {
+    let handed_back = match context.store.hand_back(uid, container).await {
+        Ok(handed_back) => handed_back,
+        Err(error) => return Outcome::failed("InternalError", error.to_string(), RETRY_SLOWLY),
+    };
+    if handed_back {
         let message = match origin {
             Origin::KubeApiserver => {
                 "It is left to the kubelet again: that is not surely down any more, or it is not asked for any more"

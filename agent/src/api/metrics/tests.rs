@@ -23,6 +23,7 @@ use crate::store::disk::Disk;
 use crate::store::manifests::{LogDir, ManifestPod};
 use crate::store::problems::PanicOf;
 use crate::store::progress::Report;
+use crate::write_threads::NotRun;
 
 /// The API's router over the pod `default/web`, measured.
 struct Node {
@@ -286,12 +287,19 @@ async fn calls_to_the_runtime_and_pulls_are_counted() {
 #[tokio::test]
 async fn panics_are_counted_by_what_panicked() {
     let node = Node::new().await;
-    node.store.panicked(PanicOf::Step);
-    node.store.panicked(PanicOf::Step);
-    node.store.panicked(PanicOf::Worker);
+    for of in [PanicOf::Step, PanicOf::Step, PanicOf::Worker, PanicOf::Part] {
+        node.store.panicked(of, "one", "", "a defect");
+    }
+    let written = node.store.write_threads().run(|| panic!("a defect")).await;
+    let written: Result<(), NotRun> = written;
+    assert!(matches!(written, Err(NotRun::Panicked { .. })), "{written:?}");
     let samples = node.samples().await;
-    assert_eq!(samples["debuglet_panics_total{of=\"step\"}"], 2.0);
-    assert_eq!(samples["debuglet_panics_total{of=\"worker\"}"], 1.0);
+    let counted = ["step", "worker", "part", "write"]
+        .map(|of| samples[&format!("debuglet_panics_total{{of=\"{of}\"}}")]);
+    assert_eq!(counted, [2.0, 1.0, 1.0, 1.0]);
+    let problems = node.store.node_report().problems;
+    let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(messages, ["a defect", "a write to the disk panicked: a defect"]);
 }
 
 #[tokio::test]
