@@ -71,7 +71,7 @@ async fn a_container_is_started_to_the_end_though_its_worker_is_gone() {
 
     let mut starts = proxy.hold("StartContainer", Moment::Before);
     debug(&agent, "dbg").await;
-    let held = starts.recv().await.unwrap();
+    let held = starts.next().await;
     ask_for_panic(&panics, "worker-task");
     // Wakes the worker.
     debug(&agent, "next").await;
