@@ -651,7 +651,7 @@ impl PodWorker {
             // Where somebody else runs the pod its volumes are there, and where they are is read when they are needed.
             let volumes = if sandbox.ours {
                 let prepare = sandbox::prepare_volumes(&context, &pod, Some(&container));
-                match cancel.run_until_cancelled(prepare).await {
+                match cancel.run_until_cancelled(Box::pin(prepare)).await {
                     Some(Ok(volumes)) => volumes,
                     Some(Err(outcome)) => return outcome.of_launch(),
                     None => return Outcome::Done,
