@@ -54,8 +54,6 @@ const BLOCKING_THREADS: usize = 16;
 const LAST_READS: Duration = Duration::from_secs(1);
 /// How long clients wait after a start for the first look at the pods.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
-/// How often the images that nobody uses are looked at.
-const CLEAN_UP: Duration = Duration::from_secs(300);
 /// How long a change of the folder that the disk refused waits before it is tried again.
 const APPLY_RETRY: Duration = Duration::from_secs(10);
 
@@ -290,7 +288,7 @@ async fn work(
     tasks.own("the watch of the runtime", tokio::spawn(runtimes));
     let measuring = worker::eviction::run(Arc::clone(store), shutdown.clone());
     tasks.own("the measuring of volumes", tokio::spawn(measuring));
-    let cleaning = clean_up(runtime.clone(), pulled, shutdown.clone());
+    let cleaning = worker::image_garbage::run(runtime.clone(), pulled, shutdown.clone());
     tasks.own("the clean-up of images", tokio::spawn(cleaning));
     systemd_notify::status("running");
     tracing::info!(node = config.node_name, "running");
@@ -362,24 +360,6 @@ async fn apply(
         Err(error) => {
             tracing::error!("not all of the manifests folder is in force: {error}");
             Some(files)
-        }
-    }
-}
-
-async fn clean_up(runtime: Runtime, pulled: Arc<PulledImages>, shutdown: CancellationToken) {
-    while shutdown
-        .run_until_cancelled(tokio::time::sleep(CLEAN_UP))
-        .await
-        .is_some()
-    {
-        match worker::image_garbage::remove_images(&runtime, &pulled).await {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => tracing::info!(
-                "removed {} images that nobody uses: the disk is filling up",
-                removed.len()
-            ),
-            Err(error) if error.is_logged() => {}
-            Err(error) => tracing::warn!("cannot clean up images: {error}"),
         }
     }
 }

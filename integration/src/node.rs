@@ -229,6 +229,24 @@ impl Node {
         self.run(mount).await.succeeded();
     }
 
+    /// Mounts a file system at a folder that exists, whose server never answers. It ends with the process that is given
+    /// back, beside the folder.
+    pub async fn mount_dead_server(&self, folder: &Path) -> (Process, PathBuf) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/node/dead_server.py");
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(script).arg(folder);
+        let server = self.spawn(quiet(command));
+        eventually("the file system is mounted", async || {
+            if server.stdout().contains("mounted") {
+                Ok(())
+            } else {
+                Err((server.runs(), server.stderr()))
+            }
+        })
+        .await;
+        (server, folder.to_path_buf())
+    }
+
     /// Starts any program in the node.
     pub fn spawn(&self, command: Command) -> Process {
         let name = Path::new(command.get_program())

@@ -12,8 +12,9 @@ use crate::runtime::instance::instance;
 use crate::runtime::node_facts::NodeFacts;
 use crate::store::Store;
 
-/// How long the pods wait for the runtime's first answer; until a later one they are as on a runtime that says nothing.
-const FIRST_ANSWER: Duration = Duration::from_secs(5);
+/// How long the pods wait for the runtime's first answer; until a later one they are as on a runtime that says nothing. It is
+/// shorter than clients wait for the first look at the pods (`agent.rs`), who would be told that none of them runs.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
 
 /// The facts, kept up to date by whoever calls [`FactsWatch::look`]. The task that watches the runtime owns it.
 pub(super) struct FactsWatch {

@@ -10,8 +10,8 @@ use crate::runtime::client::Runtime;
 use crate::store::Store;
 use crate::store::problems::ProblemKind;
 
-/// How often those that nobody makes any more are forgotten.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked, while there are any, which of them nobody makes any more.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
 
 /// Keeps the store's problems of the kind `RuntimeSilent` what the runtime does not answer, until `shutdown`.
 pub(super) async fn run(runtime: Runtime, store: Arc<Store>, shutdown: CancellationToken) {
@@ -39,7 +39,7 @@ pub(super) async fn run(runtime: Runtime, store: Arc<Store>, shutdown: Cancellat
         tokio::select! {
             // Never an error: the sender is in `runtime`.
             _ = changes.changed() => {}
-            () = tokio::time::sleep(FORGET_EVERY) => runtime.unanswered().forget_old(),
+            () = tokio::time::sleep(FORGET_EVERY), if !shown.is_empty() => runtime.unanswered().forget_old(),
             () = shutdown.cancelled() => return,
         }
     }

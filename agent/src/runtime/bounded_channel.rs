@@ -90,6 +90,7 @@ impl Service<Request<Body>> for BoundedChannel {
             let under_way = UnderWay {
                 call: asked.call,
                 pod: asked.pod.map_or(caller.pod, Arc::from),
+                for_client: caller.is_client,
                 rules: &rules,
             };
             match rules.limits.of(method.limit, asked.grace, caller.is_client) {
@@ -128,6 +129,7 @@ async fn gathered(body: Body) -> Result<Body, BoxError> {
 struct UnderWay<'a> {
     call: Call,
     pod: Arc<str>,
+    for_client: bool,
     rules: &'a Rules,
 }
 
@@ -148,7 +150,11 @@ impl UnderWay<'_> {
                 answer
             }
             Some(Err(_)) => {
-                self.rules.unanswered.given_up(&self.call, &self.pod, limit);
+                let unanswered = &self.rules.unanswered;
+                match self.for_client {
+                    true => unanswered.given_up_for_client(&self.call, limit),
+                    false => unanswered.given_up(&self.call, &self.pod, limit),
+                }
                 Err(NoAnswer::new(self.call.name(), limit).into_status().into())
             }
             None => Err(Stopping.into_status().into()),

@@ -15,6 +15,8 @@ const KEPT: usize = 256;
 /// A call that was given up and that nobody has made again for this long is forgotten. Everything that the agent asks by
 /// itself is asked again sooner, as long as it needs the answer.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(900);
+/// The same for a call that was made for an HTTP client: the client has its error, and nobody need ask again.
+const FORGOTTEN_FOR_CLIENTS_AFTER: Duration = Duration::from_secs(30);
 
 /// A call without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +27,23 @@ pub(crate) struct Silence {
     pub(crate) waited: Duration,
     /// Whether it still is.
     pub(crate) goes_on: bool,
+    /// Whether only HTTP clients have asked for it.
+    for_client: bool,
     last: Instant,
 }
 
 impl Silence {
+    /// Of a call that was given up and is made again, for this pod.
+    fn new(pod: &str, waited: Duration) -> Silence {
+        Silence {
+            pod: pod.to_owned(),
+            waited,
+            goes_on: false,
+            for_client: false,
+            last: Instant::now(),
+        }
+    }
+
     /// What is the case, in one sentence.
     pub(crate) fn message(&self, call: &Call) -> String {
         let (call, seconds) = (call.name(), self.waited.as_secs());
@@ -37,9 +52,22 @@ impl Silence {
                 "the runtime has not answered {call} for {seconds} s; that call is not given up, since cut short \
                  it would end what it makes"
             )
+        } else if self.for_client {
+            format!(
+                "the runtime does not answer {call} (no answer within {seconds} s), which a client asked for"
+            )
         } else {
             format!("the runtime does not answer {call} (no answer within {seconds} s); it is asked again")
         }
+    }
+
+    /// Whether it may still be asked for.
+    fn is_fresh(&self) -> bool {
+        let forgotten_after = match self.for_client {
+            true => FORGOTTEN_FOR_CLIENTS_AFTER,
+            false => FORGOTTEN_AFTER,
+        };
+        self.goes_on || self.last.elapsed() < forgotten_after
     }
 }
 
@@ -54,14 +82,33 @@ struct Shared {
 }
 
 impl Unanswered {
-    /// A call was given up.
+    /// A call was given up that the agent makes again, as long as it needs the answer.
     pub(super) fn given_up(&self, call: &Call, pod: &str, waited: Duration) {
-        self.add(call, pod, waited, false);
+        self.add(call, Silence::new(pod, waited));
+    }
+
+    /// A call was given up that was made for an HTTP client.
+    pub(super) fn given_up_for_client(&self, call: &Call, waited: Duration) {
+        let silence = Silence::new("", waited);
+        self.add(
+            call,
+            Silence {
+                for_client: true,
+                ..silence
+            },
+        );
     }
 
     /// A call takes long and goes on. It counts until the guard is dropped.
     pub(super) fn takes_long(&self, call: &Call, pod: &str, waited: Duration) -> TakesLong {
-        self.add(call, pod, waited, true);
+        let silence = Silence::new(pod, waited);
+        self.add(
+            call,
+            Silence {
+                goes_on: true,
+                ..silence
+            },
+        );
         TakesLong {
             unanswered: self.clone(),
             call: call.clone(),
@@ -102,28 +149,25 @@ impl Unanswered {
     pub(crate) fn forget_old(&self) {
         let mut silences = self.lock();
         let before = silences.len();
-        silences.retain(|_, silence| silence.goes_on || silence.last.elapsed() < FORGOTTEN_AFTER);
+        silences.retain(|_, silence| silence.is_fresh());
         if silences.len() != before {
             self.0.changes.send_replace(());
         }
     }
 
-    fn add(&self, call: &Call, pod: &str, waited: Duration, goes_on: bool) {
-        let silence = Silence {
-            pod: pod.to_owned(),
-            waited,
-            goes_on,
-            last: Instant::now(),
-        };
+    fn add(&self, call: &Call, silence: Silence) {
         let mut silences = self.lock();
         if let Some(known) = silences.get_mut(call) {
-            *known = silence;
+            // Once the agent itself needs the answer, a client who asks for it, too, changes nothing.
+            if known.for_client || !silence.for_client {
+                *known = silence;
+            }
             return;
         }
         if silences.len() >= KEPT {
             return;
         }
-        tracing::warn!(pod, "{}", silence.message(call));
+        tracing::warn!(pod = silence.pod, "{}", silence.message(call));
         silences.insert(call.clone(), silence);
         self.0.changes.send_replace(());
     }
@@ -176,6 +220,23 @@ mod tests {
         unanswered.forget_old();
         let left: Vec<Call> = unanswered.all().into_keys().collect();
         assert_eq!(left, [call("c")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_only_a_client_asked_for_is_soon_forgotten_as_nobody_need_ask_again() {
+        let unanswered = Unanswered::default();
+        let limit = Duration::from_secs(8);
+        unanswered.given_up_for_client(&call("a"), limit);
+        unanswered.given_up_for_client(&call("both"), limit);
+        unanswered.given_up(&call("both"), "shop/web", limit);
+        unanswered.given_up_for_client(&call("both"), limit);
+        let message = unanswered.all()[&call("a")].message(&call("a"));
+        assert!(message.ends_with("which a client asked for"), "{message}");
+        assert_eq!(unanswered.all()[&call("both")].pod, "shop/web");
+        tokio::time::advance(FORGOTTEN_FOR_CLIENTS_AFTER).await;
+        unanswered.forget_old();
+        let left: Vec<Call> = unanswered.all().into_keys().collect();
+        assert_eq!(left, [call("both")]);
     }
 
     #[tokio::test]

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use debuglet_proto::v1::{
     Image, ImageFsInfoRequest, ImageSpec, ListContainersRequest, ListImagesRequest, RemoveImageRequest,
 };
 use nix::sys::statvfs::statvfs;
+use tokio_util::sync::CancellationToken;
 
 use crate::pod::image_reference::ImageReference;
 use crate::runtime::client::Runtime;
@@ -14,6 +17,8 @@ use crate::runtime::error;
 use crate::runtime::pulled_images::{PulledImage, PulledImages};
 use crate::untrusted_file::VOLUMES;
 
+/// How often the images are looked at (the kubelet's image garbage collection has the same period).
+const INTERVAL: Duration = Duration::from_secs(300);
 /// Images are removed when more than this many percent of their disk are used (the kubelet's `imageGCHighThresholdPercent`) ...
 const HIGH_THRESHOLD_PERCENT: u64 = 85;
 /// ... until no more than this many are (`imageGCLowThresholdPercent`).
@@ -49,6 +54,37 @@ impl ImageGarbageError {
     pub(crate) fn is_logged(&self) -> bool {
         matches!(self, ImageGarbageError::Runtime { status, .. } if error::is_logged(status))
     }
+}
+
+/// Looks at the images now and then until `shutdown`.
+pub(crate) async fn run(runtime: Runtime, pulled: Arc<PulledImages>, shutdown: CancellationToken) {
+    let interval = interval();
+    while shutdown
+        .run_until_cancelled(tokio::time::sleep(interval))
+        .await
+        .is_some()
+    {
+        match remove_images(&runtime, &pulled).await {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::info!(
+                "removed {} images that nobody uses: the disk is filling up",
+                removed.len()
+            ),
+            Err(error) if error.is_logged() => {}
+            Err(error) => tracing::warn!("cannot clean up images: {error}"),
+        }
+    }
+}
+
+/// [`INTERVAL`], unless a test asks a debug build for a number of seconds in `DEBUGLET_TEST_CLEAN_UP_SECONDS`. A release build
+/// does not read it.
+fn interval() -> Duration {
+    let asked = match cfg!(debug_assertions) {
+        true => std::env::var("DEBUGLET_TEST_CLEAN_UP_SECONDS").ok(),
+        false => None,
+    };
+    let seconds = asked.and_then(|seconds| seconds.parse().ok());
+    seconds.map_or(INTERVAL, Duration::from_secs)
 }
 
 /// Removes images when their disk is filling up: those that debuglet pulled and that nobody uses, the one that was
