@@ -12,6 +12,7 @@ use super::disk::{DiskError, KeptPod};
 use super::problems::ProblemKind;
 use super::unwritten::{IfRefused, InForce};
 use super::{Entry, Store, Tombstone, Wanted};
+use crate::pod::container_path::ContainerPath;
 use crate::pod::deletion::Removal;
 use crate::pod::eviction::Eviction;
 use crate::pod::launch::Launch;
@@ -138,6 +139,27 @@ impl Store {
             .run(move || store.advance_blocking(&uid, &container, next, IfRefused::Leave))
             .await;
         Ok(advanced??.object)
+    }
+
+    /// Like [`Store::advance`], for the end of an ephemeral container whose pod goes. Where the disk refuses it, it is in
+    /// force all the same, which an event tells, and is written later.
+    pub(crate) async fn end(
+        self: &Arc<Self>,
+        uid: &str,
+        container: &str,
+        next: impl FnOnce(&Phase) -> Option<Phase> + Send + 'static,
+    ) -> Result<(), AdvanceError> {
+        let end = {
+            let (store, uid, container) = (Arc::clone(self), uid.to_owned(), container.to_owned());
+            move || store.advance_blocking(&uid, &container, next, IfRefused::Take)
+        };
+        let ended = self.write_threads().run(end).await??;
+        if let Some(error) = &ended.unwritten {
+            let message = format!("How container {container} ended is not written down yet: {error}");
+            let container = ContainerPath::Ephemeral(container.to_owned());
+            self.tell_unwritten(uid, message, Some(container));
+        }
+        Ok(())
     }
 
     /// Answers the phase that holds then, and why it is not on the disk, where memory takes it all the same.

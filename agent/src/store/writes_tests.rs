@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use k8s_openapi::api::core::v1::ContainerStateTerminated;
 use serde_json::json;
 
 use super::accept::{AcceptError, WantedList};
@@ -377,6 +378,44 @@ async fn a_stop_and_a_deletion_that_the_disk_refuses_are_in_force_and_are_writte
     assert_eq!(phase(&last, &uid, "dbg"), stopping);
     assert_eq!(phase(&last, &uid, "waits"), Phase::Stopping { created: None });
     assert!(last.view(&uid).unwrap().removal.is_some());
+}
+
+#[tokio::test]
+async fn an_end_that_the_disk_refuses_is_in_force_where_the_pod_goes_and_a_restart_starts_nothing_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    debug(&first, "dbg").await.unwrap();
+    let created = |_: &Phase| Some(Phase::Created(made("c1")));
+    first.advance(&uid, "dbg", created).await.unwrap();
+    delete(&first, Some(30)).await;
+    let in_the_way = pod_dir(folder.path(), &uid).join("ephemeral/dbg.json.new");
+    fs::create_dir(&in_the_way).unwrap();
+    let ended = |phase: &Phase| match phase {
+        Phase::Created(created) => Some(Phase::Ended {
+            created: Some(created.clone()),
+            terminated: ContainerStateTerminated::default(),
+        }),
+        _ => None,
+    };
+    assert!(first.advance(&uid, "dbg", ended).await.is_err());
+    assert_eq!(phase(&first, &uid, "dbg"), Phase::Created(made("c1")));
+    first.end(&uid, "dbg", ended).await.unwrap();
+    assert!(matches!(phase(&first, &uid, "dbg"), Phase::Ended { .. }));
+    let (_, events) = first.list::<k8s_openapi::api::core::v1::Event>(Audience::Node);
+    let unwritten = events
+        .iter()
+        .filter(|event| event.reason.as_deref() == Some("NotWritten"));
+    assert_eq!(unwritten.count(), 1, "{events:?}");
+    // What the next agent finds is *created*, so it starts nothing, though nothing is left of the container.
+    let left = fs::read_to_string(in_the_way.with_file_name("dbg.json")).unwrap();
+    assert!(left.contains(r#""phase":"created""#), "{left}");
+    assert!(first.keep_up().await.is_some());
+    fs::remove_dir(&in_the_way).unwrap();
+    assert_eq!(first.keep_up().await, None);
+    drop(first);
+    let last = store(folder.path());
+    assert!(matches!(phase(&last, &uid, "dbg"), Phase::Ended { .. }));
 }
 
 #[tokio::test]

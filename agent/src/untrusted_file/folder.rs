@@ -1,16 +1,16 @@
 //! A folder whose own path is trusted, and whose content is not.
 
 use std::ffi::{CStr, OsStr, OsString};
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat, renameat};
 use nix::libc;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
@@ -78,7 +78,8 @@ impl Folder {
         reopen(self.handle_of(path)?, OpenOptions::new().read(true))
     }
 
-    /// Opens a regular file below this folder, to change what is in it.
+    /// Opens a regular file below this folder, to change what is in it. A container that has the file can refuse that for as
+    /// long as it likes: by a lease, or by running it as a program.
     pub(crate) fn file_to_change(&self, path: &Path) -> io::Result<File> {
         reopen(self.handle_of(path)?, OpenOptions::new().read(true).write(true))
     }
@@ -93,6 +94,31 @@ impl Folder {
             Mode::from_bits_truncate(mode),
         )?;
         Ok(File::from(file))
+    }
+
+    /// Puts a new file with this mode and content in the place of whatever file has this name. A process that has the old
+    /// file open, or mounted, keeps that one.
+    pub(crate) fn replace_file(&self, name: &OsStr, mode: u32, content: &[u8]) -> io::Result<()> {
+        let name = one_name(name)?;
+        let mut draft = name.to_owned();
+        draft.push(".new");
+        match self.remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let file = self.new_file(&draft, mode)?;
+        let written = file
+            .write_all_at(content, 0)
+            // The process's umask is not meant for it.
+            .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
+            .and_then(|()| {
+                let renamed = renameat(&self.folder, draft.as_os_str(), &self.folder, name);
+                Ok(renamed?)
+            });
+        if written.is_err() {
+            let _ = self.remove_file(&draft);
+        }
+        written
     }
 
     /// What is at a path below this folder; a link is told as a link.
@@ -336,7 +362,7 @@ fn leads_out() -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -466,7 +492,7 @@ mod tests {
         let path = |name: &str| root.path().join(name);
         let make = |name: &str, mode: u32, owner: u32| {
             fs::create_dir(path(name)).expect("a folder");
-            fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).expect("its mode");
+            fs::set_permissions(path(name), Permissions::from_mode(mode)).expect("its mode");
             std::os::unix::fs::chown(path(name), Some(owner), None).expect("its owner");
         };
         make("own", 0o755, 0);

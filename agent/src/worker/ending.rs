@@ -18,7 +18,7 @@ use crate::pod::log_names::{log_folder, log_link};
 use crate::pod::observed::{ObservedContainer, ObservedPod};
 use crate::pod::plan::ephemeral::EphemeralStep;
 use crate::pod::plan::{
-    containers_have_their_own_processes, may_have_ended_with_target, target_took_it_along,
+    RefusedEnd, containers_have_their_own_processes, may_have_ended_with_target, target_took_it_along,
 };
 use crate::pod::record::{CreatedContainer, Phase, Record};
 use crate::pod::status;
@@ -96,12 +96,14 @@ pub(crate) async fn remove_dead(context: &Context, pod: &Pod, name: &str, id: &s
     Outcome::Done
 }
 
-/// Takes one of the steps of an ephemeral container that is not a launch. `observed` is what the plan saw.
+/// Takes one of the steps of an ephemeral container that is not a launch. `observed` is what the plan saw; an end that the
+/// disk refuses is in force in memory alone where `refused` says so.
 pub(crate) async fn ephemeral(
     context: &Context,
     pod: &Pod,
     record: &Record,
     step: EphemeralStep,
+    refused: RefusedEnd,
     observed: &ObservedPod,
     grace_seconds: i64,
 ) -> Outcome {
@@ -150,11 +152,11 @@ pub(crate) async fn ephemeral(
                 let said = terminated.message.take().unwrap_or_default();
                 terminated.message = Some(message::joined(&why, &said));
             }
-            end(context, &uid, name, terminated).await
+            end(context, &uid, name, terminated, refused).await
         }
         EphemeralStep::EndAs(terminated) => {
             let nothing_was_made = found.is_none() && record.created().is_none();
-            let ended = end(context, &uid, name, terminated).await;
+            let ended = end(context, &uid, name, terminated, refused).await;
             if nothing_was_made && matches!(ended, Outcome::Done) && context.store.is_asked_for(&uid, name) {
                 let message = "It has ended before anything was made for it, and the API server still asks for it: \
                                a kubelet that comes back would start it";
@@ -199,6 +201,7 @@ pub(super) async fn end(
     uid: &str,
     name: &str,
     terminated: ContainerStateTerminated,
+    refused: RefusedEnd,
 ) -> Outcome {
     let ended = move |phase: &Phase| match phase {
         Phase::Ended { .. } => None,
@@ -216,7 +219,10 @@ pub(super) async fn end(
         }),
     };
     let store = Arc::clone(&context.store);
-    written(store.advance(uid, name, ended).await.map(drop))
+    written(match refused {
+        RefusedEnd::Waits => store.advance(uid, name, ended).await.map(drop),
+        RefusedEnd::StandsInMemory => store.end(uid, name, ended).await,
+    })
 }
 
 fn written(advanced: Result<(), AdvanceError>) -> Outcome {
@@ -226,7 +232,8 @@ fn written(advanced: Result<(), AdvanceError>) -> Outcome {
     }
 }
 
-/// The message of a container that has ended: the runtime's words, and what the container left behind.
+/// The message of a container that has ended: the runtime's words, and what the container left behind. Of the file that it
+/// left it in only so much is kept as a message may have.
 pub(crate) async fn last_words(
     context: &Context,
     pod: &Pod,
@@ -237,7 +244,7 @@ pub(crate) async fn last_words(
         .store
         .pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
     let file = files::termination_log(&pod_dir, &container.name, container.attempt);
-    let content = tokio::task::spawn_blocking(move || files::read_end(&file, message::MAX_BYTES))
+    let content = tokio::task::spawn_blocking(move || files::keep_end(&file, message::MAX_BYTES))
         .await
         .unwrap_or_default();
     let mut left = message::from_file(&content);

@@ -29,8 +29,8 @@ use crate::pod::etc_hosts::etc_hosts;
 use crate::pod::log_names::{log_folder, log_link};
 use crate::pod::objects::Objects;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
-use crate::pod::plan::Held;
 use crate::pod::plan::ephemeral::start_refused;
+use crate::pod::plan::{Held, RefusedEnd};
 use crate::pod::record::{CreatedContainer, Origin, Phase};
 use crate::pod::sandbox_config::{SandboxContext, sandbox_config};
 use crate::pod::security_context::ImageUser;
@@ -546,7 +546,7 @@ pub(crate) async fn start_once(context: &Context, pod: &Pod, permit: StartPermit
         Ok(Started::Seen(None)) => Outcome::Done,
         Ok(Started::Refused(error)) => {
             let terminated = start_refused(&created.container_id, &error.to_string(), now());
-            ending::end(context, &uid, &name, terminated).await
+            ending::end(context, &uid, &name, terminated, RefusedEnd::Waits).await
         }
         Err(outcome) => outcome,
     }

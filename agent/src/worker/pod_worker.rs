@@ -573,7 +573,7 @@ impl PodWorker {
                     take_over::hand_back(&context, &pod, &name, origin).await
                 });
             }
-            Action::Ephemeral { name, step } => {
+            Action::Ephemeral { name, step, refused } => {
                 let Some(record) = view
                     .records
                     .iter()
@@ -589,8 +589,9 @@ impl PodWorker {
                 let (full, observed) = (full_pod(view), self.observed.clone());
                 // A stop is a wait; every other step writes a record or starts a container, and comes to its end.
                 let waits = matches!(step, EphemeralStep::Stop { .. });
-                let step =
-                    async move { ending::ephemeral(&context, &full, &record, step, &observed, grace).await };
+                let step = async move {
+                    ending::ephemeral(&context, &full, &record, step, refused, &observed, grace).await
+                };
                 if waits {
                     self.spawn_wait(&name, step);
                 } else {

@@ -1,13 +1,15 @@
 //! The pod's sandbox: volumes and network before anything runs, and the end of both.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use debuglet_proto::v1::{RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::cgroup_folders;
 use super::context::{Context, pod_name};
+use super::files;
 use super::garbage;
 use super::step::{Outcome, RETRY_AFTER, RETRY_SLOWLY};
 use super::volumes;
@@ -134,9 +136,10 @@ pub(crate) async fn stop_and_remove(context: &Context, id: &str) -> Outcome {
     }
 }
 
-/// Takes away the volumes of a pod in which nothing runs any more.
+/// Takes away the volumes of a pod in which nothing runs any more, and its `/etc/hosts`.
 pub(crate) async fn tear_down_volumes(context: &Context, pod: &Pod) -> Outcome {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    remove_files(context, pod, files::remove_hosts).await;
     match volumes::tear_down(&context.store.pod_dir(uid)).await {
         Ok(()) => Outcome::VolumesGone,
         Err(error) => {
@@ -147,18 +150,13 @@ pub(crate) async fn tear_down_volumes(context: &Context, pod: &Pod) -> Outcome {
 }
 
 /// Cleans up after a pod of which nothing is left in the runtime: its volumes, its logs, its place in the store.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the pod's folder is root's alone; on a thread that may block"
-)]
 pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     if let failed @ Outcome::Failed(_) = tear_down_volumes(context, pod).await {
         return failed;
     }
     remove_cgroup(context, pod).await;
-    // The tombstone keeps records, not what containers wrote.
-    let _ = tokio::fs::remove_dir_all(context.store.pod_dir(uid).join("containers")).await;
+    remove_files(context, pod, files::remove).await;
     if let Err(error) = garbage::remove_logs(&context.log_dir, &log_folder(pod)).await {
         tracing::warn!(pod = pod_name(pod), "cannot remove its logs: {error}");
     }
@@ -167,17 +165,13 @@ pub(crate) async fn forget(context: &Context, pod: &Pod) -> Outcome {
 
 /// Cleans up after a pod that somebody else ran: only what debuglet made for its containers, which are given by their
 /// names and the paths of their logs.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the pod's folder is root's alone; on a thread that may block"
-)]
 pub(crate) async fn forget_foreign(
     context: &Context,
     pod: &Pod,
     created: Vec<(String, Option<PathBuf>)>,
 ) -> Outcome {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let _ = tokio::fs::remove_dir_all(context.store.pod_dir(uid).join("containers")).await;
+    remove_files(context, pod, files::remove).await;
     let log_file = log_file(Owner::of(&pod.metadata.annotations.clone().unwrap_or_default()));
     let folder = context.log_dir.join(log_folder(pod));
     // Where the record does not say, it is where it is in pods whose sandbox says nothing else.
@@ -192,6 +186,20 @@ pub(crate) async fn forget_foreign(
         );
     }
     bury(context, uid).await
+}
+
+/// Has `remove` remove some of the files in the pod's folder. What stays is told in the log and holds back nothing.
+async fn remove_files(context: &Context, pod: &Pod, remove: fn(&Path) -> io::Result<()>) {
+    let pod_dir = context
+        .store
+        .pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
+    let removed = tokio::task::spawn_blocking(move || remove(&pod_dir)).await;
+    if let Ok(Err(error)) = removed {
+        tracing::warn!(
+            pod = pod_name(pod),
+            "cannot remove what its containers wrote: {error}"
+        );
+    }
 }
 
 async fn bury(context: &Context, uid: &str) -> Outcome {

@@ -16,6 +16,7 @@ on_both_versions!(
     a_pod_whose_volume_exceeds_its_size_limit_is_evicted_and_stays_so,
     what_fills_the_disk_is_stopped_and_deleted,
     a_manifest_pod_that_is_taken_out_frees_the_disk_that_it_has_filled,
+    a_manifest_pod_whose_log_fills_the_disk_of_the_state_goes_without_room_for_its_end,
 );
 
 async fn what_fills_the_disk_is_stopped_and_deleted(version: ContainerdVersion) {
@@ -66,24 +67,62 @@ async fn a_manifest_pod_that_is_taken_out_frees_the_disk_that_it_has_filled(vers
     let node = Node::start(version).await;
     node.mount_memory("state", "2m").await;
     let agent = node.start_agent().await;
-    node.write_manifest("web.json", &sleeping_pod("web"));
-    agent.api().pod_until("default", "web", is_running).await;
-    start_debugging(&agent, "web").await;
+    for (pod, file) in [
+        ("volume", "/scratch/fill"),
+        ("hosts", "/etc/hosts"),
+        ("message", "/dev/termination-log"),
+    ] {
+        run_with_debug_container(&node, &agent, pod, &["sleep", "600"]).await;
+        // Not even the room is left that is kept for this.
+        shell(&node, "truncate -s 0 $1/state/ballast").await;
+        let fill = format!("tr '\\0' x </dev/zero >{file}");
+        let fill = ["exec", pod, "--", "sh", "-c", &fill];
+        assert_ne!(node.debuglet(fill).await.code, 0);
+        full(&agent).await;
+        is_taken_out_and_comes_back(&node, &agent, pod).await;
+    }
+}
 
-    // Not even the room is left that is kept for this.
-    shell(&node, "truncate -s 0 $1/state/ballast").await;
-    let fill = ["exec", "web", "--", "sh", "-c", "cat /dev/zero >/scratch/fill"];
-    assert_ne!(node.debuglet(fill).await.code, 0);
+async fn a_manifest_pod_whose_log_fills_the_disk_of_the_state_goes_without_room_for_its_end(
+    version: ContainerdVersion,
+) {
+    let node = Node::start(version).await;
+    node.mount_memory("state", "2m").await;
+    let on_one_disk = "mkdir -p $1/state/logs $1/logs && mount --bind $1/state/logs $1/logs";
+    shell(&node, on_one_disk).await;
+    let agent = node.start_agent().await;
+    let chatty = "while :; do head -c 4096 /dev/zero | tr '\\0' a; echo; done";
+    run_with_debug_container(&node, &agent, "web", &["sh", "-c", chatty]).await;
     full(&agent).await;
+    shell(&node, "truncate -s 0 $1/state/ballast").await;
+    full(&agent).await;
+    is_taken_out_and_comes_back(&node, &agent, "web").await;
+}
 
-    node.remove_manifest("web.json");
-    gone(&agent, "web").await;
-    has_ballast(&node).await;
+/// Runs a pod from a manifest, with a debug container `dbg` in it.
+async fn run_with_debug_container(node: &Node, agent: &Agent, pod: &str, command: &[&str]) {
+    node.write_manifest(&format!("{pod}.json"), &sleeping_pod(pod));
+    agent.api().pod_until("default", pod, is_running).await;
+    let debug = debug_container("dbg", command);
+    assert_eq!(agent.api().debug("default", pod, &[debug]).await.status, 200);
+    agent
+        .api()
+        .pod_until("default", pod, |pod| state_of(pod, "dbg") == "running:")
+        .await;
+}
+
+/// Takes out the manifest of a pod that fills the disk, which makes room again, and puts it back.
+async fn is_taken_out_and_comes_back(node: &Node, agent: &Agent, pod: &str) {
+    let manifest = format!("{pod}.json");
+    node.remove_manifest(&manifest);
+    gone(agent, pod).await;
+    has_ballast(node).await;
     // How its debug container ended was written once there was room: it does not run again when the pod comes back.
-    node.write_manifest("web.json", &sleeping_pod("web"));
-    agent.api().pod_until("default", "web", is_running).await;
-    let ended = shell(&node, "cat $1/state/pods/*/ephemeral/dbg.json").await;
-    assert!(ended.contains(r#""phase":"ended""#), "{ended}");
+    node.write_manifest(&manifest, &sleeping_pod(pod));
+    agent.api().pod_until("default", pod, is_running).await;
+    let records = shell(node, "cat $1/state/pods/*/ephemeral/dbg.json").await;
+    assert!(!records.contains(r#""phase":"created""#), "{records}");
+    assert!(records.contains(r#""phase":"ended""#), "{records}");
 }
 
 async fn a_pod_whose_volume_exceeds_its_size_limit_is_evicted_and_stays_so(version: ContainerdVersion) {

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 on_both_versions!(
     a_huge_etc_hosts_costs_the_agent_no_memory_and_the_pod_goes_on,
+    a_pod_whose_etc_hosts_cannot_be_written_to_has_its_debug_containers,
     a_log_that_was_replaced_is_refused_and_holds_up_nothing,
     a_log_goes_into_a_sandbox_s_folder_only_where_root_alone_can_write,
 );
@@ -39,6 +40,30 @@ async fn a_huge_etc_hosts_costs_the_agent_no_memory_and_the_pod_goes_on(version:
     let hosts = node.folder().join(format!("state/pods/{uid}/etc-hosts"));
     let hosts = std::fs::read_to_string(hosts).unwrap();
     assert!(hosts.contains("localhost") && hosts.len() < 10_000, "{hosts}");
+}
+
+async fn a_pod_whose_etc_hosts_cannot_be_written_to_has_its_debug_containers(version: ContainerdVersion) {
+    let node = Node::start(version).await;
+    let agent = node.start_agent().await;
+    node.write_manifest("web.json", &sleeping_pod("web"));
+    agent.api().pod_until("default", "web", is_running).await;
+    // A file that runs as a program cannot be written to. (busybox knows by its name what it is to do.)
+    let run = "cat /bin/busybox >/etc/hosts && chmod 755 /etc/hosts && ln -s /etc/hosts /tmp/sleep && \
+               { /tmp/sleep 86400 >/dev/null 2>&1 & sleep 1; echo >>/etc/hosts || echo busy; }";
+    let ran = node.debuglet(["exec", "web", "--", "sh", "-c", run]).await;
+    assert!(ran.stdout.contains("busy"), "{ran:?}");
+    let debug = debug_container("dbg", &["sh", "-c", "cat /etc/hosts; sleep 86400"]);
+    assert_eq!(agent.api().debug("default", "web", &[debug]).await.status, 200);
+    let runs = |pod: &serde_json::Value| state_of(pod, "dbg") == "running:";
+    agent.api().pod_until("default", "web", runs).await;
+    eventually("it has the pod's names", async || {
+        let read = node.debuglet(["logs", "web", "-c", "dbg"]).await;
+        match read.stdout.contains("localhost") && read.stdout.len() < 10_000 {
+            true => Ok(()),
+            false => Err(read.stdout.len()),
+        }
+    })
+    .await;
 }
 
 async fn a_log_that_was_replaced_is_refused_and_holds_up_nothing(version: ContainerdVersion) {

@@ -157,9 +157,20 @@ pub(crate) enum Action {
         name: String,
         /// What to do.
         step: EphemeralStep,
+        /// What holds where it is an end and the disk refuses it.
+        refused: RefusedEnd,
     },
     /// Nothing of the pod is left in the runtime: clean up after it.
     Forget,
+}
+
+/// What holds where the disk refuses to take how an ephemeral container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusedEnd {
+    /// The container has not ended as far as the record says, and the write is tried again.
+    Waits,
+    /// The end is in force in memory and is written later, so that the removal of its pod goes on and makes room.
+    StandsInMemory,
 }
 
 /// What to do, what to say meanwhile, and when to look again.
@@ -307,6 +318,7 @@ fn plan_ephemeral(situation: &Situation<'_>, record: &Record, plan: &mut Plan) {
                 plan.actions.push(Action::Ephemeral {
                     name: name.clone(),
                     step,
+                    refused: RefusedEnd::Waits,
                 });
             }
         }

@@ -1,12 +1,14 @@
 //! A pod that is to go: stop its containers, write down how its ephemeral containers ended, then stop and
-//! remove its sandboxes. One that is evicted ends in the same order, and stays. Where the disk refuses what is to be written, the volumes go first: they may be what fills it.
+//! remove its sandboxes. One that is evicted ends in the same order, and stays. Where the disk refuses what is to be
+//! written, the volumes go first: they may be what fills it. Where it refuses that still, what fills it may be a container's
+//! own files or its log: then the ends stand in memory, and the sandbox goes.
 
 use k8s_openapi::api::core::v1::Pod;
 
 use super::ephemeral::{self, EphemeralStep};
-use super::{Action, Plan, SANDBOX, Situation};
+use super::{Action, Plan, RefusedEnd, SANDBOX, Situation};
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
-use crate::pod::record::Phase;
+use crate::pod::record::{Phase, Record};
 use crate::pod::take_over;
 
 /// The grace of a pod whose manifest does not say (Kubernetes' default), in seconds.
@@ -26,7 +28,7 @@ pub(super) fn plan(situation: &Situation<'_>, plan: &mut Plan) {
         return;
     };
     if ending == Ending::Refused {
-        // The sandbox and what ran in it stay until it is written down how that ended: only they tell.
+        // The sandbox and what ran in it stay until it is known how that ended: only they tell.
         tear_down_volumes(situation, plan);
         return;
     }
@@ -152,7 +154,20 @@ fn end_records(situation: &Situation<'_>, plan: &mut Plan) -> Ending {
         plan.actions.push(Action::Ephemeral {
             name: name.clone(),
             step,
+            refused: refused_end(situation, record, found),
         });
     }
     ending
+}
+
+/// Whether the pod waits for the disk to take this end. It does not where the pod goes for good and its volumes are gone
+/// already. What comes of its containers then is in memory alone, and an agent that is restarted finds neither them nor how
+/// they ended: so that it starts none of them again, *created* must be on the disk, or nothing must have been made.
+fn refused_end(situation: &Situation<'_>, record: &Record, found: Option<&ObservedContainer>) -> RefusedEnd {
+    let volumes_are_gone = situation.volumes_gone || situation.observed.foreign;
+    let never_starts_again = record.created().is_some() || found.is_none();
+    match situation.removal.is_some() && volumes_are_gone && never_starts_again {
+        true => RefusedEnd::StandsInMemory,
+        false => RefusedEnd::Waits,
+    }
 }
