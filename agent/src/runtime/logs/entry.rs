@@ -73,15 +73,13 @@ pub(super) struct Decoder {
     within: Option<Within>,
     /// Whether the next entry of stdout, stderr starts a line of the container.
     at_line_start: [bool; 2],
-    /// How many bytes have come that are of no entry, since the last one.
-    without_entry: u64,
+    /// How many bytes have come since the last entry began, be they its own or of none.
+    since_begin: u64,
 }
 
 /// The entry whose content is being read.
 #[derive(Clone, Copy)]
 struct Within {
-    /// Whether it is an entry at all.
-    entry: bool,
     shown: bool,
     partial: bool,
 }
@@ -93,13 +91,13 @@ impl Decoder {
             selection,
             within: None,
             at_line_start: [true; 2],
-            without_entry: 0,
+            since_begin: 0,
         }
     }
 
-    /// How many bytes have come that are of no entry, since the last one.
-    pub(super) fn without_entry(&self) -> u64 {
-        self.without_entry
+    /// How many bytes have come since the last entry began.
+    pub(super) fn since_begin(&self) -> u64 {
+        self.since_begin
     }
 
     /// Takes from `input` what can be told so far and adds to `output` what is to be shown of it. Less than
@@ -117,9 +115,7 @@ impl Decoder {
             if within.shown {
                 output.extend_from_slice(&content);
             }
-            if !within.entry {
-                self.without_entry += content.len() as u64;
-            }
+            self.since_begin += content.len() as u64;
             if end.is_some() {
                 input.advance(1);
                 if within.shown && !within.partial {
@@ -139,7 +135,6 @@ impl Decoder {
             }
             // Not an entry, as a full disk or a power cut leaves behind: the container did not write this line.
             self.within = Some(Within {
-                entry: false,
                 shown: false,
                 partial: true,
             });
@@ -165,9 +160,8 @@ impl Decoder {
             );
         }
         *at_line_start = !header.partial;
-        self.without_entry = 0;
+        self.since_begin = 0;
         self.within = Some(Within {
-            entry: true,
             shown,
             partial: header.partial,
         });

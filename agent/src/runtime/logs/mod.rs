@@ -44,7 +44,8 @@ use start::{Search, Searched, Start};
 /// How much of a file is read at once, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// How many bytes may come in which no entry begins: a runtime writes 16 KiB into one, and a sparse file has no end.
+/// How many bytes may come in which no entry begins, also where they are an entry's own: a runtime writes 16 KiB into one, and
+/// a sparse file has no end.
 const MAX_WITHOUT_ENTRY: u64 = 64 * 1024 * 1024;
 
 /// How much of a log is looked through for a termination message, in bytes: more than 80 lines and 2048 bytes of them have.
@@ -261,7 +262,7 @@ impl OpenLog {
         self.position += piece.len() as u64;
         self.input.extend_from_slice(&piece);
         self.decoder.decode(&mut self.input, output);
-        if self.decoder.without_entry() > MAX_WITHOUT_ENTRY {
+        if self.decoder.since_begin() > MAX_WITHOUT_ENTRY {
             return Err(not_a_log());
         }
         if self.input.is_empty() {

@@ -342,4 +342,23 @@ async fn a_log_that_somebody_makes_endless_is_read_no_further_than_a_log_has_lin
     );
     // Here an end is better than an error, and its search is shorter.
     assert_eq!(termination_message(&log.log()).await.unwrap(), "");
+
+    // Nor does one entry go on without end.
+    let mut log = Written::new();
+    log.line("one");
+    write!(log.file, "2026-11-21T03:12:40.5Z stdout F two").unwrap();
+    log.file.set_len(1 << 43).unwrap();
+    let mut whole = LogReader::open(&log.log(), &LogOptions::default()).await.unwrap();
+    let mut read = 0;
+    let error = loop {
+        match whole.next().await {
+            Ok(piece) => read += piece.expect("no end").len() as u64,
+            Err(error) => break error,
+        }
+        assert!(read < 2 * MAX_WITHOUT_ENTRY, "it goes on");
+    };
+    assert_eq!(
+        error.source.to_string(),
+        "it is not a log: no line begins in 64 MiB of it"
+    );
 }
