@@ -1,4 +1,5 @@
 //! What the API server is told of this node's debug containers: read by `report/`, which knows what it has told before.
+//! Nothing is told that is hidden from users of the cluster (`pod/visibility.rs`), as they read it there.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Event};
 use super::{Entry, Store};
 use crate::pod::discovered::union::{Place, place};
 use crate::pod::take_over;
+use crate::pod::visibility::Audience;
 
 /// The states of the debug containers that debuglet handles in one pod of the API server.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +31,8 @@ impl Store {
         inner.pods.values().filter_map(own_statuses).collect()
     }
 
-    /// The events of pods that the API server knows, the least recently seen first.
+    /// The events of pods that the API server knows, the least recently seen first. Whoever may read events there reads
+    /// what is told, so these are the events that users of the cluster see: the others stay on the node.
     pub(crate) fn events_to_tell(&self) -> Vec<Arc<Event>> {
         let inner = self.lock();
         let is_known = |event: &Arc<Event>| {
@@ -38,8 +41,10 @@ impl Store {
                 .is_some_and(|entry| entry.known_by.kubernetes.is_some())
         };
         let all = inner.events.all();
-        let whole = all.iter().map(|views| Arc::clone(views.whole()));
-        whole.filter(is_known).collect()
+        let visible = all
+            .iter()
+            .filter_map(|views| views.of(Audience::Cluster).cloned());
+        visible.filter(is_known).collect()
     }
 }
 

@@ -204,3 +204,106 @@ async fn who_asked_is_kept_in_the_record_and_lets_users_see_it_after_a_restart()
     assert_eq!(asked, expected);
     assert_eq!(seen(&store, Audience::Cluster).1, [["of-user"]]);
 }
+
+/// What the API server is told: messages of events, and the containers whose states it is to show.
+fn told(store: &Store) -> (Vec<String>, Vec<String>) {
+    let events = store.events_to_tell();
+    let pulled = events
+        .iter()
+        .filter(|event| event.reason.as_deref() == Some("Pulled"));
+    let mut messages: Vec<_> = pulled.filter_map(|event| event.message.clone()).collect();
+    messages.sort();
+    let statuses = store.own_statuses().into_iter().flat_map(|pod| pod.statuses);
+    (messages, statuses.map(|status| status.name).collect())
+}
+
+#[tokio::test]
+async fn the_api_server_is_told_nothing_of_what_is_hidden_from_its_users() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path()).await;
+    let of = |name: &str, image: &str| json!({"name": name, "image": image});
+    let theirs = [of("shared", "busybox:1"), of("differs", "of-cluster:1")];
+    let (root, user) = (AskedBy::root(), AskedBy::new("jane", WayIn::Cluster));
+    let certificate = AskedBy::new("debuglet:group", WayIn::Certificate);
+    let mut list = Vec::new();
+    store.apply_kubernetes(KubernetesChange::Applied(known("5", json!([]))));
+    for (asked_by, name, image) in [
+        (&root, "of-root", "busybox:1"),
+        (&certificate, "of-certificate", "busybox:1"),
+        (&root, "shared", "busybox:1"),
+        (&root, "differs", "of-root:1"),
+    ] {
+        list.push(of(name, image));
+        debug(&store, asked_by, json!(list)).await;
+    }
+    debug(&store, &user, json!([of("of-user", "busybox:1")])).await;
+    store.apply_kubernetes(KubernetesChange::Applied(known("6", json!(theirs))));
+    let names = ["of-root", "of-certificate", "shared", "differs", "of-user"];
+    let statuses = names.map(|name| k8s_openapi::api::core::v1::ContainerStatus {
+        name: name.to_owned(),
+        ..Default::default()
+    });
+    let report = progress::Report {
+        status: PodStatus {
+            ephemeral_container_statuses: Some(statuses.to_vec()),
+            ..PodStatus::default()
+        },
+        launches: BTreeMap::new(),
+        foreign: BTreeSet::new(),
+    };
+    store.report("u1", report);
+    for name in names {
+        happened(&store, name, Some(ContainerPath::Ephemeral(name.to_owned())));
+    }
+    happened(&store, "main", Some(ContainerPath::Ordinary("main".to_owned())));
+    happened(&store, "the pod", None);
+
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        told(&store),
+        (
+            texts(&["main", "of-user", "shared", "the pod"]),
+            texts(&["shared"])
+        )
+    );
+    assert_eq!(told(&store).0, seen(&store, Audience::Cluster).2);
+    // Once the API server has a container, it is told of what happened to it before, too.
+    let more = [of("shared", "busybox:1"), of("of-root", "busybox:1")];
+    store.apply_kubernetes(KubernetesChange::Written(known("7", json!(more))));
+    assert_eq!(
+        told(&store),
+        (
+            texts(&["main", "of-root", "of-user", "shared", "the pod"]),
+            texts(&["of-root", "shared"])
+        )
+    );
+    // A pod that it does not know is not its own to show.
+    store.apply_kubernetes(KubernetesChange::Gone(known("8", json!([]))));
+    assert_eq!(told(&store), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_record_that_does_not_say_who_asked_counts_as_the_nodes_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let user = AskedBy::new("jane", WayIn::Cluster);
+    {
+        let store = store(folder.path()).await;
+        store.apply_kubernetes(KubernetesChange::Applied(known("5", json!([]))));
+        debug(&store, &user, json!([{"name": "dbg", "image": "busybox:1"}])).await;
+        assert_eq!(seen(&store, Audience::Cluster).1, [["dbg"]]);
+    }
+    // As an agent wrote it that did not keep who asked.
+    let file = folder.path().join("pods/u1/ephemeral/dbg.json");
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert!(record.as_object_mut().unwrap().remove("askedBy").is_some());
+    std::fs::write(&file, record.to_string()).unwrap();
+
+    let store = store(folder.path()).await;
+    store.apply_kubernetes(KubernetesChange::Applied(known("5", json!([]))));
+    assert_eq!(seen(&store, Audience::Node).1, [["dbg"]]);
+    assert_eq!(seen(&store, Audience::Cluster).1, [Vec::<String>::new()]);
+    // The API server's having it is what shows it to its users again.
+    let appended = json!([{"name": "dbg", "image": "busybox:1"}]);
+    store.apply_kubernetes(KubernetesChange::Written(known("6", appended)));
+    assert_eq!(seen(&store, Audience::Cluster).1, [["dbg"]]);
+}

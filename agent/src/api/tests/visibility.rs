@@ -322,14 +322,6 @@ async fn a_user_of_the_cluster_neither_removes_nor_replaces_the_containers_that_
     );
     let (_, whole) = node.get(OPEN).await;
     assert_eq!(names(&whole), ["of-root", "of-user", "second"]);
-    // A name that is taken is told to be, and no more.
-    for dry_run in ["", "?dryRun=All"] {
-        let patch = json!({"spec": {"ephemeralContainers": [debugger("of-root")]}});
-        let path = format!("{OPEN_EPHEMERAL}{dry_run}");
-        let refused = user.ask("PATCH", &path, STRATEGIC, &patch).await;
-        assert_eq!(outcome(&refused).0, 422, "{refused:?}");
-        assert!(!refused.1.to_string().contains("secret-word"), "{refused:?}");
-    }
     // What he does see he cannot leave out.
     pod["spec"]["ephemeralContainers"] = list(&["third"]);
     pod["metadata"]["resourceVersion"] = Value::Null;
@@ -343,6 +335,41 @@ async fn a_user_of_the_cluster_neither_removes_nor_replaces_the_containers_that_
             .ask("POST", &format!("{}/stop", launch(name)), "", &Value::Null)
             .await;
         assert_eq!(stopped.0, expected, "{stopped:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_hidden_name_a_user_of_the_cluster_who_wants_it_learns_that_it_is_in_use_and_nothing_else() {
+    let (_node, user) = node().await;
+    for dry_run in ["", "?dryRun=All"] {
+        let patch = json!({"spec": {"ephemeralContainers": [debugger("of-root")]}});
+        let path = format!("{OPEN_EPHEMERAL}{dry_run}");
+        let (code, refused) = user.ask("PATCH", &path, STRATEGIC, &patch).await;
+        let message = r#""of-root" is the name of another container on this node"#;
+        let expected = json!({
+            "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": 422,
+            "reason": "Invalid",
+            "message": format!(r#"Pod "open" is invalid: spec.ephemeralContainers[0].name: {message}"#),
+            "details": {"kind": "Pod", "name": "open", "causes": [{
+                "field": "spec.ephemeralContainers[0].name", "message": message, "reason": "FieldValueDuplicate",
+            }]},
+        });
+        assert_eq!((code, refused), (422, expected), "{dry_run}");
+
+        // The pod of a manifest, which a user sees nothing of.
+        let cart = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "cart", "namespace": "shop"},
+            "spec": {"containers": [{"name": "main", "image": "busybox:1"}]},
+        });
+        let path = format!("/api/v1/namespaces/shop/pods{dry_run}");
+        let (code, refused) = user.ask("POST", &path, JSON, &cart).await;
+        let expected = json!({
+            "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": 409,
+            "reason": "AlreadyExists",
+            "message": r#"there is a pod "cart" in namespace "shop" already"#,
+            "details": {"kind": "pods", "name": "cart"},
+        });
+        assert_eq!((code, refused), (409, expected), "{dry_run}");
     }
 }
 
