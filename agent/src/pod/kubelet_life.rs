@@ -60,11 +60,12 @@ pub(crate) enum Lease {
 pub(crate) struct Judgement {
     /// How the kubelet stands.
     pub(crate) life: Life,
-    /// Whether a kubelet is certainly on this node, so that no pods of our own are started. The health port alone does not
-    /// say so: root of a container on the host's network can open it, and would stop all pods of ours.
+    /// Whether a kubelet is certainly on this node, so that no pods of our own are started.
     pub(crate) here: bool,
     /// Whether the Lease is being renewed.
     pub(crate) renewed: bool,
+    /// Whether the API server has said anything of the Lease since the start.
+    pub(crate) lease_told: bool,
 }
 
 /// How the kubelet stands.
@@ -108,8 +109,10 @@ impl KubeletLife {
     /// The Lease tells in two ways. That it changes between two looks is a sign of life, whatever its clock says; and
     /// while it was renewed less than `down_after` ago by the clock, which is the kubelet's too, nobody is down.
     ///
-    /// To be down is to be so for sure: a health port of root's counts as life here even alone, and where a process may be
-    /// hidden, or the Lease is not known, nobody is down.
+    /// To be down is to be so for sure: where a process may be hidden, or the Lease is not known, nobody is down. The health
+    /// port never counts alone, even where it is root's: root of a container on the host's network can open it, and would
+    /// stop all pods of ours and hold up every take over for as long as it likes. But where the API server has never said
+    /// anything of the Lease, nobody knows that the port is alone: a kubelet may be in a process of another name (k3s).
     pub(crate) fn see(&mut self, signs: &Signs, at: Instant, now: Timestamp) -> Judgement {
         let changed = matches!(
             (signs.lease, self.lease),
@@ -119,12 +122,13 @@ impl KubeletLife {
             self.lease = signs.lease;
         }
         let renewed = changed || self.lease_is_fresh(now);
-        let of_root = signs.port == HealthPort::OfRoot;
-        let process = signs.process == Process::Seen;
+        let answers = signs.port == HealthPort::OfRoot && renewed;
+        let here = signs.process == Process::Seen || answers;
         Judgement {
-            life: self.life(signs, process || of_root || changed, at, now),
-            here: process || of_root && renewed,
+            life: self.life(signs, here || changed, at, now),
+            here,
             renewed,
+            lease_told: self.lease != Lease::Silent,
         }
     }
 
@@ -137,7 +141,9 @@ impl KubeletLife {
         let earliest = self.last_sign.map_or(at, |sign| sign.max(at));
         let quiet_since = *self.quiet_since.get_or_insert(earliest);
         let long_quiet = at.saturating_duration_since(quiet_since) >= self.down_after;
-        let unknown = signs.process == Process::Hidden || self.lease == Lease::Unknown;
+        let may_be_of_another_name = signs.port == HealthPort::OfRoot && self.lease == Lease::Silent;
+        let unknown =
+            signs.process == Process::Hidden || self.lease == Lease::Unknown || may_be_of_another_name;
         if long_quiet && !unknown && !self.lease_is_fresh(now) {
             Life::Down
         } else {
@@ -236,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_health_port_counts_only_if_it_is_roots_and_never_alone_against_our_pods() {
+    fn a_health_port_counts_only_if_it_is_roots_and_never_alone() {
         use HealthPort::{OfOther, OfRoot, Silent};
         use Process::{Absent, Hidden, Seen};
         /// How the Lease is at each look.
@@ -260,7 +266,7 @@ mod tests {
             (Absent, Silent, Fresh,      false, false),
             (Absent, OfRoot, At::Silent, false, false),
             (Absent, OfRoot, Unknown,    false, false),
-            (Absent, OfRoot, Stale,      false, false),
+            (Absent, OfRoot, Stale,      false, true),
             (Absent, OfRoot, Fresh,      true,  false),
             (Absent, other,  At::Silent, false, true),
             (Absent, other,  Unknown,    false, false),

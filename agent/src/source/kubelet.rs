@@ -78,9 +78,14 @@ pub(crate) fn doubts(look: &Look, node_name: &str) -> Doubts {
     let health_port = match look.signs.port {
         HealthPort::Silent => None,
         HealthPort::OfRoot if look.judgement.here => None,
-        HealthPort::OfRoot => Some(format!(
+        HealthPort::OfRoot if look.judgement.lease_told => Some(format!(
             "A process of root answers at port {HEALTH_PORT} as a kubelet does, but no process is named {PROCESS_NAME} and \
-             nobody renews this node's Lease: it stops no pods, but nothing is taken over from a kubelet while it answers"
+             nobody renews this node's Lease: it is ignored"
+        )),
+        HealthPort::OfRoot => Some(format!(
+            "A process of root answers at port {HEALTH_PORT} as a kubelet does, but no process is named {PROCESS_NAME}, and \
+             the API server does not show debuglet this node's Lease: it stops no pods, but nothing is taken over from a \
+             kubelet until debuglet can read the Lease (systemd/clusterrole-take-over.yaml)"
         )),
         HealthPort::OfOther(Some(user)) => Some(format!(
             "A process of user {user} answers at the kubelet's health port {HEALTH_PORT}: it is ignored"
@@ -177,6 +182,16 @@ mod tests {
             let told = doubts(&look, "node1").health_port;
             assert_eq!(told.is_some(), doubt.is_some(), "{told:?}");
             assert!(told.unwrap_or_default().starts_with(doubt.unwrap_or_default()));
+        }
+    }
+
+    #[test]
+    fn a_port_of_roots_holds_up_a_take_over_only_where_nothing_is_known_of_the_lease() {
+        for (lease_told, words) in [(true, "it is ignored"), (false, "clusterrole-take-over.yaml")] {
+            let mut look = look(None, HealthPort::OfRoot, false);
+            look.judgement.lease_told = lease_told;
+            let told = doubts(&look, "node1").health_port.expect("a doubt");
+            assert!(told.contains(words), "{told}");
         }
     }
 

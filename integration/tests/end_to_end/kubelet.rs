@@ -86,10 +86,10 @@ async fn where_a_kubelet_appears_no_pod_is_started_and_running_ones_can_be_debug
 }
 
 /// The port at which a kubelet answers `/healthz`.
-const HEALTH_PORT: u16 = 10248;
+pub(crate) const HEALTH_PORT: u16 = 10248;
 
 /// Answers `/healthz` as a kubelet does, as this user.
-fn health_port(node: &Node, user: u32) -> integration::Process {
+pub(crate) fn health_port(node: &Node, user: u32) -> integration::Process {
     use std::os::unix::process::CommandExt;
     let script = format!(
         "
