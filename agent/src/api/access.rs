@@ -20,6 +20,9 @@ use super::status::Failure;
 use super::stream_end::{Standing, StreamEnd};
 use crate::kubernetes::cluster_users::{ClusterUsers, ReviewError, User, Wanted};
 
+/// What kubectl asks for before anything else.
+const DISCOVERY: [&str; 2] = ["/api", "/apis"];
+
 /// In the extensions of the requests of a connection whose client had no certificate: told when one of its tokens was
 /// somebody's.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +57,10 @@ async fn served(context: Arc<Context>, request: Request, next: Next) -> Response
     let needs = match admitted(&context, &parts.headers, &caller, wanted).await {
         Ok(needs) => needs,
         Err(failure) => {
-            let response = refused(failure);
+            let response = match DISCOVERY.contains(&parts.uri.path()) {
+                true => failure.for_discovery(),
+                false => refused(failure),
+            };
             if let Some(line) = line {
                 line.write(&response);
             }

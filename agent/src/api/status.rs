@@ -48,6 +48,16 @@ impl Failure {
         self
     }
 
+    /// The answer to a client that asked for discovery. kubectl's client library shows the words of a refusal there only
+    /// where they are text (client-go `rest.Request`, whose `Raw` reads no `Status`): of a `Status` it says "unknown".
+    pub(crate) fn for_discovery(self) -> Response {
+        let code = StatusCode::FORBIDDEN;
+        match (self.0.code, &self.0.message) {
+            (Some(403), Some(message)) => (code, message.clone()).into_response(),
+            _ => self.into_response(),
+        }
+    }
+
     /// 400: the request makes no sense.
     pub(crate) fn bad_request(message: impl Into<String>) -> Failure {
         Failure::new(StatusCode::BAD_REQUEST, "BadRequest", message)
