@@ -80,17 +80,17 @@ impl ApiServer {
     /// A client for requests, which fail when they are not answered in time. To be asked for anew each time: one is made
     /// from what the files say now.
     pub(crate) async fn client(&self) -> Result<Client, Arc<ApiServerError>> {
-        Ok(self.clients.get().await?.asking)
+        Ok(self.clients.get().await?.asking.clone())
     }
 
     /// A client for watches, which may be silent as long as they like.
     pub(crate) async fn watching_client(&self) -> Result<Client, Arc<ApiServerError>> {
-        Ok(self.clients.get().await?.watching)
+        Ok(self.clients.get().await?.watching.clone())
     }
 
     /// Whom the client certificate names, where the credentials are one.
     pub(super) async fn user_by_certificate(&self) -> Option<String> {
-        self.clients.get().await.ok()?.certificate_user
+        self.clients.get().await.ok()?.certificate_user.clone()
     }
 
     /// Where it is, `https://...`; empty until a kubeconfig was read.

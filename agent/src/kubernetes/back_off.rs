@@ -66,6 +66,38 @@ impl BackOff {
     }
 }
 
+/// The waits between tries of somebody who may be refused, or get no answer. Those after refusals grow apart from the
+/// others: a server that was away for long and then refuses for some seconds is asked again soon.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pauses {
+    refusals: BackOff,
+    others: BackOff,
+}
+
+impl Default for Pauses {
+    fn default() -> Pauses {
+        Pauses {
+            refusals: BackOff::new(Growth::REFUSAL),
+            others: BackOff::new(Growth::SILENCE),
+        }
+    }
+}
+
+impl Pauses {
+    /// The wait after one more failure, a refusal or not. `spread` is as for [`BackOff::next`].
+    pub(crate) fn after(&mut self, refused: bool, spread: u32) -> Duration {
+        match refused {
+            true => self.refusals.next(spread),
+            false => self.others.next(spread),
+        }
+    }
+
+    /// How many refusals there were.
+    pub(crate) fn refusals(&self) -> u32 {
+        self.refusals.failures()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +133,17 @@ mod tests {
         longest.reset();
         assert_eq!(longest.failures(), 0);
         assert_eq!(longest.next(u32::MAX), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_server_that_was_away_for_long_and_then_refuses_is_asked_again_soon_and_then_less_and_less() {
+        let mut pauses = Pauses::default();
+        for failures in 0..20 {
+            assert_eq!(pauses.after(false, u32::MAX), Growth::SILENCE.wait(failures));
+        }
+        for failures in 0..20 {
+            assert_eq!(pauses.after(true, u32::MAX), Growth::REFUSAL.wait(failures));
+        }
+        assert_eq!(pauses.refusals(), 20);
     }
 }

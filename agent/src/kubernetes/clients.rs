@@ -26,7 +26,6 @@ const USE_AT_LEAST: SignedDuration = SignedDuration::from_secs(10);
 const NOT_RUN_AGAIN: Duration = Duration::from_secs(5);
 
 /// Clients, and what they were made from.
-#[derive(Clone)]
 pub(super) struct Made {
     /// For requests, which fail when they are not answered in time.
     pub(super) asking: Client,
@@ -40,7 +39,7 @@ pub(super) struct Made {
 }
 
 /// What comes of making them, for all who wait for it.
-type Outcome = Result<Made, Arc<ApiServerError>>;
+type Outcome = Result<Arc<Made>, Arc<ApiServerError>>;
 
 /// Makes clients and keeps them. Dropped, it ends the task that is making some.
 pub(super) struct Clients {
@@ -51,7 +50,7 @@ pub(super) struct Clients {
 #[derive(Default)]
 struct State {
     /// What is used while it is fresh.
-    made: Option<Made>,
+    made: Option<Arc<Made>>,
     /// The task that makes new ones.
     making: Option<Shared<BoxFuture<'static, Outcome>>>,
     /// When an exec plugin failed last, and how.
@@ -84,10 +83,19 @@ impl Clients {
     /// # Errors
     /// There are no credentials, or they make no client. How an exec plugin failed is answered for [`NOT_RUN_AGAIN`].
     pub(super) async fn get(&self) -> Outcome {
+        let seen = lock(&self.state).made.clone();
+        if let Some(made) = &seen
+            && made.is_fresh().await
+        {
+            return Ok(Arc::clone(made));
+        }
         let making = {
             let mut state = lock(&self.state);
-            if let Some(made) = state.made.as_ref().filter(|made| made.is_fresh()) {
-                return Ok(made.clone());
+            // Somebody else who saw the same may have had new ones made by now.
+            if let Some(made) = &state.made
+                && seen.is_none_or(|seen| !Arc::ptr_eq(&seen, made))
+            {
+                return Ok(Arc::clone(made));
             }
             if let Some((at, error)) = &state.failed
                 && at.elapsed() < NOT_RUN_AGAIN
@@ -143,14 +151,18 @@ async fn make(kubeconfig: KubeconfigSetting, state: Weak<Mutex<State>>) -> Outco
             if let Some(state) = state.upgrade() {
                 lock(&state).address = credentials.config.cluster_url.to_string();
             }
-            Made::from(credentials).map_err(|source| ApiServerError::Client {
-                from: credentials::described(&kubeconfig),
-                source,
-            })
+            // It reads the files of a client certificate.
+            match tokio::task::spawn_blocking(|| Made::from(credentials)).await {
+                Ok(made) => made.map_err(|source| ApiServerError::Client {
+                    from: credentials::described(&kubeconfig),
+                    source,
+                }),
+                Err(panic) => Err(ApiServerError::Panicked(panic.to_string())),
+            }
         }
         Err(error) => Err(error.into()),
     };
-    let outcome = made.map_err(Arc::new);
+    let outcome = made.map(Arc::new).map_err(Arc::new);
     if let Some(state) = state.upgrade() {
         let mut state = lock(&state);
         state.making = None;
@@ -182,8 +194,8 @@ impl Made {
         })
     }
 
-    fn is_fresh(&self) -> bool {
-        self.until.is_none_or(|until| Timestamp::now() < until) && self.files.are_unchanged()
+    async fn is_fresh(&self) -> bool {
+        self.until.is_none_or(|until| Timestamp::now() < until) && self.files.are_unchanged().await
     }
 }
 

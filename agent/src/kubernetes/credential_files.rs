@@ -1,4 +1,5 @@
-//! The files that a client was made from, as they were then: by them it is known when it is to be made anew.
+//! The files that a client was made from, as they were then: by them it is known when it is to be made anew. They may lie
+//! on any file system, so they are looked at on threads that may block.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,14 +19,18 @@ struct Signature {
 pub(super) struct CredentialFiles(Vec<(PathBuf, Option<Signature>)>);
 
 impl CredentialFiles {
-    /// Looks at one more file. To be done before it is read, so that a change in between counts as one.
+    /// Looks at one more file, on a thread that may block. To be done before it is read, so that a change in between counts
+    /// as one.
     pub(super) fn look_at(&mut self, file: &Path) {
         self.0.push((file.to_path_buf(), signature(file)));
     }
 
-    /// Whether all are as they were.
-    pub(super) fn are_unchanged(&self) -> bool {
-        self.0.iter().all(|(file, before)| signature(file) == *before)
+    /// Whether all are as they were. Looks on a thread that may block.
+    pub(super) async fn are_unchanged(&self) -> bool {
+        let files = self.0.clone();
+        let look = move || files.iter().all(|(file, before)| signature(file) == *before);
+        // Who ends before it has looked has seen nothing.
+        tokio::task::spawn_blocking(look).await.unwrap_or(false)
     }
 }
 
@@ -47,8 +52,8 @@ fn signature(file: &Path) -> Option<Signature> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_file_that_is_written_replaced_pointed_elsewhere_or_gone_has_changed() {
+    #[tokio::test]
+    async fn a_file_that_is_written_replaced_pointed_elsewhere_or_gone_has_changed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("one"), "1").expect("written");
@@ -67,17 +72,17 @@ mod tests {
             files
         };
         let files = look();
-        assert!(files.are_unchanged());
+        assert!(files.are_unchanged().await);
         point_at("two");
-        assert!(!files.are_unchanged(), "the link points elsewhere");
+        assert!(!files.are_unchanged().await, "the link points elsewhere");
         let files = look();
         std::fs::write(path("two"), "22").expect("written");
-        assert!(!files.are_unchanged(), "it was written");
+        assert!(!files.are_unchanged().await, "it was written");
         let files = look();
         std::fs::write(path("later"), "").expect("written");
-        assert!(!files.are_unchanged(), "it has come");
+        assert!(!files.are_unchanged().await, "it has come");
         let files = look();
         std::fs::remove_file(path("later")).expect("removed");
-        assert!(!files.are_unchanged(), "it has gone");
+        assert!(!files.are_unchanged().await, "it has gone");
     }
 }

@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::runtime::Handle;
 
 use super::credential_files::CredentialFiles;
 use super::exec_plugin::{self, ExecPluginError};
@@ -54,6 +55,9 @@ pub(crate) enum CredentialsError {
     /// This is not a pod of a cluster.
     #[error("cannot find the API server from within: {0}")]
     InCluster(#[source] kube::config::InClusterError),
+    /// The thread that reads them ended before it had: the agent is shutting down, or it panicked.
+    #[error("the credentials were not read: {0}")]
+    Interrupted(#[source] tokio::task::JoinError),
 }
 
 /// What a client is made from.
@@ -82,12 +86,20 @@ pub(super) fn described(setting: &KubeconfigSetting) -> String {
     kubeconfig_of(setting).map_or_else(|| "in-cluster".to_owned(), |file| file.display().to_string())
 }
 
-/// Reads them as they are now.
+/// Reads them as they are now, on threads that may block.
 pub(super) async fn read(setting: &KubeconfigSetting) -> Result<Credentials, CredentialsError> {
     match kubeconfig_of(setting) {
         Some(file) => from_file(file).await,
-        None => within_cluster(),
+        None => blocking(within_cluster).await,
     }
+}
+
+/// Runs what reads files, on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, CredentialsError> + Send + 'static,
+) -> Result<T, CredentialsError> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(CredentialsError::Interrupted)?
 }
 
 fn within_cluster() -> Result<Credentials, CredentialsError> {
@@ -104,34 +116,43 @@ fn within_cluster() -> Result<Credentials, CredentialsError> {
 }
 
 async fn from_file(file: &Path) -> Result<Credentials, CredentialsError> {
-    let mut files = CredentialFiles::default();
-    files.look_at(file);
-    let named = |source| refused(file, source);
-    let mut kubeconfig = Kubeconfig::read_from(file).map_err(named)?;
-    for named in files_in(&kubeconfig) {
-        files.look_at(Path::new(&named));
-    }
+    let from = file.to_path_buf();
+    let (mut kubeconfig, files) = blocking(move || {
+        let mut files = CredentialFiles::default();
+        files.look_at(&from);
+        let kubeconfig = Kubeconfig::read_from(&from).map_err(|source| refused(&from, source))?;
+        for named in files_in(&kubeconfig) {
+            files.look_at(Path::new(&named));
+        }
+        Ok((kubeconfig, files))
+    })
+    .await?;
     let expire = ask_plugin(&mut kubeconfig)
         .await
         .map_err(|source| CredentialsError::ExecPlugin {
             file: file.to_path_buf(),
             source,
         })?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .map_err(named)?;
-    Ok(Credentials {
-        certificate_user: certificate_user(&config.auth_info),
-        config,
-        files,
-        expire,
+    let from = file.to_path_buf();
+    blocking(move || {
+        // It reads the files that the kubeconfig names, and waits for nothing.
+        let options = KubeConfigOptions::default();
+        let made = Handle::current().block_on(kube::Config::from_custom_kubeconfig(kubeconfig, &options));
+        let config = made.map_err(|source| refused(&from, source))?;
+        Ok(Credentials {
+            certificate_user: certificate_user(&config.auth_info),
+            config,
+            files,
+            expire,
+        })
     })
+    .await
 }
 
 /// The common name in the client certificate, which is the user's name (x509 authentication).
 #[expect(
     clippy::disallowed_methods,
-    reason = "the configuration names this file of the node's owner"
+    reason = "the configuration names this file of the node's owner; on a thread that may block"
 )]
 fn certificate_user(user: &AuthInfo) -> Option<String> {
     let pem = match (&user.client_certificate_data, &user.client_certificate) {
@@ -232,9 +253,9 @@ mod tests {
         let text = kubeconfig(r#"{"tokenFile": "token"}"#);
         let credentials = read_text(folder.path(), &text).await.expect("credentials");
         assert_eq!(credentials.config.cluster_url, "https://10.0.0.1:6443/");
-        assert!(credentials.files.are_unchanged());
+        assert!(credentials.files.are_unchanged().await);
         std::fs::write(folder.path().join("token"), "another").expect("written");
-        assert!(!credentials.files.are_unchanged());
+        assert!(!credentials.files.are_unchanged().await);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! This node's kubelet, for everyone who has to know whether it lives: looks for its signs, and keeps what they say over
 //! time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1;
@@ -10,6 +10,7 @@ use kube::Api;
 use tokio::sync::watch;
 
 use super::api_server::ApiServer;
+use super::back_off::{BackOff, Growth};
 use super::failure::is_of_a_nodes_credential;
 use super::kubelet_signs::{self, KubeletSigns, Place};
 use crate::logging::NEWS;
@@ -28,6 +29,7 @@ pub(crate) struct Kubelet {
     down_after: Duration,
     place: Place,
     seen: Mutex<KubeletLife>,
+    refusals: Mutex<Refusals>,
     life: watch::Sender<Life>,
 }
 
@@ -65,6 +67,7 @@ impl Kubelet {
             down_after,
             place,
             seen: Mutex::new(KubeletLife::new(down_after)),
+            refusals: Mutex::default(),
             life: watch::Sender::default(),
         })
     }
@@ -125,19 +128,67 @@ impl Kubelet {
         self.life.subscribe()
     }
 
-    /// What the API server says of its Lease.
+    /// What the API server says of its Lease. One that refuses to say it is not asked at every look.
     async fn lease(&self) -> Lease {
         let Some(api_server) = &self.api_server else {
             return Lease::Silent;
         };
+        if let Some(lease) = self.refusals().standing(Instant::now()) {
+            return lease;
+        }
         let ask = async {
             let client = api_server.client().await.ok()?;
             let leases = Api::<v1::Lease>::namespaced(client, LEASES);
             Some(leases.get(&self.node_name).await)
         };
         match tokio::time::timeout(LEASE_TIMEOUT, ask).await {
-            Ok(Some(answer)) => lease_of(answer),
+            Ok(Some(answer)) => {
+                let refused =
+                    matches!(&answer, Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403));
+                let lease = lease_of(answer);
+                self.refusals()
+                    .take(lease, refused, Instant::now(), rand::random());
+                lease
+            }
             Ok(None) | Err(_) => Lease::Silent,
+        }
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How an API server is asked again that has refused to show the Lease: soon at first, then less and less often.
+#[derive(Debug)]
+struct Refusals {
+    back_off: BackOff,
+    /// What the last refusal says of the Lease, and until when it stands; none where the last answer was no refusal.
+    last: Option<(Lease, Instant)>,
+}
+
+impl Default for Refusals {
+    fn default() -> Refusals {
+        Refusals {
+            back_off: BackOff::new(Growth::REFUSAL),
+            last: None,
+        }
+    }
+}
+
+impl Refusals {
+    /// What a refusal from before says of the Lease, where it is too soon to ask again.
+    fn standing(&self, now: Instant) -> Option<Lease> {
+        self.last
+            .and_then(|(lease, until)| (now < until).then_some(lease))
+    }
+
+    /// Takes in an answer that says this of the Lease. `spread` is as for [`BackOff::next`].
+    fn take(&mut self, lease: Lease, refused: bool, now: Instant, spread: u32) {
+        if refused {
+            self.last = Some((lease, now + self.back_off.next(spread)));
+        } else {
+            *self = Refusals::default();
         }
     }
 }
@@ -164,6 +215,31 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+
+    #[test]
+    fn an_api_server_that_refuses_to_show_the_lease_is_asked_again_soon_and_then_less_and_less_often() {
+        let mut refusals = Refusals::default();
+        let mut now = Instant::now();
+        for failures in 0..12 {
+            assert_eq!(refusals.standing(now), None);
+            refusals.take(Lease::Unknown, true, now, u32::MAX);
+            let wait = Growth::REFUSAL.wait(failures);
+            assert_eq!(
+                refusals.standing(now + wait - Duration::from_millis(1)),
+                Some(Lease::Unknown)
+            );
+            now += wait;
+        }
+        refusals.take(Lease::Silent, false, now, u32::MAX);
+        assert_eq!(refusals.standing(now), None, "it says something else");
+        refusals.take(Lease::Silent, true, now, u32::MAX);
+        assert_eq!(refusals.standing(now), Some(Lease::Silent));
+        assert_eq!(
+            refusals.standing(now + Growth::REFUSAL.wait(0)),
+            None,
+            "soon again"
+        );
+    }
 
     #[test]
     fn a_lease_that_is_not_there_is_unknown_and_a_server_that_does_not_answer_says_nothing() {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::kubernetes::api_server::{ApiServer, Reach};
-use crate::kubernetes::back_off::{BackOff, Growth};
+use crate::kubernetes::back_off::Pauses;
 use crate::kubernetes::failure::is_missing_right;
 
 /// At which refusal in a row it is told that a right is missing, or what a policy says: an API server that has just started
@@ -107,27 +107,12 @@ pub(super) async fn answers_again(reach: &mut watch::Receiver<Reach>) {
 }
 
 /// How trouble is borne: how long it is waited out, and what of it is told.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Patience {
-    /// The waits after refusals. They grow apart from the others: a server that was away for long and then refuses for some
-    /// seconds is asked again soon.
-    refusals: BackOff,
-    /// The waits after everything else.
-    others: BackOff,
+    pauses: Pauses,
     troubled: bool,
     /// Whether a missing right, or a policy, was told of since there was no trouble.
     told: bool,
-}
-
-impl Default for Patience {
-    fn default() -> Patience {
-        Patience {
-            refusals: BackOff::new(Growth::REFUSAL),
-            others: BackOff::new(Growth::SILENCE),
-            troubled: false,
-            told: false,
-        }
-    }
 }
 
 /// What waits for its own trouble to pass, while everything else is done.
@@ -172,8 +157,7 @@ impl Waits {
     pub(super) fn end(&mut self) {
         let now = Instant::now();
         for (patience, until) in self.of.values_mut() {
-            patience.refusals.reset();
-            patience.others.reset();
+            patience.pauses = Pauses::default();
             *until = now;
         }
     }
@@ -198,18 +182,13 @@ impl Patience {
     /// How long to wait after this; `spread` is a random number, so that the nodes of a cluster do not come all at once.
     pub(super) fn after(&mut self, trouble: &Trouble, spread: u32) -> Duration {
         self.troubled = true;
-        let back_off = if trouble.is_refusal() {
-            &mut self.refusals
-        } else {
-            &mut self.others
-        };
-        back_off.next(spread)
+        self.pauses.after(trouble.is_refusal(), spread)
     }
 
     /// Whether this trouble, which was waited for already, is to be told of: that a right is missing, or what a policy says,
     /// is told once, when it was refused [`TOLD_AT`] times.
     pub(super) fn is_news(&mut self, trouble: &Trouble) -> bool {
-        let lasts = trouble.is_refusal() && self.refusals.failures() >= TOLD_AT;
+        let lasts = trouble.is_refusal() && self.pauses.refusals() >= TOLD_AT;
         lasts && !std::mem::replace(&mut self.told, true)
     }
 }
@@ -219,6 +198,7 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+    use crate::kubernetes::back_off::Growth;
 
     #[test]
     fn a_missing_right_is_asked_for_soon_and_then_at_a_growing_pace_and_told_of_once() {
@@ -241,16 +221,6 @@ mod tests {
             assert!(patience.is_calm());
             assert_eq!(patience.after(&refusal, u32::MAX), Growth::REFUSAL.wait(0));
         }
-    }
-
-    #[test]
-    fn a_server_that_was_away_for_long_and_then_refuses_is_asked_again_soon() {
-        let (away, refusal) = (Trouble::Away(String::new()), Trouble::Forbidden(String::new()));
-        let mut patience = Patience::default();
-        for failures in 0..20 {
-            assert_eq!(patience.after(&away, u32::MAX), Growth::SILENCE.wait(failures));
-        }
-        assert_eq!(patience.after(&refusal, u32::MAX), Growth::REFUSAL.wait(0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::api_server::{ANSWER_TIMEOUT, ApiServer, Reach};
-use crate::kubernetes::back_off::{BackOff, Growth};
+use crate::kubernetes::back_off::Pauses;
 use crate::logging::NEWS;
 use crate::store::Store;
 use crate::store::kubernetes::KubernetesChange;
@@ -31,6 +31,17 @@ const SILENCE: Duration = Duration::from_secs(90);
 const LATE: Duration = Duration::from_secs(30);
 /// A watch that has lasted as long was one: the failures before it are forgotten.
 const LASTED: Duration = Duration::from_secs(10);
+
+/// Why there was no watch, or no more of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Failure {
+    /// There is no kubeconfig, and need not be one.
+    NoServer,
+    /// The API server refuses it: a right is missing.
+    Refused(String),
+    /// It does not answer, or not as it should.
+    Failed(String),
+}
 
 /// How a watch ended.
 #[derive(Debug)]
@@ -98,47 +109,55 @@ fn away(api_server: &ApiServer, reason: &str) -> String {
 
 /// Lists and watches, for ever.
 async fn follow(api_server: &ApiServer, store: &Store) {
-    let mut back_off = BackOff::new(Growth::SILENCE);
+    let mut pauses = Pauses::default();
     let mut version = None;
     loop {
         let began = Instant::now();
         let outcome = watch(api_server, store, version.take()).await;
         let lasted = began.elapsed() > LASTED;
         if lasted {
-            back_off.reset();
+            pauses = Pauses::default();
         }
+        let mut refused = false;
         match outcome {
             Ok(End::At(reached)) if lasted => {
                 version = Some(reached);
                 continue;
             }
             Ok(_) => {}
-            Err(reason) => {
+            Err(failure) => {
                 store.follow_kubernetes(false);
-                if let Some(reason) = reason {
+                refused = matches!(failure, Failure::Refused(_));
+                if let Failure::Refused(reason) | Failure::Failed(reason) = failure {
                     api_server.failed(&reason);
                 }
             }
         }
-        tokio::time::sleep(back_off.next(rand::random())).await;
+        tokio::time::sleep(pauses.after(refused, rand::random())).await;
     }
 }
 
-/// Lists, unless there is a `version` at which a watch was, and watches. Fails with a reason, or without one where there
-/// is no kubeconfig and need not be one.
-async fn watch(
-    api_server: &ApiServer,
-    store: &Store,
-    version: Option<String>,
-) -> Result<End, Option<String>> {
+/// What an error of the client library means.
+fn failure(api_server: &ApiServer, error: &kube::Error) -> Failure {
+    let reason = api_server.saw(error);
+    match error {
+        kube::Error::Api(status) if status.code == 403 => Failure::Refused(reason),
+        _ => Failure::Failed(reason),
+    }
+}
+
+/// Lists, unless there is a `version` at which a watch was, and watches.
+async fn watch(api_server: &ApiServer, store: &Store, version: Option<String>) -> Result<End, Failure> {
     let asking = api_server.client().await.map_err(|error| {
-        let is_trouble = !(error.is_not_there() && api_server.may_be_missing());
-        is_trouble.then(|| error.to_string())
+        match error.is_not_there() && api_server.may_be_missing() {
+            true => Failure::NoServer,
+            false => Failure::Failed(error.to_string()),
+        }
     })?;
     let watching = api_server
         .watching_client()
         .await
-        .map_err(|error| Some(error.to_string()))?;
+        .map_err(|error| Failure::Failed(error.to_string()))?;
     let of_node = format!("spec.nodeName={}", store.node_name());
     let version = match version {
         Some(version) => version,
@@ -150,8 +169,8 @@ async fn watch(
     let pods: Api<Pod> = Api::all(watching);
     let begun = timeout(ANSWER_TIMEOUT, pods.watch(&parameters, &version)).await;
     let events = begun
-        .map_err(|_| Some("it does not begin a watch".to_owned()))?
-        .map_err(|error| Some(api_server.saw(&error)))?;
+        .map_err(|_| Failure::Failed("it does not begin a watch".to_owned()))?
+        .map_err(|error| failure(api_server, &error))?;
     api_server.answered();
     store.follow_kubernetes(true);
     let events = events.map(|event| event.map_err(|error| api_server.saw(&error)));
@@ -160,7 +179,7 @@ async fn watch(
     if matches!(end, End::Silent) {
         // It is asked over another connection: if it answers, only this one is dead.
         let alive = asking.apiserver_version().await;
-        alive.map_err(|error| Some(api_server.saw(&error)))?;
+        alive.map_err(|error| failure(api_server, &error))?;
         api_server.answered();
     }
     Ok(end)
@@ -172,7 +191,7 @@ async fn read_all(
     mut version: String,
     longest: Duration,
     apply: impl Fn(KubernetesChange),
-) -> Result<End, Option<String>> {
+) -> Result<End, Failure> {
     pin_mut!(events);
     let last = tokio::time::Instant::now() + longest;
     let mut spoke = false;
@@ -185,7 +204,7 @@ async fn read_all(
             // One that never said a word may be of a server that has not come to our version yet.
             return Ok(if spoke { End::At(version) } else { End::Lost });
         };
-        let event = event.map_err(Some)?;
+        let event = event.map_err(Failure::Failed)?;
         let Some((reached, change)) = read(event)? else {
             return Ok(End::Lost);
         };
@@ -207,12 +226,12 @@ async fn list(
     store: &Store,
     pods: &Api<Pod>,
     of_node: &str,
-) -> Result<String, Option<String>> {
+) -> Result<String, Failure> {
     let mut parameters = ListParams::default().fields(of_node).limit(PAGE);
     let mut all = Vec::new();
     loop {
         let page = pods.list(&parameters).await;
-        let page = page.map_err(|error| Some(api_server.saw(&error)))?;
+        let page = page.map_err(|error| failure(api_server, &error))?;
         all.extend(page.items.into_iter().map(slim));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => parameters = parameters.continue_token(&token),
@@ -226,7 +245,7 @@ async fn list(
 
 /// The version that an event has brought, and what it changes. None where the server has forgotten our version
 /// (410), so that all is to be listed anew.
-fn read(event: WatchEvent<Pod>) -> Result<Option<(String, Option<KubernetesChange>)>, Option<String>> {
+fn read(event: WatchEvent<Pod>) -> Result<Option<(String, Option<KubernetesChange>)>, Failure> {
     let version = |pod: &Pod| pod.metadata.resource_version.clone().unwrap_or_default();
     let told = |pod: Pod, change: fn(Box<Pod>) -> KubernetesChange| {
         Ok(Some((version(&pod), Some(change(Box::new(slim(pod)))))))
@@ -236,7 +255,8 @@ fn read(event: WatchEvent<Pod>) -> Result<Option<(String, Option<KubernetesChang
         WatchEvent::Deleted(pod) => told(pod, KubernetesChange::Gone),
         WatchEvent::Bookmark(bookmark) => Ok(Some((bookmark.metadata.resource_version, None))),
         WatchEvent::Error(status) if status.code == 410 => Ok(None),
-        WatchEvent::Error(status) => Err(Some(status.message.clone())),
+        WatchEvent::Error(status) if status.code == 403 => Err(Failure::Refused(status.message.clone())),
+        WatchEvent::Error(status) => Err(Failure::Failed(status.message.clone())),
     }
 }
 
@@ -328,6 +348,11 @@ mod tests {
         assert!(matches!(read_bookmark, Ok(Some((version, None))) if version == "8"));
         let failure = |code| json!({"type": "ERROR", "object": {"code": code, "message": "why"}});
         assert!(matches!(read(event(failure(410))), Ok(None)));
-        assert!(matches!(read(event(failure(500))), Err(Some(reason)) if reason == "why"));
+        let why = "why".to_owned();
+        assert_eq!(
+            read(event(failure(500))).err(),
+            Some(Failure::Failed(why.clone()))
+        );
+        assert_eq!(read(event(failure(403))).err(), Some(Failure::Refused(why)));
     }
 }
