@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::core::Status;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::api_server::{ApiServer, Reach};
 use super::failure::is_missing_right;
@@ -27,6 +27,8 @@ pub(crate) struct Addition {
     pub(crate) name: String,
     /// The UID that it must have.
     pub(crate) uid: String,
+    /// The names of those that the pod has there, in their order, as far as is known: what is new comes behind them.
+    pub(crate) behind: Vec<String>,
     /// The containers, none of which the pod has, with their defaults.
     pub(crate) containers: Vec<EphemeralContainer>,
 }
@@ -85,10 +87,7 @@ impl ApiServer {
             .await
             .map_err(|error| AdditionError::NoAnswer(error.to_string()))?;
         let pods: Api<Pod> = Api::namespaced(client, &addition.namespace);
-        let patch = json!({
-            "metadata": {"uid": addition.uid},
-            "spec": {"ephemeralContainers": addition.containers},
-        });
+        let patch = patch(addition);
         let parameters = PatchParams {
             dry_run,
             field_manager: Some("debuglet".to_owned()),
@@ -99,6 +98,19 @@ impl ApiServer {
         self.heard(patched.await)
             .map_err(|(error, words)| meaning(error, words))
     }
+}
+
+/// The strategic merge patch. What is new comes last, as `kubectl debug` adds it: an API server puts it first where no
+/// directive says what it comes behind. One that names what is gone, or leaves out what has come, does no harm
+/// (`api/reference/patches.json`).
+fn patch(addition: &Addition) -> Value {
+    let new = addition.containers.iter().map(|container| &container.name);
+    let names = addition.behind.iter().chain(new);
+    let order: Vec<Value> = names.map(|name| json!({"name": name})).collect();
+    json!({
+        "metadata": {"uid": addition.uid},
+        "spec": {"ephemeralContainers": addition.containers, "$setElementOrder/ephemeralContainers": order},
+    })
 }
 
 /// What an error means, which says this in words.
@@ -133,6 +145,29 @@ mod tests {
             .next()
             .unwrap_or_default()
             .to_owned()
+    }
+
+    #[test]
+    fn what_is_added_comes_behind_what_the_api_server_is_known_to_have() {
+        let container = |name: &str| EphemeralContainer {
+            name: name.to_owned(),
+            ..EphemeralContainer::default()
+        };
+        let addition = Addition {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            uid: "u1".to_owned(),
+            behind: vec!["b".to_owned(), "a".to_owned()],
+            containers: vec![container("y"), container("x")],
+        };
+        let expected = json!({
+            "metadata": {"uid": "u1"},
+            "spec": {
+                "$setElementOrder/ephemeralContainers": [{"name": "b"}, {"name": "a"}, {"name": "y"}, {"name": "x"}],
+                "ephemeralContainers": [{"name": "y"}, {"name": "x"}],
+            },
+        });
+        assert_eq!(patch(&addition), expected);
     }
 
     #[test]

@@ -169,6 +169,7 @@ impl Appender {
             namespace: first.namespace.clone(),
             name: first.name.clone(),
             uid: first.uid.clone(),
+            behind: self.store.names_in_api_server(&first.uid),
             containers: entries.iter().map(|entry| entry.record.spec.clone()).collect(),
         };
         match self.api_server.add_ephemeral_containers(&addition, false).await {

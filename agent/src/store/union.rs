@@ -85,6 +85,18 @@ impl Store {
         found
     }
 
+    /// The names of the ephemeral containers that the API server has in the pod with this UID, in the order in which it
+    /// told of them last.
+    pub(crate) fn names_in_api_server(&self, uid: &str) -> Vec<String> {
+        let inner = self.lock();
+        let asked = inner
+            .pods
+            .get(uid)
+            .into_iter()
+            .flat_map(Entry::asked_of_api_server);
+        asked.map(|container| container.name.clone()).collect()
+    }
+
     /// Whether the pod with this UID is the API server's, too.
     fn is_shared(&self, uid: &str) -> bool {
         self.lock().pods.get(uid).is_some_and(Entry::is_shared)

@@ -65,6 +65,7 @@ pub(super) async fn write_through(
     let addition = Addition {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
+        behind: store.names_in_api_server(&new.uid),
         uid: new.uid,
         containers: new.containers,
     };
