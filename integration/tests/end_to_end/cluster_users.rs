@@ -11,6 +11,9 @@ use integration::{
 };
 use serde_json::{Value, json};
 
+/// Where root's debug container listens.
+const PORT_OF_ROOT: u16 = 8099;
+
 /// Longer than a right is remembered, and than the API server's watch takes on a busy machine.
 const LATER: Duration = Duration::from_secs(60);
 
@@ -77,7 +80,7 @@ async fn account_bound_to(node: &Node, admin: &Kubectl<'_>, name: &str, role: &s
 }
 
 /// A kubeconfig with this token, which knows debuglet by its certificate.
-fn kubeconfig(folder: &Path, name: &str, token: &str) -> PathBuf {
+pub(crate) fn kubeconfig(folder: &Path, name: &str, token: &str) -> PathBuf {
     let authority = folder.join("state/pki/ca.crt");
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -334,7 +337,8 @@ async fn what_only_the_node_has_is_neither_seen_nor_reached_by_users_of_the_clus
     .await;
 
     // root asks for a privileged container over the socket, the user for one of his own.
-    let mut privileged = debug_container("of-root", &["sleep", "86400"]);
+    let serve = format!("while true; do echo served by root | nc -l -p {PORT_OF_ROOT}; done");
+    let mut privileged = debug_container("of-root", &["sh", "-c", &serve]);
     privileged["securityContext"] = json!({"privileged": true});
     let asked = agent.api().debug("shop", "web", &[privileged]).await;
     assert_eq!(asked.status, 200, "{asked:?}");
@@ -354,6 +358,23 @@ async fn what_only_the_node_has_is_neither_seen_nor_reached_by_users_of_the_clus
             .pod_until("shop", "web", |pod| state_of(pod, name) == "running:")
             .await;
     }
+
+    // Nor is it told to the API server, whose users read its events. Those of root's container came first.
+    eventually_within(LATER, "events of the user's container are told", async || {
+        let events = admin.run(["get", "events", "-n", "shop", "-o", "json"]).await;
+        for hidden in ["of-root", "look", "vault"] {
+            assert!(!events.stdout.contains(hidden), "{hidden}: {}", events.stdout);
+        }
+        let told = [
+            "EphemeralContainerRequested",
+            "Started",
+            "spec.ephemeralContainers{of-user}",
+        ]
+        .iter()
+        .all(|word| events.stdout.contains(word));
+        if told { Ok(()) } else { Err(events) }
+    })
+    .await;
 
     // Nothing of it is in what he reads.
     let root = Kubectl::new(&node, KubectlVersion::V1_36, &agent.kubeconfig().await);
@@ -451,6 +472,31 @@ async fn what_only_the_node_has_is_neither_seen_nor_reached_by_users_of_the_clus
         .run(["exec", "-n", "shop", "web", "-c", "of-user", "--", "echo", "in"])
         .await;
     assert_eq!(said.succeeded().stdout, "in\n");
+    // The network is the pod's: whoever may forward its ports reaches whatever listens there, as from his own container.
+    let port = format!(":{PORT_OF_ROOT}");
+    let forward = user.spawn(["port-forward", "-n", "shop", "pod/web", &port]);
+    let local: u16 = eventually_within(LATER, "a port is forwarded", async || {
+        let said = forward.stdout();
+        let line = said.strip_prefix("Forwarding from 127.0.0.1:");
+        let local = line.and_then(|line| line.split_once(' ')?.0.parse().ok());
+        local.ok_or((said, forward.stderr()))
+    })
+    .await;
+    let mut stream = node.connect(local).await.unwrap();
+    let mut served = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut served)
+        .await
+        .unwrap();
+    assert_eq!(served, "served by root\n");
+    forward.kill().await;
+    let address = format!("127.0.0.1:{PORT_OF_ROOT}");
+    let (host, port) = address.split_once(':').unwrap();
+    let said = user
+        .run([
+            "exec", "-n", "shop", "web", "-c", "of-user", "--", "nc", host, port,
+        ])
+        .await;
+    assert_eq!(said.succeeded().stdout, "served by root\n");
 
     // Who did it is told to root: in the pod, in events, and in one line of the log.
     let described = node.debuglet(["describe", "web", "-n", "shop"]).await.succeeded();
@@ -573,8 +619,7 @@ async fn rights_to_one_name_are_enough_for_it_nobody_acts_for_another_and_a_righ
         );
     }
 
-    // Impersonation is refused whoever asks. The first thing that kubectl asks for is what the server has, and of a
-    // refusal of that it shows the reason alone.
+    // Impersonation is refused whoever asks, and kubectl shows why.
     let root = Kubectl::new(&node, KubectlVersion::V1_36, &agent.kubeconfig().await);
     for words in [
         &["get", "pods", "-A", "--as=jane"][..],
@@ -589,23 +634,18 @@ async fn rights_to_one_name_are_enough_for_it_nobody_acts_for_another_and_a_righ
             "--as-group=staff",
         ],
         &["get", "pod", "-n", "shop", "web", "--as=jane", "--as-uid=7"],
+        &["get", "--raw", "/api/v1/namespaces/shop/pods/web", "--as=jane"],
+        &["debug", "-n", "shop", "web", "--image=busybox", "--as=jane"],
+        &["exec", "-n", "shop", "web", "--as=jane", "--", "true"],
+        &["version", "--as=jane"],
     ] {
         for kubectl in [&root, &user] {
             let refused = kubectl.run(words.iter().copied()).await;
             assert!(
-                refused.code != 0 && refused.stderr.contains("orbidden"),
+                refused.code != 0 && refused.stderr.contains("impersonation is not served here"),
                 "{words:?}: {refused:?}"
             );
         }
-    }
-    for kubectl in [&root, &user] {
-        let refused = kubectl
-            .run(["get", "--raw", "/api/v1/namespaces/shop/pods/web", "--as=jane"])
-            .await;
-        assert!(
-            refused.code != 0 && refused.stderr.contains("impersonation is not served here"),
-            "{refused:?}"
-        );
     }
     agent.api().pod_until("vault", "vault", is_running).await;
 

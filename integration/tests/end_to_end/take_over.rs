@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::kubelet::{HEALTH_PORT, health_port};
 use integration::kubernetes::{ControlPlane, Kubectl, KubectlVersion, Kubelet, client};
 use integration::{
     Agent, AgentOptions, BUSYBOX, ContainerdVersion, DISTROLESS, Node, debug_container, ephemeral_status,
@@ -118,6 +119,12 @@ async fn what_is_asked_of_a_kubelet_that_is_down_is_started_here_once_and_left_t
     agent.api().pod_until("default", "web", is_running).await;
 
     kubelet.process().kill().await;
+    // root of a container on the host's network plays it on its health port: that alone holds up nothing.
+    let player = health_port(&node, 0);
+    eventually("somebody listens", async || {
+        node.connect(HEALTH_PORT).await.map(drop)
+    })
+    .await;
     debug(&kubectl, "web", "debugger").await;
     let pod = pod_until(&kubectl, "web", |pod| state_of(pod, "debugger") == "running:").await;
     let status = ephemeral_status(&pod, "debugger").clone();
@@ -142,6 +149,17 @@ async fn what_is_asked_of_a_kubelet_that_is_down_is_started_here_once_and_left_t
         assert!(debugger.iter().any(|said| said == line), "{line}: {debugger:?}");
     }
     described_until(&kubectl, "default", "web", "TakenOver").await;
+    let warned = "A process of root answers at port 10248 as a kubelet does";
+    eventually_within(KUBELET_WORKS_WITHIN, "ps warns of it", async || {
+        let listed = node.debuglet(["ps"]).await;
+        if listed.stderr.contains(warned) {
+            Ok(())
+        } else {
+            Err(listed)
+        }
+    })
+    .await;
+    player.kill().await;
 
     // The kubelet comes back. What it starts itself shows that it looks after the pod again.
     let _kubelet = Kubelet::start(&node, &plane).await;
@@ -157,7 +175,7 @@ async fn what_is_asked_of_a_kubelet_that_is_down_is_started_here_once_and_left_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beside_a_living_kubelet_and_in_mirror_pods_events_say_who_debugged_what() {
+async fn beside_a_living_kubelet_and_in_mirror_pods_events_say_which_user_of_the_cluster_debugged_what() {
     let node = Node::start(ContainerdVersion::V2_4).await;
     let plane = ControlPlane::start(&node).await;
     let kubelet = Kubelet::start(&node, &plane).await;
@@ -171,14 +189,26 @@ async fn beside_a_living_kubelet_and_in_mirror_pods_events_say_who_debugged_what
     std::fs::write(file, manifest.to_string()).unwrap();
     run_pod(&kubectl, "web").await;
     leased(&kubectl).await;
-    let agent = following(&node, &plane, DOWN_SECONDS, "kubernetes.take_over = \"never\"").await;
+    let more = "kubernetes.take_over = \"never\"\napi.cluster_users = true";
+    let agent = following(&node, &plane, DOWN_SECONDS, more).await;
+    let user = super::cluster_users::kubeconfig(node.folder(), "admin-here", "admin");
+    let user = Kubectl::new(&node, KubectlVersion::V1_36, &user);
     for (namespace, pod) in [("kube-system", "etcd-node1"), ("default", "web")] {
         agent.api().pod_until(namespace, pod, is_running).await;
-        let container = debug_container("debugger", &["sleep", "3600"]);
+        // Of what root asks for over the socket nothing is told, though it comes first.
+        let container = debug_container("of-root", &["sleep", "3600"]);
         let answer = agent.api().debug(namespace, pod, &[container]).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
-        for reason in ["Pulled", "Created", "Started"] {
-            described_until(&kubectl, namespace, pod, reason).await;
+        let running = |pod: &Value| state_of(pod, "of-root") == "running:";
+        agent.api().pod_until(namespace, pod, running).await;
+        let image = format!("--image={BUSYBOX}");
+        let asked = [
+            "debug", "-n", namespace, pod, &image, "-c", "debugger", "--", "sleep", "3600",
+        ];
+        user.run(asked).await.succeeded();
+        for reason in ["EphemeralContainerRequested", "Pulled", "Created", "Started"] {
+            let described = described_until(&kubectl, namespace, pod, reason).await;
+            assert!(!described.contains("of-root"), "{described}");
         }
     }
 

@@ -19,7 +19,8 @@ const EPHEMERAL: &str = "/api/v1/namespaces/default/pods/cart/ephemeralcontainer
 /// A node with a control plane, a kubelet, and the pod `default/cart`.
 struct Cluster {
     plane: ControlPlane,
-    _kubelet: Kubelet,
+    /// None where the test has taken it, to end it.
+    kubelet: Option<Kubelet>,
     node: Node,
 }
 
@@ -30,7 +31,7 @@ impl Cluster {
         let kubelet = Kubelet::start(&node, &plane).await;
         let cluster = Cluster {
             plane,
-            _kubelet: kubelet,
+            kubelet: Some(kubelet),
             node,
         };
         let mut cart = sleeping_pod("cart");
@@ -88,13 +89,11 @@ impl Cluster {
     }
 }
 
-/// The names of its ephemeral containers, sorted: they are merged by name, in no order.
+/// The names of its ephemeral containers, in their order.
 fn names(pod: &Value) -> Vec<&str> {
     let list = pod["spec"]["ephemeralContainers"].as_array();
     let names = list.into_iter().flatten().filter_map(|one| one["name"].as_str());
-    let mut names: Vec<&str> = names.collect();
-    names.sort_unstable();
-    names
+    names.collect()
 }
 
 async fn event(agent: &Agent, reason: &str) -> Value {
@@ -212,7 +211,7 @@ async fn the_cluster_role_lets_containers_be_written_through_and_appended_when_t
     cluster.plane.start_api_server(&cluster.node).await;
     let known = |pod: &Value| ephemeral_status(pod, "local")["containerID"].is_string();
     let pod = cluster.until("the kubelet shows the container", known).await;
-    assert_eq!(names(&pod), ["first", "local", "second", "session"]);
+    assert_eq!(names(&pod), ["first", "second", "session", "local"]);
     assert_eq!(ephemeral_status(&pod, "local")["containerID"], id);
     assert_eq!(state_of(&pod, "local"), "running:");
     assert_eq!(cluster.makers("local").await, ["debuglet"]);
@@ -226,12 +225,13 @@ async fn the_cluster_role_lets_containers_be_written_through_and_appended_when_t
 const WITHOUT_ROLES: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_api_server_that_refuses_everything_for_its_first_seconds_is_soon_watched_and_appended_to() {
-    let cluster = Cluster::start().await;
+async fn an_api_server_that_refuses_everything_for_its_first_seconds_is_soon_told_everything() {
+    let mut cluster = Cluster::start().await;
+    let kubelet = cluster.kubelet.take().expect("it runs");
     let front = RefusingFront::start(&cluster.node, &cluster.plane.kubeconfig()).await;
     let options = AgentOptions {
         configuration: format!(
-            "kubernetes.kubeconfig = {:?}\n",
+            "kubernetes.kubeconfig = {:?}\nkubernetes.kubelet_down_seconds = 3\n",
             front.kubeconfig().display().to_string()
         ),
         ..AgentOptions::default()
@@ -248,11 +248,43 @@ async fn an_api_server_that_refuses_everything_for_its_first_seconds_is_soon_wat
     let from = |pod: &Value| pod["metadata"]["annotations"]["debuglet.io/spec-from"] == "API server";
     agent.api().pod_until("default", "cart", from).await;
 
-    // It refuses once more, while there is something to append.
+    // It refuses once more, while there is something of every kind to tell.
     front.refuse_for(WITHOUT_ROLES);
     cluster
         .until("the container is appended", |pod| names(pod) == ["local"])
         .await;
+    let kubectl = cluster.kubectl();
+    let told = async |reason: &str| {
+        eventually(&format!("an event {reason} is in the API server"), async || {
+            let field = format!("--field-selector=reason={reason},reportingComponent=debuglet");
+            let output = kubectl.run(["get", "events", &field, "-o", "name"]).await;
+            if output.stdout.is_empty() {
+                Err((output, agent.log()))
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+    };
+    told("Started").await;
+
+    // What is started in the place of a kubelet that is down is reported, too. Without a Lease nothing is.
+    eventually("the kubelet has a Lease", async || {
+        let lease = ["get", "lease", "-n", "kube-node-lease", "node1"];
+        let said = kubectl.run(lease).await;
+        if said.code == 0 { Ok(()) } else { Err(said) }
+    })
+    .await;
+    kubelet.process().kill().await;
+    let image = format!("--image={BUSYBOX}");
+    let asked = ["debug", "cart", &image, "-c", "taken", "--", "sleep", "3600"];
+    front.refuse_for(WITHOUT_ROLES);
+    kubectl.run(asked).await.succeeded();
+    let running = |pod: &Value| state_of(pod, "taken") == "running:";
+    agent.api().pod_until("default", "cart", running).await;
+    cluster.until("its state is reported", running).await;
+    assert_eq!(cluster.makers("taken").await, ["debuglet"]);
+    told("TakenOver").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
