@@ -20,8 +20,8 @@ use super::status::Failure;
 use super::stream_end::{Standing, StreamEnd};
 use crate::kubernetes::cluster_users::{ClusterUsers, ReviewError, User, Wanted};
 
-/// What kubectl asks for before anything else.
-const DISCOVERY: [&str; 2] = ["/api", "/apis"];
+/// What kubectl asks for before anything else, and for `kubectl version`.
+const DISCOVERY: [&str; 3] = ["/api", "/apis", "/version"];
 
 /// In the extensions of the requests of a connection whose client had no certificate: told when one of its tokens was
 /// somebody's.

@@ -95,8 +95,8 @@ pub(super) fn parameter_of(query: &str, key: &str) -> Option<String> {
 }
 
 /// Everything that is needed for it: what Kubernetes asks for, and for what Kubernetes' admission control would have judged
-/// (writes, exec, attach and port-forward), the same in our own group. There is no admission control here: whoever is to do without it is given that
-/// right by name. More than one where one request does what several would.
+/// (writes, deletions too, exec, attach and port-forward), the same in our own group. There is no admission control here: who is
+/// to do without it is given that right by name. More than one where one request does what several would.
 pub(super) fn needed(wanted: Wanted) -> Vec<Wanted> {
     let Wanted::Resource(mut attributes) = wanted else {
         return vec![wanted];
@@ -107,7 +107,7 @@ pub(super) fn needed(wanted: Wanted) -> Vec<Wanted> {
     if of_pods && is(&attributes.subresource, &STREAMS) {
         attributes.verb = Some("create".to_owned());
     }
-    let admitted = of_pods && is(&attributes.verb, &["create", "update", "patch"]);
+    let admitted = of_pods && is(&attributes.verb, &["create", "update", "patch", "delete"]);
     let ours = admitted.then(|| {
         Wanted::Resource(Box::new(ResourceAttributes {
             group: Some(OURS.to_owned()),
@@ -369,7 +369,13 @@ mod tests {
                 ],
             ),
             ("get", "", "pods", "log", vec!["get,,pods,log,n,p"]),
-            ("delete", "", "pods", "", vec!["delete,,pods,,n,p"]),
+            (
+                "delete",
+                "",
+                "pods",
+                "",
+                vec!["delete,,pods,,n,p", "delete,debuglet.io,pods,,n,p"],
+            ),
             (
                 "patch",
                 "",

@@ -1,6 +1,7 @@
 //! Paces what is said again and again. Whatever fails is tried again, for as long as a peer is away, and each try may say
 //! why it failed. A warning or an error is written once, and as long as it is repeated, again after a minute, two, four, up
-//! to an hour. All lines of the agent and of its libraries go through here.
+//! to an hour. All lines of the agent and of its libraries go through here, news too: a peer that comes and goes is told of at
+//! the same pace.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -33,20 +34,19 @@ impl<S: Subscriber> Layer<S> for Repeats {
     fn event_enabled(&self, event: &Event<'_>, _context: Context<'_, S>) -> bool {
         let metadata = event.metadata();
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if metadata.target() == NEWS {
-            // Something works again: when it fails once more, that is new.
-            if *metadata.level() == Level::INFO {
-                seen.lines.clear();
-            }
-            return true;
-        }
-        if *metadata.level() > Level::WARN {
+        let is_news = metadata.target() == NEWS;
+        if !is_news && *metadata.level() > Level::WARN {
             return true;
         }
         let mut line = Line(DefaultHasher::new());
         metadata.callsite().hash(&mut line.0);
         event.record(&mut line);
-        seen.is_due(line.0.finish(), Instant::now())
+        let now = Instant::now();
+        let due = seen.is_due(line.0.finish(), now);
+        if is_news && *metadata.level() == Level::INFO {
+            seen.works_again = Some(now);
+        }
+        due
     }
 }
 
@@ -67,6 +67,8 @@ impl Visit for Line {
 #[derive(Debug, Default)]
 struct Seen {
     lines: HashMap<u64, Said>,
+    /// When the news last were that something works again.
+    works_again: Option<Instant>,
 }
 
 /// How a line was said.
@@ -83,8 +85,12 @@ impl Seen {
     fn is_due(&mut self, line: u64, now: Instant) -> bool {
         if let Some(said) = self.lines.get_mut(&line) {
             let quiet = now.saturating_duration_since(said.last);
+            // Something has worked again since, and long enough that it does not only come and go.
+            let is_new = self
+                .works_again
+                .is_some_and(|at| said.last <= at && now.saturating_duration_since(at) >= FIRST);
             said.last = now;
-            if quiet < FORGOTTEN_AFTER {
+            if quiet < FORGOTTEN_AFTER && !is_new {
                 let due = now.saturating_duration_since(said.written) >= said.wait;
                 if due {
                     said.written = now;
@@ -143,6 +149,26 @@ mod tests {
         let later = 2000 + FORGOTTEN_AFTER.as_secs();
         let said = (0..2000).step_by(2).chain([later, later + 2, later + 60]);
         assert_eq!(written(said)[6..], [later, later + 60]);
+    }
+
+    #[test]
+    fn a_line_is_new_once_something_has_worked_again_for_a_minute_and_not_while_it_comes_and_goes() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        assert!(seen.is_due(1, at(0)));
+        seen.works_again = Some(at(10));
+        assert!(!seen.is_due(1, at(20)), "it comes and goes");
+        seen.works_again = Some(at(30));
+        assert!(seen.is_due(1, at(90)), "it has worked for a minute");
+        assert!(!seen.is_due(1, at(92)));
+        let flaps: Vec<u64> = (100..2000)
+            .step_by(2)
+            .filter(|second| {
+                seen.works_again = Some(at(second - 1));
+                seen.is_due(1, at(*second))
+            })
+            .collect();
+        assert_eq!(flaps, [150, 270, 510, 990, 1950]);
     }
 
     #[test]
