@@ -59,6 +59,10 @@ const VARIABLES: [(&str, &str); 8] = [
     ("NOTIFY_SOCKET", "/run/systemd/notify"),
 ];
 
+/// Set for what runs on such a machine. No other one can be made on it: it would be a node in a node, in which the tests'
+/// nodes would have one overlay more than the kernel stacks.
+const ON_A_BUSY_MACHINE: &str = "DEBUGLET_ON_A_BUSY_MACHINE";
+
 /// A machine that has other work to do. Everything of it ends when it is dropped.
 #[derive(Debug)]
 pub struct BusyMachine {
@@ -69,6 +73,11 @@ pub struct BusyMachine {
 }
 
 impl BusyMachine {
+    /// Whether this process runs on one.
+    pub fn is_here() -> bool {
+        std::env::var_os(ON_A_BUSY_MACHINE).is_some()
+    }
+
     /// Makes the machine, and waits until all of it works.
     pub async fn start() -> BusyMachine {
         let node = Node::start(ContainerdVersion::V1_6).await;
@@ -124,7 +133,10 @@ impl BusyMachine {
             .args(["-c", wait])
             .arg(command.get_program())
             .args(command.get_args());
-        moved.envs(VARIABLES).stdin(Stdio::null());
+        moved
+            .envs(VARIABLES)
+            .env(ON_A_BUSY_MACHINE, "1")
+            .stdin(Stdio::null());
         self.node.place().start_as_it_is(moved).finished().await
     }
 }
