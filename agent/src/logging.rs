@@ -192,13 +192,31 @@ fn priority(level: Level) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::visible::hostile::{TEXTS, assert_visible};
     use std::sync::{Arc, Mutex};
 
+    use tracing::subscriber::DefaultGuard;
+
+    /// What was written to a log.
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Kept {
+        /// All of it so far.
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().expect("not poisoned").clone()).expect("text")
+        }
+    }
+
+    /// Keeps what this thread logs, as JSON, until the guard is dropped.
+    pub(crate) fn kept_log() -> (Kept, DefaultGuard) {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let subscriber = subscriber(Form::Json, filter("").0, move || writer.clone());
+        (kept, tracing::subscriber::set_default(subscriber))
+    }
 
     impl io::Write for Kept {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -216,8 +234,7 @@ mod tests {
         let writer = kept.clone();
         let subscriber = subscriber(form, filter(level).0, move || writer.clone());
         tracing::subscriber::with_default(subscriber, log);
-        let bytes = kept.0.lock().expect("not poisoned").clone();
-        String::from_utf8(bytes).expect("text")
+        kept.text()
     }
 
     #[test]

@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::attributes::{Asked, needed, parameter_of, wanted};
 use super::audit;
+use super::connection::Place;
 use super::identity::Identity;
+use super::reached::Reached;
 use super::status::Failure;
 use super::stream_end::{Standing, StreamEnd};
 use crate::kubernetes::cluster_users::{ClusterUsers, ReviewError, User, Wanted};
@@ -70,18 +72,52 @@ async fn served(context: Arc<Context>, request: Request, next: Next) -> Response
     let end = StreamEnd::new(&context.shutdown);
     parts.extensions.insert(caller.identity);
     parts.extensions.insert(end.clone());
-    let mut response = next.run(Request::from_parts(parts, body)).await;
-    if let Some(line) = line {
-        line.write(&response);
-    }
+    let place = parts.extensions.remove::<Place>();
+    let handled = next.run(Request::from_parts(parts, body));
+    let mut response = match line {
+        Some(line) if line.is_write => to_its_end(place, line, handled).await,
+        line => {
+            let response = handled.await;
+            if let Some(line) = line {
+                line.write(&response);
+            }
+            response
+        }
+    };
     if let Some(token) = caller.token {
-        let (context, token, needs) = (context, Arc::<str>::from(token), Arc::new(needs));
+        let held = Arc::new(Held {
+            context,
+            token,
+            needs,
+            reached: response.extensions_mut().remove::<Reached>(),
+        });
         response = end.bind(response, move || {
-            let (context, token, needs) = (Arc::clone(&context), Arc::clone(&token), Arc::clone(&needs));
-            async move { standing(&context, &token, &needs).await }
+            let held = Arc::clone(&held);
+            async move { held.standing().await }
         });
     }
     response
+}
+
+/// The answer to a write, which goes on without its client: hyper drops what it does for a connection with that. Its task
+/// has the connection's place until then, so that the shutdown waits for it and no client has more under way than places.
+async fn to_its_end(
+    place: Option<Place>,
+    line: audit::Line,
+    handled: impl Future<Output = Response> + Send + 'static,
+) -> Response {
+    let write = async move {
+        let _place = place;
+        let response = handled.await;
+        line.write(&response);
+        response
+    };
+    match tokio::spawn(write).await {
+        Ok(response) => response,
+        Err(error) => {
+            Failure::internal(format!("the write did not come to its end: {error}")).into_response()
+        }
+    }
 }
 
 /// Who asks.
@@ -132,24 +168,33 @@ async fn admitted(
     Ok(needs)
 }
 
-/// Whether the owner of this token still has these rights.
-async fn standing(context: &Context, token: &str, needs: &[Wanted]) -> Standing {
-    let Some(users) = &context.cluster_users else {
-        return Standing::Lost;
-    };
-    let user = match users.user(token).await {
-        Ok(user) => user,
-        Err(ReviewError::NotValid) => return Standing::Lost,
-        Err(_) => return Standing::Unknown,
-    };
-    for wanted in needs {
-        match users.may(&user, wanted).await {
-            Ok(verdict) if verdict.allowed => {}
-            Ok(_) => return Standing::Lost,
-            Err(_) => return Standing::Unknown,
+/// What a stream of a user of the cluster was opened with.
+struct Held {
+    context: Arc<Context>,
+    /// The user's bearer token.
+    token: String,
+    /// The rights that it needed.
+    needs: Vec<Wanted>,
+    /// What a session is with. Watches and logs see for themselves what their user no longer sees.
+    reached: Option<Reached>,
+}
+
+impl Held {
+    /// Whether the user still has the rights, and sees what the session is with.
+    async fn standing(&self) -> Standing {
+        let Some(users) = &self.context.cluster_users else {
+            return Standing::Lost;
+        };
+        let is_seen = |reached: &Reached| reached.is_seen(&self.context.store);
+        if !self.reached.as_ref().is_none_or(is_seen) {
+            return Standing::Lost;
+        }
+        match users.still_may(&self.token, &self.needs).await {
+            Ok(true) => Standing::Granted,
+            Ok(false) => Standing::Lost,
+            Err(_) => Standing::Unknown,
         }
     }
-    Standing::Granted
 }
 
 /// A refusal; who is not known has to connect anew.

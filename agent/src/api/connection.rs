@@ -69,6 +69,28 @@ impl Drop for Watching {
     }
 }
 
+/// A place among the connections of a listener, which the shutdown waits for. The connection holds it, also in the session
+/// that it is upgraded to, and so does a write that it has brought: that goes on when the client is gone. It is in the
+/// extensions of each request.
+#[derive(Clone, Debug)]
+pub(crate) struct Place(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    _permit: OwnedSemaphorePermit,
+    _tracked: TaskTrackerToken,
+}
+
+impl Place {
+    /// A place that is free, and that the shutdown waits for, when the last of those who hold it drops it.
+    pub(crate) fn new(permit: OwnedSemaphorePermit, tracked: TaskTrackerToken) -> Place {
+        Place(Arc::new(Held {
+            _permit: permit,
+            _tracked: tracked,
+        }))
+    }
+}
+
 /// A client's connection, which knows whether the client must read. It lives on in the session that a request
 /// is upgraded to, and so does its place among the connections.
 #[derive(Debug)]
@@ -77,16 +99,12 @@ pub(crate) struct Connection<S> {
     duty: ReadDuty,
     /// Runs while the connection is full and the client should read.
     stalled: Option<Pin<Box<Sleep>>>,
-    _place: (OwnedSemaphorePermit, TaskTrackerToken),
+    _place: Place,
 }
 
 impl<S> Connection<S> {
     /// A connection that holds `place` until it is closed.
-    pub(crate) fn new(
-        stream: S,
-        duty: ReadDuty,
-        place: (OwnedSemaphorePermit, TaskTrackerToken),
-    ) -> Connection<S> {
+    pub(crate) fn new(stream: S, duty: ReadDuty, place: Place) -> Connection<S> {
         Connection {
             stream,
             duty,
@@ -173,7 +191,8 @@ mod tests {
     ) -> (Connection<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(64);
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("open");
-        let mut connection = Connection::new(ours, duty, (place, TaskTracker::new().token()));
+        let place = Place::new(place, TaskTracker::new().token());
+        let mut connection = Connection::new(ours, duty, place);
         connection.write_all(&[0; 64]).await.expect("fits");
         (connection, theirs)
     }

@@ -31,8 +31,7 @@ struct Ended {
     container: Option<String>,
 }
 
-/// Stops and removes what is left over under an id, or under the beginning of one; answers when that is done. It is done
-/// also when the client has left.
+/// Stops and removes what is left over under an id, or under the beginning of one; answers when that is done.
 pub(crate) async fn delete(
     State(context): State<Arc<Context>>,
     Extension(identity): Extension<Identity>,
@@ -44,10 +43,7 @@ pub(crate) async fn delete(
             "what is left over can be ended only on the node itself: over debuglet's socket, or with root's certificate",
         ));
     }
-    let ending = tokio::spawn(async move { end(&context, &identity, &id).await });
-    let ended = ending
-        .await
-        .map_err(|error| Failure::internal(format!("what is left over was not ended: {error}")))??;
+    let ended = end(&context, &identity, &id).await?;
     Ok(Json(Object::new("Leftover", ended)).into_response())
 }
 

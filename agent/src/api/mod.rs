@@ -53,6 +53,7 @@ mod openapi_v2;
 mod page;
 mod pods;
 mod port_forward;
+mod reached;
 mod representation;
 mod request;
 mod resource;

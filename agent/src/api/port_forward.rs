@@ -19,6 +19,7 @@ use super::Context;
 use super::channels::Framing;
 use super::identity::Identity;
 use super::pods::find;
+use super::reached::Reached;
 use super::status::Failure;
 use super::stream_end::StreamEnd;
 use super::streams::{Refusal, opened};
@@ -68,12 +69,13 @@ pub(crate) async fn forward(
             Upgrade::WebSocket(client) => serve_web_socket(client, &context, uid, external, ports, end).await,
         }
     };
-    opened(opening).await.map_err(|refusal| match refusal {
+    let response = opened(opening).await.map_err(|refusal| match refusal {
         Refusal::Session(StreamError::NoSandbox) => {
             Failure::conflict("pods", &name, format!("{namespace}/{name} does not run"))
         }
         refusal => refusal.into(),
-    })
+    })?;
+    Ok(Reached::new(identity.audience(), &pod, None).on(response))
 }
 
 async fn serve_web_socket(

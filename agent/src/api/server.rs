@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::access::Arrival;
-use super::connection::{Connection, ReadDuty, Watchers};
+use super::connection::{Connection, Place, ReadDuty, Watchers};
 use super::identity::Identity;
 use super::status::Failure;
 
@@ -98,13 +98,15 @@ impl Server {
     }
 
     /// Serves one connection to its end, for the `peer` who is let in or is to say who it is, or with the one answer that
-    /// a stranger gets. The connection keeps its `place` as long as it is open, also in a session that it is upgraded to.
+    /// a stranger gets. The connection keeps its `place` as long as it is open, also in a session that it is upgraded to, and
+    /// as long as a write that it has brought is under way.
     pub(super) async fn serve<S>(&self, stream: S, peer: Peer, place: OwnedSemaphorePermit)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let duty = ReadDuty::counted_by(self.watchers.clone());
-        let stream = Connection::new(stream, duty.clone(), (place, self.connections.token()));
+        let place = Place::new(place, self.connections.token());
+        let stream = Connection::new(stream, duty.clone(), place.clone());
         let known = !matches!(peer, Peer::Refused(_));
         let (router, identity, arrival) = match peer {
             Peer::Known(identity) => (self.router.clone(), Some(identity), None),
@@ -119,6 +121,7 @@ impl Server {
             duty.begin();
             let extensions = request.extensions_mut();
             extensions.insert(duty.clone());
+            extensions.insert(place.clone());
             if let Some(identity) = &identity {
                 extensions.insert(identity.clone());
             }

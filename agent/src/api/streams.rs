@@ -21,6 +21,7 @@ use super::channels::{self, FrameReader, Framing, HEARTBEAT, frame};
 use super::container::ServedContainer;
 use super::identity::Identity;
 use super::pods::find;
+use super::reached::Reached;
 use super::request::is_on;
 use super::status::Failure;
 use super::stream_end::StreamEnd;
@@ -174,7 +175,8 @@ pub(crate) async fn attach_to(
     options.tty = container.spec.tty.unwrap_or(false);
     let url = context.runtime.attach_url(container.running_id()?, options);
     let response = opened(serve(client, url, options, end)).await?;
-    Ok(Touched::container(&container.spec.name).on(response))
+    let reached = Reached::new(identity.audience(), &pod, Some(&container.spec.name));
+    Ok(Touched::container(&container.spec.name).on(reached.on(response)))
 }
 
 /// Runs a command in a container for the client.
@@ -200,7 +202,8 @@ pub(crate) async fn exec_in(
         .runtime
         .exec_url(container.running_id()?, command, options);
     let response = opened(serve(client, url, options, end)).await?;
-    Ok(Touched::container(&container.spec.name).on(response))
+    let reached = Reached::new(identity.audience(), &pod, Some(&container.spec.name));
+    Ok(Touched::container(&container.spec.name).on(reached.on(response)))
 }
 
 impl From<Refusal> for Failure {

@@ -33,6 +33,9 @@ const MAX_REMEMBERED: usize = 1024;
 const MAX_REVIEWS: usize = 8;
 /// How many of tokens that were nobody's so far may be under way beside those.
 const MAX_STRANGERS_REVIEWS: usize = 2;
+/// How many may be under way beside those for streams that are open: whether they may go on is not held up by anybody's
+/// requests.
+const MAX_STREAMS_REVIEWS: usize = 4;
 /// How many tokens a second are asked about that were nobody's so far: whoever makes them up must not become a flood at
 /// the API server.
 const UNKNOWN_TOKENS_PER_SECOND: u32 = 20;
@@ -98,6 +101,16 @@ pub(crate) enum ReviewError {
     },
 }
 
+/// What a review is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A request. A user makes as many as he likes, so these keep to a pace.
+    Request,
+    /// A stream that is open. These keep to no pace: there is one for each stream and right in the time after which it is
+    /// asked about anew.
+    Stream,
+}
+
 /// The API server's knowledge of its users.
 #[derive(Debug)]
 pub(crate) struct ClusterUsers {
@@ -107,6 +120,7 @@ pub(crate) struct ClusterUsers {
     verdicts: Mutex<Recent<Verdict>>,
     places: Semaphore,
     strangers_places: Semaphore,
+    streams_places: Semaphore,
     strangers_pace: Mutex<Pace>,
     paces: Mutex<Paces>,
     /// Why nobody could be asked, as it was logged; none since there was an answer.
@@ -123,6 +137,7 @@ impl ClusterUsers {
             verdicts: Mutex::new(Recent::new(MAX_REMEMBERED)),
             places: Semaphore::new(MAX_REVIEWS),
             strangers_places: Semaphore::new(MAX_STRANGERS_REVIEWS),
+            streams_places: Semaphore::new(MAX_STREAMS_REVIEWS),
             strangers_pace: Mutex::new(Pace::new(UNKNOWN_TOKENS_PER_SECOND)),
             paces: Mutex::new(Paces::new(QUESTIONS_PER_SECOND, MAX_REMEMBERED)),
             logged: Mutex::new(None),
@@ -131,6 +146,30 @@ impl ClusterUsers {
 
     /// Whose token it is.
     pub(crate) async fn user(&self, token: &str) -> Result<Arc<User>, ReviewError> {
+        self.user_for(Purpose::Request, token).await
+    }
+
+    /// Whether the user may do it.
+    pub(crate) async fn may(&self, user: &User, wanted: &Wanted) -> Result<Verdict, ReviewError> {
+        self.may_for(Purpose::Request, user, wanted).await
+    }
+
+    /// Whether the token, with which a stream was opened, is still somebody's who may do all of this. However many requests
+    /// that user or others make, an error says that the API server does not answer.
+    pub(crate) async fn still_may(&self, token: &str, needs: &[Wanted]) -> Result<bool, ReviewError> {
+        let user = match self.user_for(Purpose::Stream, token).await {
+            Err(ReviewError::NotValid) => return Ok(false),
+            user => user?,
+        };
+        for wanted in needs {
+            if !self.may_for(Purpose::Stream, &user, wanted).await?.allowed {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn user_for(&self, purpose: Purpose, token: &str) -> Result<Arc<User>, ReviewError> {
         if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
             return Err(ReviewError::NotValid);
         }
@@ -146,13 +185,11 @@ impl ClusterUsers {
             return Err(ReviewError::NotValid);
         }
         // Whoever was let in before is not held up by those who guess: neither by their pace nor for a place.
-        if !was_known && !lock(&self.strangers_pace).allows() {
-            return Err(ReviewError::TooMany);
-        }
-        let places = if was_known {
-            &self.places
-        } else {
-            &self.strangers_places
+        let places = match purpose {
+            Purpose::Stream => &self.streams_places,
+            Purpose::Request if was_known => &self.places,
+            Purpose::Request if lock(&self.strangers_pace).allows() => &self.strangers_places,
+            Purpose::Request => return Err(ReviewError::TooMany),
         };
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -179,22 +216,19 @@ impl ClusterUsers {
         Ok(user)
     }
 
-    /// Whether the user may do it.
-    pub(crate) async fn may(&self, user: &User, wanted: &Wanted) -> Result<Verdict, ReviewError> {
+    async fn may_for(&self, purpose: Purpose, user: &User, wanted: &Wanted) -> Result<Verdict, ReviewError> {
         let review = question(user, wanted);
         // It consists of texts and lists of them: nothing that JSON could refuse.
         let key: Key = Sha256::digest(serde_json::to_vec(&review.spec).unwrap_or_default()).into();
         if let Some(verdict) = lock(&self.verdicts).get(&key) {
             return Ok(verdict.clone());
         }
-        if !lock(&self.paces).allow(Sha256::digest(&user.name).into()) {
-            return Err(ReviewError::TooFast);
-        }
-        let status = self
-            .review(&review, &self.places)
-            .await?
-            .status
-            .unwrap_or_default();
+        let places = match purpose {
+            Purpose::Stream => &self.streams_places,
+            Purpose::Request if lock(&self.paces).allow(Sha256::digest(&user.name).into()) => &self.places,
+            Purpose::Request => return Err(ReviewError::TooFast),
+        };
+        let status = self.review(&review, places).await?.status.unwrap_or_default();
         let verdict = Verdict {
             allowed: status.allowed && status.denied != Some(true),
             reason: status.reason.unwrap_or_default(),
@@ -281,8 +315,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::config::KubeconfigSetting;
+    use crate::kubernetes::scripted::Scripted;
 
     /// Those of an API server that cannot be reached.
     fn users(folder: &std::path::Path) -> ClusterUsers {
@@ -324,6 +361,38 @@ mod tests {
             matches!(verdict, Err(ReviewError::NoAnswer { .. })),
             "{verdict:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn whether_a_stream_may_go_on_is_found_out_whatever_number_of_requests_there_is() {
+        for (is_somebodys, allowed) in [(true, true), (true, false), (false, true)] {
+            let answer = move |_: &axum::http::Method, path: &str| {
+                let status = if path.ends_with("/tokenreviews") {
+                    json!({"authenticated": is_somebodys, "user": {"username": "jane"}})
+                } else {
+                    json!({"allowed": allowed})
+                };
+                (201, json!({"metadata": {}, "spec": {}, "status": status}))
+            };
+            let api_server = Scripted::start(answer).await;
+            let users = ClusterUsers::new(Arc::clone(&api_server.api_server));
+            // Others ask for all that may be asked for, and more.
+            *lock(&users.paces) = Paces::new(0, MAX_REMEMBERED);
+            *lock(&users.strangers_pace) = Pace::new(0);
+            let places = [
+                users.places.acquire_many(MAX_REVIEWS as u32).await,
+                users
+                    .strangers_places
+                    .acquire_many(MAX_STRANGERS_REVIEWS as u32)
+                    .await,
+            ];
+            let refused = users.may(&user("jane"), &path(0)).await;
+            assert_eq!(refused, Err(ReviewError::TooFast));
+            assert_eq!(users.user("token").await, Err(ReviewError::TooMany));
+            let may = users.still_may("token", &[path(0)]).await;
+            assert_eq!(may, Ok(is_somebodys && allowed), "{is_somebodys} {allowed}");
+            drop(places);
+        }
     }
 
     #[tokio::test(start_paused = true)]

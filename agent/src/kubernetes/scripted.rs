@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::api_server::ApiServer;
@@ -18,6 +19,8 @@ pub(crate) struct Scripted {
     /// The API server, as the agent knows it.
     pub(crate) api_server: Arc<ApiServer>,
     asked: Arc<Mutex<Vec<(Method, String)>>>,
+    /// Whether answers wait.
+    held: watch::Sender<bool>,
     serving: AbortHandle,
     _folder: tempfile::TempDir,
 }
@@ -28,14 +31,17 @@ impl Scripted {
         answer: impl Fn(&Method, &str) -> (u16, Value) + Send + Sync + 'static,
     ) -> Scripted {
         let asked: Arc<Mutex<Vec<(Method, String)>>> = Arc::default();
+        let (held, waits) = watch::channel(false);
         let (answer, log) = (Arc::new(answer), Arc::clone(&asked));
         let serve = move |request: Request| {
-            let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+            let (answer, log, mut waits) = (Arc::clone(&answer), Arc::clone(&log), waits.clone());
             async move {
                 let (method, path) = (request.method().clone(), request.uri().path().to_owned());
                 log.lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .push((method.clone(), path.clone()));
+                // Where the sender is gone the test is over.
+                let _ = waits.wait_for(|held| !held).await;
                 let (code, object) = answer(&method, &path);
                 let code = StatusCode::from_u16(code).expect("a code");
                 (code, axum::Json(object)).into_response() as Response
@@ -63,9 +69,15 @@ impl Scripted {
         Scripted {
             api_server: Arc::new(ApiServer::configured(&setting).expect("a server")),
             asked,
+            held,
             serving: serving.abort_handle(),
             _folder: folder,
         }
+    }
+
+    /// Has answers wait from now on, or go out: those that have waited, too.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
     }
 
     /// How many requests of this method it has had for paths with this end.

@@ -4,10 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
 use integration::kubernetes::{ControlPlane, Kubectl, KubectlVersion, Kubelet};
 use integration::{
-    Agent, AgentOptions, BUSYBOX, ContainerdVersion, ForeignPod, Node, debug_container, eventually_within,
-    is_running, sleeping_pod, state_of,
+    Agent, AgentOptions, BUSYBOX, ContainerdVersion, ForeignPod, Node, debug_container, eventually,
+    eventually_within, is_running, sleeping_pod, state_of,
 };
 use serde_json::{Value, json};
 
@@ -36,7 +39,9 @@ fn role(name: &str, groups: &[&str]) -> Value {
         "metadata": {"name": name, "namespace": "shop"},
         "rules": [{
             "apiGroups": groups,
-            "resources": ["pods", "pods/ephemeralcontainers", "pods/log", "pods/exec", "pods/attach"],
+            "resources": [
+                "pods", "pods/ephemeralcontainers", "pods/log", "pods/exec", "pods/attach", "pods/portforward",
+            ],
             "verbs": ["get", "list", "watch", "create", "patch"],
         }],
     })
@@ -301,6 +306,69 @@ async fn agent_with_hidden_pods(node: &Node, plane: &ControlPlane, admin: &Kubec
     agent
 }
 
+/// Whatever kubectl shows of a pod or a container that it does not find itself: the server is asked for streams to it.
+async fn streams_to_what_is_hidden_are_as_to_what_is_not_there(user: &Kubectl<'_>) {
+    let _proxy = user.spawn(["proxy", "--port=8001", "--disable-filter"]);
+    eventually("kubectl passes requests on", async || {
+        user.node().connect(8001).await
+    })
+    .await;
+    for (method, protocol) in [("GET", "websocket"), ("GET", "SPDY/3.1"), ("POST", "SPDY/3.1")] {
+        for (hidden, not_there) in [
+            ("web/exec?container=of-root", "web/exec?container=nothing"),
+            ("web/attach?container=of-root", "web/attach?container=nothing"),
+            ("look/exec?container=main", "nothing/exec?container=main"),
+            ("look/attach?container=main", "nothing/attach?container=main"),
+            ("look/portforward?ports=80", "nothing/portforward?ports=80"),
+        ] {
+            let (code, text) = stream(user.node(), method, hidden, protocol).await;
+            let (expected, same) = stream(user.node(), method, not_there, protocol).await;
+            let plain = |text: &str| text.replace("of-root", "nothing").replace("look", "nothing");
+            assert_eq!(
+                (code, plain(&text)),
+                (expected, same),
+                "{method} {hidden} {protocol}"
+            );
+            assert!(
+                [400, 404].contains(&code),
+                "{method} {hidden} {protocol}: {code} {text}"
+            );
+        }
+        for seen in ["web/attach?container=of-user", "web/portforward?ports=80"] {
+            let (code, text) = stream(user.node(), method, seen, protocol).await;
+            assert_eq!(code, 101, "{method} {seen} {protocol}: {text}");
+        }
+    }
+}
+
+/// The answer to a request for a stream to a pod of `shop`, by `kubectl proxy`.
+async fn stream(node: &Node, method: &str, path: &str, protocol: &str) -> (u16, String) {
+    let connection = TokioIo::new(node.connect(8001).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(connection).await.unwrap();
+    let passing = tokio::spawn(connection.with_upgrades());
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(format!("/api/v1/namespaces/shop/pods/{path}&command=id&stdout=1"))
+        .header("host", "127.0.0.1:8001")
+        .header("connection", "Upgrade")
+        .header("upgrade", protocol)
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-protocol", "v4.channel.k8s.io")
+        .header("x-stream-protocol-version", "v4.channel.k8s.io")
+        .header("x-stream-protocol-version", "portforward.k8s.io")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let code = response.status().as_u16();
+    let body = match code {
+        101 => Bytes::new(),
+        _ => response.into_body().collect().await.unwrap().to_bytes(),
+    };
+    passing.abort();
+    (code, String::from_utf8_lossy(&body).into_owned())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_only_the_node_has_is_neither_seen_nor_reached_by_users_of_the_cluster() {
     let node = Node::start(ContainerdVersion::V2_4).await;
@@ -459,7 +527,7 @@ async fn what_only_the_node_has_is_neither_seen_nor_reached_by_users_of_the_clus
             "{words:?}: {refused:?}"
         );
     }
-    // By the way that kubectl does not take: attach without a look at the pod.
+    streams_to_what_is_hidden_are_as_to_what_is_not_there(&user).await;
     let stop = "/apis/debuglet.io/v1alpha1/namespaces/shop/pods/web/launches/of-root/stop";
     let refused = user.run(["create", "--raw", stop, "-f", "/dev/null"]).await;
     assert!(refused.code != 0, "{refused:?}");
@@ -676,10 +744,57 @@ async fn rights_to_one_name_are_enough_for_it_nobody_acts_for_another_and_a_righ
         stream.ended().await;
     }
     assert!(kept.runs(), "root's goes on: {kept:?}");
-    kept.kill().await;
     assert!(
         watching.runs() && watching.stdout().contains("web"),
         "{watching:?}"
     );
     watching.kill().await;
+
+    // And with the sight of the pod: the API server forgets it, and it runs on.
+    let account = "--serviceaccount=shop:debugger";
+    admin
+        .run([
+            "create",
+            "rolebinding",
+            "-n",
+            "shop",
+            "debugger",
+            "--role=debugger",
+            account,
+        ])
+        .await
+        .succeeded();
+    eventually_within(LATER, "the rights are there again", async || {
+        let output = debugger.run(["exec", "-n", "shop", "web", "--", "true"]).await;
+        if output.code == 0 { Ok(()) } else { Err(output) }
+    })
+    .await;
+    let sessions = [
+        debugger.spawn(exec),
+        debugger.spawn(["attach", "-n", "shop", "web", "-c", "main"]),
+        debugger.spawn(["port-forward", "-n", "shop", "pod/web", "8090:80"]),
+    ];
+    eventually("the port is forwarded", async || node.connect(8090).await).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for session in &sessions {
+        assert!(session.runs(), "{session:?}");
+    }
+    admin
+        .run([
+            "delete",
+            "pod",
+            "-n",
+            "shop",
+            "web",
+            "--force",
+            "--grace-period=0",
+        ])
+        .await
+        .succeeded();
+    for session in sessions {
+        session.ended().await;
+    }
+    assert!(kept.runs(), "root's goes on: {kept:?}");
+    agent.api().pod_until("shop", "web", is_running).await;
+    kept.kill().await;
 }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod ephemeral_containers;
+mod hung_up;
 mod kubectl_requests;
 mod launches;
 mod lists;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::unix_listener::SOCKET;
 use super::{Api, Context, Settings};
+use crate::kubernetes::api_server::ApiServer;
 use crate::runtime::client::Runtime;
 use crate::runtime::images::Images;
 use crate::runtime::pulled_images::PulledImages;
@@ -89,6 +91,11 @@ pub(super) fn context(folder: &Path, store: &Arc<Store>, shutdown: &Cancellation
 
 impl Node {
     async fn start() -> Node {
+        Node::start_with(None).await
+    }
+
+    /// The same, which knows this API server.
+    async fn start_with(api_server: Option<Arc<ApiServer>>) -> Node {
         let folder = tempfile::tempdir().expect("a folder");
         let disk = Disk::open(&folder.path().join("state")).expect("a state folder");
         let (store, problems) = Store::load("node1", disk).expect("a store");
@@ -104,7 +111,10 @@ impl Node {
         .await
         .expect("a socket");
         let shutdown = CancellationToken::new();
-        let context = context(folder.path(), &store, &shutdown);
+        let context = Context {
+            api_server,
+            ..context(folder.path(), &store, &shutdown)
+        };
         let serving = tokio::spawn(api.serve(context));
         let node = Node {
             folder,

@@ -2,12 +2,14 @@
 
 use axum::Router;
 use axum::extract::Extension;
+use hyper::upgrade::OnUpgrade;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateRunning, ContainerStatus, PodStatus};
 use tower::ServiceExt;
 
 use super::super::connection::{ReadDuty, Watchers};
 use super::super::discovery::RESOURCES;
 use super::super::identity::Identity;
+use super::super::reached::Reached;
 use super::super::router;
 use super::super::stream_end::StreamEnd;
 use super::lists::{happened, names_of, uid};
@@ -15,6 +17,7 @@ use super::verbs::{Names, VERBS, request};
 use super::*;
 use crate::kubernetes::cluster_users::User;
 use crate::pod::container_path::ContainerPath;
+use crate::pod::visibility::Audience;
 use crate::store::events::Happening;
 use crate::store::node_report::ManifestProblem;
 use crate::store::problems::ProblemKind;
@@ -57,6 +60,25 @@ impl ClusterUser {
             .header("content-type", media_type)
             .body(axum::body::Body::from(body))
             .expect("a request");
+        self.answer(request).await
+    }
+
+    /// Asks for a stream in this protocol, over a connection that could be upgraded to it.
+    async fn stream(&self, method: &str, path: &str, protocol: &str) -> (u16, String) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("connection", "upgrade")
+            .header("upgrade", protocol)
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .extension::<OnUpgrade>(hyper::upgrade::on(Request::new(())))
+            .body(axum::body::Body::empty())
+            .expect("a request");
+        self.answer(request).await
+    }
+
+    async fn answer(&self, request: Request<axum::body::Body>) -> (u16, String) {
         let response = self.0.clone().oneshot(request).await.expect("an answer");
         let code = response.status().as_u16();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
@@ -152,8 +174,12 @@ async fn report(node: &Node, message: &str) {
     node.store.report(&uid(node, OPEN).await, report);
 }
 
-/// The answer to each verb of each resource, for these names. Streams get no further than to where a container is looked up:
-/// nobody asks for an upgrade.
+/// Whether a resource is served over an upgraded connection.
+fn is_stream(resource: &str) -> bool {
+    matches!(resource, "pods/attach" | "pods/exec" | "pods/portforward")
+}
+
+/// The answer to each verb of each resource, for these names; to a stream in each protocol that it is served in.
 async fn answers(user: &ClusterUser, names: &Names<'_>) -> Vec<(String, u16, String)> {
     let mut answers = Vec::new();
     for resource in RESOURCES {
@@ -161,8 +187,11 @@ async fn answers(user: &ClusterUser, names: &Names<'_>) -> Vec<(String, u16, Str
             let Some((method, mut path)) = request(resource, verb, names) else {
                 continue;
             };
-            if let "pods/attach" | "pods/exec" | "pods/log" = resource.name {
-                path = format!("{path}?container={}&command=id&stdout=1", names.container);
+            if is_stream(resource.name) {
+                continue;
+            }
+            if resource.name == "pods/log" {
+                path = format!("{path}?container={}", names.container);
             }
             let media_type = if method == "PATCH" { MERGE } else { JSON };
             let body = if matches!(method, "PATCH" | "PUT") {
@@ -172,6 +201,24 @@ async fn answers(user: &ClusterUser, names: &Names<'_>) -> Vec<(String, u16, Str
             };
             let (code, text) = user.text(method, &path, media_type, &body).await;
             answers.push((format!("{verb} {}", resource.name), code, text));
+        }
+    }
+    answers.extend(answers_to_streams(user, names).await);
+    answers
+}
+
+/// The answer to each verb of each stream, in each protocol that it is served in.
+async fn answers_to_streams(user: &ClusterUser, names: &Names<'_>) -> Vec<(String, u16, String)> {
+    let mut answers = Vec::new();
+    for resource in RESOURCES.iter().filter(|resource| is_stream(resource.name)) {
+        for (verb, protocol) in [("get", "websocket"), ("get", "SPDY/3.1"), ("create", "SPDY/3.1")] {
+            let (method, path) = request(resource, verb, names).expect("it is served so");
+            let path = format!(
+                "{path}?container={}&command=id&stdout=1&ports=80",
+                names.container
+            );
+            let (code, text) = user.stream(method, &path, protocol).await;
+            answers.push((format!("{verb} {} {protocol}", resource.name), code, text));
         }
     }
     answers
@@ -244,7 +291,10 @@ async fn no_answer_of_any_resource_tells_a_user_of_the_cluster_of_a_hidden_conta
     let expected = answers(&user, &of("nothing")).await;
     for ((what, code, text), (_, expected_code, expected)) in told.into_iter().zip(expected) {
         assert_eq!(code, expected_code, "{what}: {text}");
-        if what.ends_with("/log") || what.contains("launches") {
+        if ["/log", "launches", "/exec", "/attach"]
+            .iter()
+            .any(|part| what.contains(part))
+        {
             assert_eq!(
                 text.replace("of-root", "X"),
                 expected.replace("nothing", "X"),
@@ -252,6 +302,52 @@ async fn no_answer_of_any_resource_tells_a_user_of_the_cluster_of_a_hidden_conta
             );
         }
     }
+}
+
+#[tokio::test]
+async fn a_user_of_the_cluster_opens_a_stream_in_each_protocol_to_what_he_sees() {
+    let (_node, user) = node().await;
+    let of_user = Names {
+        namespace: "default",
+        object: "open",
+        container: "of-user",
+    };
+    let streams = answers_to_streams(&user, &of_user).await;
+    assert_eq!(streams.len(), 9, "exec, attach and port-forward: {streams:?}");
+    for (what, code, text) in streams {
+        // There is no runtime here: that one is missed shows how far the request came.
+        assert!(
+            code == 500 && text.contains("no-runtime.sock"),
+            "{what}: {code} {text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_with_a_pod_and_a_container_that_its_user_still_sees() {
+    let (node, user) = node().await;
+    let open = node.store.pod("default", "open").expect("the open pod");
+    let cart = node.store.pod("shop", "cart").expect("the hidden pod");
+    let mut namesake = Pod::clone(&open);
+    namesake.metadata.uid = Some("another".to_owned());
+    for (audience, pod, container, expected) in [
+        (Audience::Cluster, &*open, None, true),
+        (Audience::Cluster, &open, Some("main"), true),
+        (Audience::Cluster, &open, Some("of-user"), true),
+        (Audience::Cluster, &open, Some("of-root"), false),
+        (Audience::Node, &open, Some("of-root"), true),
+        (Audience::Cluster, &cart, None, false),
+        (Audience::Cluster, &cart, Some("main"), false),
+        (Audience::Node, &cart, Some("main"), true),
+        (Audience::Cluster, &namesake, None, false),
+    ] {
+        let reached = Reached::new(audience, pod, container);
+        assert_eq!(reached.is_seen(&node.store), expected, "{reached:?}");
+    }
+    let reached = Reached::new(Audience::Cluster, &open, Some("main"));
+    let delete = format!("{OPEN}?gracePeriodSeconds=0");
+    assert_eq!(user.ask("DELETE", &delete, "", &Value::Null).await.0, 200);
+    assert!(!reached.is_seen(&node.store));
 }
 
 #[tokio::test]
