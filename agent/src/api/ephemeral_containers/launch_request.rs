@@ -17,7 +17,7 @@ use super::{ATTEMPTS, Context, Failure, Write, list};
 use crate::api::extension::{GROUP, Object, VERSION};
 use crate::api::identity::Identity;
 use crate::api::request::Body;
-use crate::api::writes::{Document, WriteParameters, read};
+use crate::api::writes::{Document, WriteParameters, read, require_kind};
 use crate::pod::copied_mounts::CopyMounts;
 use crate::pod::decode::decode;
 use crate::pod::field_error::{Cause, FieldError};
@@ -30,9 +30,6 @@ const KIND: &str = "LaunchRequest";
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct LaunchRequest {
-    #[serde(rename = "apiVersion")]
-    api_version: Option<String>,
-    kind: Option<String>,
     /// The container; its name is the path's where it says none.
     container: EphemeralContainer,
     /// Whose mounts it is to have beside its own.
@@ -84,19 +81,20 @@ pub(crate) async fn post(
 
 /// What the body asks for, of the container in the path.
 fn requested(body: &Body, container: &str, parameters: WriteParameters) -> Result<LaunchRequest, Failure> {
-    let Document { object, duplicates } = read(body)?;
+    let Document {
+        mut object,
+        duplicates,
+    } = read(body)?;
+    require_kind(&object, &[&format!("{GROUP}/{VERSION}")], KIND)?;
+    if let Some(fields) = object.as_object_mut() {
+        fields.shift_remove("apiVersion");
+        fields.shift_remove("kind");
+    }
     let (mut request, unknown) =
         decode::<LaunchRequest>(object).map_err(|error| Failure::bad_request(error.to_string()))?;
     parameters
         .judge(&unknown, &duplicates)
         .map_err(|unknown| Failure::bad_request(unknown.message()))?;
-    let version = format!("{GROUP}/{VERSION}");
-    let is = |said: &Option<String>, expected: &str| said.as_ref().is_none_or(|said| said == expected);
-    if !is(&request.api_version, &version) || !is(&request.kind, KIND) {
-        return Err(Failure::bad_request(format!(
-            "the body is something else: send a {KIND} of {version}"
-        )));
-    }
     let named = &mut request.container.name;
     if named.is_empty() {
         container.clone_into(named);

@@ -171,7 +171,7 @@ impl Write {
     fn replacement(&self, body: &Body) -> Result<Asked, Failure> {
         let Document { object, duplicates } = read(body)?;
         let form = Form::of_object(&object);
-        require_kind(&object, form.kind())?;
+        require_kind(&object, &["v1"], form.kind())?;
         let wish = form
             .decode(object)
             .map_err(|error| Failure::bad_request(error.to_string()))?;

@@ -66,6 +66,22 @@ async fn a_launch_is_created_with_the_mounts_of_another_container() {
     ] {
         assert_eq!(post(launch, &wrong).await.0, 400, "{wrong}");
     }
+    // What is said of the kind is judged as of pods: nothing said is what the path says.
+    for (field, said, expected) in [
+        ("apiVersion", "", 201),
+        ("kind", "", 201),
+        ("apiVersion", "v1", 400),
+        ("kind", "Pod", 400),
+    ] {
+        let mut body = request(debugger("dbg"), "main");
+        body[field] = json!(said);
+        let answer = post(&format!("{launch}?dryRun=All"), &body).await;
+        assert_eq!(answer.0, expected, "{field} {said:?}: {}", answer.1);
+        if expected == 400 {
+            let message = answer.1["message"].as_str().expect("a message");
+            assert!(message.contains(&format!("{field} {said:?}")), "{message}");
+        }
+    }
     let tried = post(&format!("{launch}?dryRun=All"), &request(debugger("dbg"), "main")).await;
     assert_eq!((tried.0, &tried.1["stage"]), (201, &json!("Accepted")));
     assert_eq!(node.get(launch).await.0, 404, "it was only tried");

@@ -47,7 +47,7 @@ fn wish(
     parameters: WriteParameters,
 ) -> Result<(Arc<Pod>, Vec<String>), Failure> {
     let document = read(body)?;
-    require_kind(&document.object, "Pod")?;
+    require_kind(&document.object, &["v1"], "Pod")?;
     let (mut pod, unknown) =
         decode_pod(document.object).map_err(|error| Failure::bad_request(error.to_string()))?;
     let warnings = parameters

@@ -8,7 +8,7 @@ use axum::response::Response;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
-use super::{answer, parameters, read, said, unwritten_warning};
+use super::{answer, parameters, read, require_kind, said, unwritten_warning};
 use crate::api::Context;
 use crate::api::audit::Touched;
 use crate::api::identity::Identity;
@@ -69,11 +69,7 @@ fn options(uri: &Uri, body: &Body) -> Result<DeleteOptions, Failure> {
         from_query(uri)?
     } else {
         let mut document = read(body)?.object;
-        let group_version = document["apiVersion"].as_str().unwrap_or_default();
-        let known = matches!(group_version, "" | "v1" | "meta.k8s.io/v1");
-        if !known || !matches!(document["kind"].as_str(), None | Some("" | "DeleteOptions")) {
-            return Err(Failure::bad_request("the body is not a DeleteOptions of v1"));
-        }
+        require_kind(&document, &["v1", "meta.k8s.io/v1"], "DeleteOptions")?;
         if let Some(fields) = document.as_object_mut() {
             fields.shift_remove("apiVersion");
             fields.shift_remove("kind");

@@ -113,15 +113,16 @@ pub(crate) fn decode_pod(mut document: Value) -> Result<(Pod, Vec<String>), Deco
     decode::<Pod>(document)
 }
 
-/// Refuses a document that says it is something else than `kind` of v1. One that does not say counts as that.
-pub(crate) fn require_kind(document: &Value, kind: &str) -> Result<(), Failure> {
-    let is = |field: &str, expected: &str| match &document[field] {
+/// Refuses a document that says it is something else than `kind` of the first of these versions, by the fields that say so.
+/// One that does not say counts as that, and so does one whose `apiVersion` or `kind` is empty.
+pub(crate) fn require_kind(document: &Value, versions: &[&str], kind: &str) -> Result<(), Failure> {
+    let is = |field: &str, expected: &[&str]| match &document[field] {
         Value::Null => true,
         value => value
             .as_str()
-            .is_some_and(|said| said.is_empty() || said == expected),
+            .is_some_and(|said| said.is_empty() || expected.contains(&said)),
     };
-    if is("apiVersion", "v1") && is("kind", kind) {
+    if is("apiVersion", versions) && is("kind", &[kind]) {
         return Ok(());
     }
     let said: Vec<String> = ["apiVersion", "kind"]
@@ -129,8 +130,9 @@ pub(crate) fn require_kind(document: &Value, kind: &str) -> Result<(), Failure> 
         .filter(|field| !document[*field].is_null())
         .map(|field| format!("{field} {}", document[field]))
         .collect();
+    let version = versions.first().copied().unwrap_or_default();
     Err(Failure::bad_request(format!(
-        "the body says {}: send a {kind} of v1",
+        "the body says {}: send a {kind} of {version}",
         said.join(" and ")
     )))
 }
@@ -214,7 +216,7 @@ mod tests {
     #[test]
     fn an_object_of_another_kind_is_refused_with_what_it_says() {
         let said = |document: Value| {
-            let failure = require_kind(&document, "Pod").expect_err("refused");
+            let failure = require_kind(&document, &["v1"], "Pod").expect_err("refused");
             failure.status().message.clone().unwrap_or_default()
         };
         assert_eq!(

@@ -95,7 +95,7 @@ impl Write {
     /// What the whole pod in the body comes to, and warnings about what it says beside.
     fn replacement(&self, body: &Body) -> Result<(Update, Vec<String>), Failure> {
         let document = read(body)?;
-        require_kind(&document.object, "Pod")?;
+        require_kind(&document.object, &["v1"], "Pod")?;
         let (pod, unknown) =
             decode_pod(document.object).map_err(|error| Failure::bad_request(error.to_string()))?;
         let warnings = self
