@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use nix::unistd::{Gid, Group};
+use nix::unistd::{Gid, Group, Uid, geteuid};
 
 use super::client::ANSWER_TIMEOUT;
 
@@ -82,14 +82,21 @@ impl ClientError {
         }
     }
 
-    /// What the user can do about it; empty if there is nothing to say.
+    /// What the user of this process can do about it; empty if there is nothing to say.
     pub(crate) fn hint(&self) -> String {
+        self.hint_for(geteuid())
+    }
+
+    /// What `user` can do about it. root is not told to be root: the reason for a refusal is another then, such as a policy
+    /// of the cluster.
+    pub(crate) fn hint_for(&self, user: Uid) -> String {
         match self {
             ClientError::NotRunning { .. } => {
                 "Start it with \"systemctl start debuglet\" (or \"debuglet agent\"), or name its configuration with \
                  --config."
                     .into()
             }
+            ClientError::Refused(_) | ClientError::NotRoot { .. } if user.is_root() => String::new(),
             ClientError::Refused(status) if status.code == Some(403) => {
                 "Run the command as root, for example with sudo.".into()
             }

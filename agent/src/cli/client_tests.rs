@@ -5,6 +5,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::routing::{get, patch, post};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use nix::unistd::Uid;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -183,7 +185,9 @@ fn what_may_not_be_opened_needs_root() {
         error.to_string(),
         "may not open the agent's socket /run/debuglet/debuglet.sock: it is for root only"
     );
-    assert!(error.hint().contains("sudo"));
+    let (root, other) = (Uid::from_raw(0), Uid::from_raw(1000));
+    assert!(error.hint_for(other).contains("sudo"));
+    assert_eq!(error.hint_for(root), "");
     let error = ClientError::NotRoot {
         socket: "/run/debuglet/debuglet.sock".into(),
         group: Some("debuggers".to_owned()),
@@ -194,7 +198,19 @@ fn what_may_not_be_opened_needs_root() {
             .ends_with("it is for root and the group debuggers"),
         "{error}"
     );
-    assert!(error.hint().contains("a member of the group debuggers"));
+    assert!(error.hint_for(other).contains("a member of the group debuggers"));
+    assert_eq!(error.hint_for(root), "");
+}
+
+#[test]
+fn who_is_root_and_was_refused_is_not_told_to_be_root() {
+    let error = ClientError::Refused(Box::new(Status {
+        code: Some(403),
+        message: Some("pods \"web\" is forbidden: violates PodSecurity \"restricted:latest\"".to_owned()),
+        ..Status::default()
+    }));
+    assert_eq!(error.hint_for(Uid::from_raw(0)), "");
+    assert!(error.hint_for(Uid::from_raw(1000)).contains("as root"));
 }
 
 #[test]
