@@ -1,7 +1,9 @@
 //! A machine that has other work to do than to run tests: network namespaces, a containerd with pods that crictl runs,
-//! a kubelet, debuglet, a cluster's files in /etc, taken ports, and variables that tell programs where all that is.
+//! a kubelet, debuglet, a cluster's files in /etc, taken ports, variables that tell programs where all that is, and what
+//! the tests need on mounts of its own below /var and /run.
 //! It is a private node, in which the tests make theirs; it ends with everything in it.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
@@ -11,6 +13,7 @@ use crate::containerd::ContainerdVersion;
 use crate::eventually::eventually;
 use crate::images::BUSYBOX;
 use crate::node::Node;
+use crate::parts;
 use crate::pods::{is_running, sleeping_pod};
 use crate::process::Process;
 use crate::watchers::pretend_kubelet;
@@ -62,6 +65,10 @@ const VARIABLES: [(&str, &str); 8] = [
 /// Set for what runs on such a machine. No other one can be made on it: it would be a node in a node, in which the tests'
 /// nodes would have one overlay more than the kernel stacks.
 const ON_A_BUSY_MACHINE: &str = "DEBUGLET_ON_A_BUSY_MACHINE";
+/// Where the folder of the programs under test is mounted, as a build server may have its checkouts.
+const PROGRAMS: &str = "/var/lib/jenkins/programs";
+/// Where the parts are mounted, as a desktop has its disks.
+const PARTS: &str = "/run/media/parts";
 
 /// A machine that has other work to do. Everything of it ends when it is dropped.
 #[derive(Debug)]
@@ -90,6 +97,13 @@ impl BusyMachine {
         let links =
             "mkdir -p /run/containerd; ln -s $0/containerd.sock /run/containerd/; ln -s $0/run /run/debuglet";
         node.run(["sh", "-euc", links, &folder]).await.succeeded();
+        let (program, parts) = (parts::debuglet(), parts::cache().canonicalize().unwrap());
+        for (from, to) in [(program.parent().unwrap(), PROGRAMS), (&parts, PARTS)] {
+            let mount = "mkdir -p $1; mount --bind \"$0\" $1";
+            node.run(["sh", "-euc", mount, from.to_str().unwrap(), to])
+                .await
+                .succeeded();
+        }
         for name in ["blue", "green", "cni-1f3a"] {
             node.run(["ip", "netns", "add", name]).await.succeeded();
         }
@@ -123,6 +137,16 @@ impl BusyMachine {
         }
     }
 
+    /// A command that runs `program`, which cargo put beside the program under test, from where that is mounted on the
+    /// machine, and with the parts as they are mounted there.
+    pub fn from_its_mounts(program: &Path) -> Command {
+        let debuglet = parts::debuglet();
+        let below = program.strip_prefix(debuglet.parent().unwrap()).unwrap();
+        let mut command = Command::new(Path::new(PROGRAMS).join(below));
+        command.env("DEBUGLET_CACHE", PARTS).env_remove("DEBUGLET_BIN");
+        command
+    }
+
     /// Runs a command on the machine with this process' output and environment, without input, to its end. Answers its
     /// exit code.
     pub async fn run(&self, command: Command) -> i32 {
@@ -133,6 +157,12 @@ impl BusyMachine {
             .args(["-c", wait])
             .arg(command.get_program())
             .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => moved.env(name, value),
+                None => moved.env_remove(name),
+            };
+        }
         moved
             .envs(VARIABLES)
             .env(ON_A_BUSY_MACHINE, "1")

@@ -45,6 +45,7 @@ pub use eventually::{eventually, eventually_within, in_time, settles};
 pub use foreign_pod::ForeignPod;
 pub use images::{BUSYBOX, DISTROLESS, LARGE, USER_1000, USER_DEBUG};
 pub use node::Node;
+pub use parts::needed_folders;
 pub use pods::{debug_container, ephemeral_status, is_running, sleeping_pod, state_of};
 pub use process::{Output, Process};
 pub use proxy::{Held, HeldCalls, Moment, Proxy};

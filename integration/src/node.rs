@@ -371,6 +371,7 @@ impl Place {
             .arg(scripts.join("outside.sh"))
             .arg(&folder)
             .arg(scripts.join("inside.sh"))
+            .args(parts::needed_folders())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

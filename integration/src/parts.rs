@@ -13,6 +13,15 @@ pub(crate) fn cache() -> PathBuf {
     }
 }
 
+/// The folders that the tests need on a node: the workspace, the parts, and the folder of the program under test.
+pub fn needed_folders() -> Vec<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let program = debuglet();
+    let needed = [workspace, &cache(), program.parent().unwrap()];
+    // As they are mounted: a way to them may lead over a link.
+    needed.map(|folder| folder.canonicalize().unwrap()).into()
+}
+
 /// Held for as long as this process uses the parts: `integration/setup` of another workspace, or of another version of
 /// this one, waits for it before it replaces one of them.
 static IN_USE: LazyLock<Option<File>> = LazyLock::new(|| {

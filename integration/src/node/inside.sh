@@ -1,11 +1,28 @@
 # The first process of a private node: makes its mounts and its network, and keeps its PID namespace alive
 # until standard input ends.
+#
+#   sh inside.sh GROUPS FOLDER NEEDED...      GROUPS are the node's control groups; FOLDER is the node's; NEEDED are the
+#                                             folders with what the tests need
 set -eu
-joined=$1
+joined=$1 folder=$2
+shift 2
 # The process id seen from outside, while /proc is still the outside one.
 read -r pid _ </proc/self/stat
 
 mount -t proc proc /proc
+
+# What of the needed folders would be covered below is set aside, with what is mounted in it: a checkout below /var may be
+# a mount of its own, and so may anything below /run.
+number=0
+for needed; do
+    number=$((number + 1))
+    case $needed in
+    /run/* | /var/* | /etc/*)
+        mkdir -p "$folder/needed/$number"
+        mount --rbind "$needed" "$folder/needed/$number"
+        ;;
+    esac
+done
 
 # What the machine has mounted below these folders is covered by what is mounted over them now. It goes first: else
 # it would still be listed among the node's mounts.
@@ -15,7 +32,7 @@ mkdir -p /run/lock /run/netns
 
 # layer FOLDER NAME...: what is written below FOLDER stays in the node, where it has none of these of the machine's.
 layer() {
-    folder=$1 layers=/run/layers$1
+    layered=$1 layers=/run/layers$1
     shift
     mkdir -p "$layers/upper" "$layers/work"
     for name; do
@@ -23,7 +40,7 @@ layer() {
         # An overlay's sign for "not there".
         mknod "$layers/upper/$name" c 0 0
     done
-    mount -t overlay -o "lowerdir=$folder,upperdir=$layers/upper,workdir=$layers/work" layer "$folder"
+    mount -t overlay -o "lowerdir=$layered,upperdir=$layers/upper,workdir=$layers/work" layer "$layered"
 }
 # The machine may be a node itself, with pods, a cluster, other runtimes, and debuglet.
 layer /var lib/kubelet lib/containerd lib/docker lib/debuglet lib/etcd lib/cni log/pods log/containers
@@ -37,6 +54,15 @@ for file in hosts hostname resolv.conf; do
     [ ! -e "/run/files/$file" ] || { rm -f "/etc/$file"; mv "/run/files/$file" "/etc/$file"; }
 done
 rmdir /run/files
+
+number=0
+for needed; do
+    number=$((number + 1))
+    [ -d "$folder/needed/$number" ] || continue
+    mkdir -p "$needed"
+    mount --move "$folder/needed/$number" "$needed"
+    rmdir "$folder/needed/$number"
+done
 
 # The control groups as this namespace sees them.
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then

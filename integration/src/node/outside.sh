@@ -1,11 +1,13 @@
 # The outside of a private node. Lives as long as somebody holds its standard input open, however that process
 # ends; then everything of the node ends, and what processes leave behind is removed: control groups, files.
 #
-#   sh outside.sh FOLDER INSIDE      FOLDER is the node's, removed at the end; INSIDE is inside.sh
+#   sh outside.sh FOLDER INSIDE NEEDED...      FOLDER is the node's, removed at the end; INSIDE is inside.sh; what is in
+#                                              the folders NEEDED stays to be reached in the node
 #
 # Prints "ready PID" when the namespaces are made; PID is the inside's first process.
 set -u
 folder=$1 inside=$2 name=debuglet-${1##*/}
+shift 2
 
 # A terminal's signals end the test; the end of the test ends the node.
 trap '' HUP INT TERM QUIT
@@ -32,8 +34,9 @@ exec 3<&0
 sh -c '
     # Where the control group namespace begins is where its first process is.
     for group in $1; do echo $$ >"$group/cgroup.procs"; done
-    exec unshare --pid --fork --kill-child --mount --net --cgroup --uts --ipc --propagation private sh "$2" "$3"
-' sh "$groups" "$inside" "$joined" <&3 3<&- || true
+    shift
+    exec unshare --pid --fork --kill-child --mount --net --cgroup --uts --ipc --propagation private sh "$@"
+' sh "$groups" "$inside" "$joined" "$folder" "$@" <&3 3<&- || true
 
 tries=0
 for group in $groups; do
