@@ -456,6 +456,15 @@ mod tests {
     }
 
     #[test]
+    fn limits_whose_sum_cannot_be_said_are_as_much_as_can_be_said() {
+        let much = container(json!({}), json!({"cpu": "9P", "memory": "8Pi"}));
+        let spec = spec(json!(vec![much; 1100]));
+        let resources = pod_resources(&spec, &node()).expect("resources");
+        assert_eq!(resources.memory_limit_in_bytes, i64::MAX);
+        assert!(resources.cpu_quota > 0, "{}", resources.cpu_quota);
+    }
+
+    #[test]
     fn on_cgroup_v2_a_container_out_of_memory_ends_as_a_whole() {
         let spec = spec(json!([{"name": "c"}]));
         let node = Node {

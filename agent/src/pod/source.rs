@@ -87,6 +87,14 @@ mod tests {
             asked_by::ANNOTATION,
         ] {
             assert!(is_own_annotation(key), "{key}");
+            let annotations = [key, "example.com/mine"].map(|key| (key.to_owned(), "x".to_owned()));
+            let mut metadata = ObjectMeta {
+                annotations: Some(annotations.into()),
+                ..ObjectMeta::default()
+            };
+            strip(&mut metadata);
+            let left: Vec<String> = metadata.annotations.unwrap_or_default().into_keys().collect();
+            assert_eq!(left, ["example.com/mine"], "{key}");
         }
         assert!(!is_own_annotation("example.com/debuglet.io"));
     }

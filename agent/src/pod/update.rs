@@ -240,6 +240,24 @@ mod tests {
     }
 
     #[test]
+    fn annotations_of_debuglets_own_are_refused_by_their_keys_also_those_that_are_yet_to_come() {
+        for name in [
+            "source",
+            "manifest",
+            "spec",
+            "spec-from",
+            "copied-mounts",
+            "asked-by",
+            "of-tomorrow",
+        ] {
+            let mut new = old();
+            new["metadata"]["annotations"][format!("debuglet.io/{name}")] = json!("of-a-client");
+            let field = format!("metadata.annotations[debuglet.io/{name}]");
+            assert_eq!(judged(new), Err(vec![(field, Cause::Forbidden)]), "{name}");
+        }
+    }
+
+    #[test]
     fn everything_else_is_refused_by_its_field() {
         for (pointer, value, field, cause) in [
             (

@@ -10,6 +10,7 @@ on_both_versions!(
     a_shell_prompts_without_enter_and_its_exit_code_comes_back,
     piped_input_reaches_the_container_and_every_line_comes_back,
     a_megabyte_of_output_arrives_whole_and_in_order,
+    an_attach_says_that_what_was_written_before_cannot_be_read_and_goes_on,
     exec_pipes_a_hundred_megabytes_both_ways,
     ps_and_describe_show_debug_containers,
     logs_show_what_a_container_wrote,
@@ -40,6 +41,34 @@ async fn a_shell_prompts_without_enter_and_its_exit_code_comes_back(version: Con
 
     assert_eq!(terminal.process().ended().await, 3, "{}", terminal.screen());
     assert!(!terminal.modes().contains("-icanon"), "restored");
+}
+
+async fn an_attach_says_that_what_was_written_before_cannot_be_read_and_goes_on(version: ContainerdVersion) {
+    let (node, agent) = node_with_pod(version).await;
+    let mut shell = debug_container("shell", &["sh"]);
+    shell["stdin"] = true.into();
+    shell["tty"] = true.into();
+    let asked = agent.api().debug("default", "web", &[shell]).await;
+    assert_eq!(asked.status, 200, "{asked:?}");
+    agent
+        .api()
+        .pod_until("default", "web", |pod| state_of(pod, "shell") == "running:")
+        .await;
+    // Its log is where the agent looks for one, and is nothing that can be read as one.
+    let replace =
+        "for log in $(find \"$0\" -path '*/shell/0.log'); do rm \"$log\"; mkdir \"$log\"; echo found; done";
+    let replaced = node
+        .run(["sh", "-euc", replace, node.folder().to_str().unwrap()])
+        .await;
+    assert_eq!(replaced.succeeded().stdout, "found\n");
+
+    let mut terminal = node.debuglet_in_terminal(["attach", "-it", "web", "-c", "shell"]);
+    terminal
+        .shows("What the container wrote before cannot be read: ")
+        .await;
+    terminal.type_in("echo $((6 * 7)) is; exit 3\r");
+    terminal.shows("42 is").await;
+    terminal.process().ended().await;
 }
 
 async fn piped_input_reaches_the_container_and_every_line_comes_back(version: ContainerdVersion) {
