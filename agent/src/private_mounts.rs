@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nix::mount::MsFlags;
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 /// Runs `test` in a folder and a mount namespace of its own.
@@ -13,7 +13,7 @@ pub(crate) fn in_private_mounts(test: impl FnOnce(&Path) + Send + 'static) {
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).expect("tests of mounts run as root");
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
         test(&root);
     });
     if let Err(panic) = thread.join() {
@@ -26,5 +26,5 @@ pub(crate) fn in_private_mounts(test: impl FnOnce(&Path) + Send + 'static) {
 pub(crate) fn mount_memory(folder: &Path, size: &str) {
     let options = format!("size={size}");
     let memory = Some("tmpfs");
-    nix::mount::mount(memory, folder, memory, MsFlags::empty(), Some(options.as_str())).expect("a tmpfs");
+    mount(memory, folder, memory, MsFlags::empty(), Some(options.as_str())).expect("a tmpfs");
 }

@@ -53,6 +53,14 @@ impl LimitedVolume {
             self.name, self.limit
         )
     }
+
+    /// What is said of the pod where this volume cannot be measured, which is for its containers to avoid.
+    pub(crate) fn unmeasurable(&self, why: &str) -> String {
+        format!(
+            "Usage of EmptyDir volume {:?} cannot be compared with the limit {:?}: {why}.",
+            self.name, self.limit
+        )
+    }
 }
 
 /// The volumes of a pod that have a size limit and lie on the disk. (One in memory cannot exceed its own.)
@@ -101,6 +109,10 @@ mod tests {
         assert_eq!(
             limited[0].exceeded(),
             r#"Usage of EmptyDir volume "scratch" exceeds the limit "1Mi"."#
+        );
+        assert_eq!(
+            limited[1].unmeasurable("it has too many files"),
+            r#"Usage of EmptyDir volume "small" cannot be compared with the limit "500m": it has too many files."#
         );
     }
 }

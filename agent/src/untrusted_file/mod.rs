@@ -20,4 +20,6 @@ mod removal;
 
 pub(crate) use folder::{Folder, metadata, only_root_can_change, read_range, regular_file};
 pub(crate) use mount_points::mount_points;
-pub(crate) use own_threads::{LOGS, NoAnswer, REMOVALS, VOLUMES};
+pub(crate) use own_threads::{
+    EMPTY_DIRS, IMAGES, LOG_FOLDERS, LOGS, MEASUREMENTS, NoAnswer, REMOVALS, VOLUMES,
+};

@@ -15,10 +15,18 @@ use tokio::time::{timeout, timeout_at};
 
 use super::mount_points::mount_point_of;
 
-/// For logs: what reads them, lists their folders and makes these.
+/// For logs: what reads them and lists their folders; what makes a folder where a pod's sandbox says that it is.
 pub(crate) static LOGS: OwnThreads = OwnThreads::new(16, Duration::from_secs(30));
-/// For volumes, and any other path that is looked at for a container before it is made.
+/// For what makes folders in that of all pods' logs: no launch waits for readers whose logs lie elsewhere.
+pub(crate) static LOG_FOLDERS: OwnThreads = OwnThreads::new(16, Duration::from_secs(30));
+/// For paths of the host that pods name, and any other path that is looked at for a container before it is made.
 pub(crate) static VOLUMES: OwnThreads = OwnThreads::new(16, Duration::from_secs(10));
+/// For the volumes that lie in the state folder: no launch waits for paths of the host which it does not need.
+pub(crate) static EMPTY_DIRS: OwnThreads = OwnThreads::new(16, Duration::from_secs(10));
+/// For the pieces in which it is measured how much of the disk volumes use.
+pub(crate) static MEASUREMENTS: OwnThreads = OwnThreads::new(4, Duration::from_secs(30));
+/// For the disk that the runtime keeps its images on.
+pub(crate) static IMAGES: OwnThreads = OwnThreads::new(1, Duration::from_secs(10));
 /// For what takes as long as there are files: the removal of volumes and logs. What is not done in time goes on.
 pub(crate) static REMOVALS: OwnThreads = OwnThreads::new(8, Duration::from_secs(60));
 
@@ -121,6 +129,12 @@ impl OwnThreads {
                 under_way: Vec::new(),
             }),
         }
+    }
+
+    /// How many calls on paths of one mount there may be at once beside those that are under way.
+    #[cfg(test)]
+    pub(crate) fn most_of_a_mount(&self) -> usize {
+        self.for_any.available_permits() + RESERVED_FOR_A_MOUNT
     }
 
     /// Does `work`, which is about `path`, on a thread of its own. Dropped, the work goes on to its end and nobody hears

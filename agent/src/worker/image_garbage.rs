@@ -15,7 +15,7 @@ use crate::pod::image_reference::ImageReference;
 use crate::runtime::client::Runtime;
 use crate::runtime::error;
 use crate::runtime::pulled_images::{PulledImage, PulledImages};
-use crate::untrusted_file::VOLUMES;
+use crate::untrusted_file::IMAGES;
 
 /// How often the images are looked at (the kubelet's image garbage collection has the same period).
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -137,7 +137,7 @@ fn gone(known: &BTreeMap<String, PulledImage>, images: &[Image]) -> BTreeSet<Str
 }
 
 /// How many bytes are to be freed on the disk of the images; 0 while it is below the high threshold.
-#[expect(clippy::disallowed_methods, reason = "this is a thread of VOLUMES")]
+#[expect(clippy::disallowed_methods, reason = "this is a thread of IMAGES")]
 async fn bytes_above_threshold(runtime: &Runtime) -> Result<u64, ImageGarbageError> {
     let answer = runtime
         .images()
@@ -153,7 +153,7 @@ async fn bytes_above_threshold(runtime: &Runtime) -> Result<u64, ImageGarbageErr
     let folder = PathBuf::from(disk.mountpoint);
     let looked_at = folder.clone();
     let look = move || statvfs(&looked_at).map_err(std::io::Error::from);
-    let space = VOLUMES.run_io(&folder, look).await;
+    let space = IMAGES.run_io(&folder, look).await;
     let space = space.map_err(|source| ImageGarbageError::Disk { folder, source })?;
     // The widths of these fields differ between machines.
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]

@@ -43,7 +43,7 @@ use crate::runtime::pull_error::ImageError;
 use crate::store::events::Severity;
 use crate::store::progress::AdvanceError;
 use crate::test_panic;
-use crate::untrusted_file::{LOGS, VOLUMES, only_root_can_change};
+use crate::untrusted_file::{LOG_FOLDERS, VOLUMES, only_root_can_change};
 use crate::write_threads::NotRun;
 
 /// One launch: which container, of which pod, into which sandbox.
@@ -485,7 +485,9 @@ impl Launch {
     async fn link_log(&self, container_id: &str, log: &Path) {
         let link = log_link(&self.pod, &self.container.name, container_id);
         let (links, target) = (LogLinks::beside(&self.context.log_dir), log.to_path_buf());
-        let linked = LOGS.run_io(log, move || links.create(&link, &target)).await;
+        let linked = LOG_FOLDERS
+            .run_io(log, move || links.create(&link, &target))
+            .await;
         if let Err(error) = linked {
             tracing::warn!(
                 container = self.container.name,

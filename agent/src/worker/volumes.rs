@@ -18,7 +18,7 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use crate::pod::quantity::Amount;
 use crate::untrusted_file::{self, NoAnswer, REMOVALS};
-pub(crate) use usage::{Usage, usage};
+pub(crate) use usage::{Usage, measure};
 
 /// The folder of all volumes in a pod's folder, named as a kubelet names it.
 const VOLUMES: &str = "volumes";
@@ -133,13 +133,13 @@ pub(crate) async fn prepare(
     for volume in volumes.filter(|volume| is_mounted(volume)) {
         // A path of the host may lie on a server that is down: each volume has its own answer. One without a type is not
         // looked at: the runtime makes a folder where nothing is.
-        let about = match &volume.host_path {
+        let (threads, about) = match &volume.host_path {
             Some(host_path) if host_path.type_.as_deref().unwrap_or_default().is_empty() => {
                 ready.insert(volume.name.clone(), PathBuf::from(&host_path.path));
                 continue;
             }
-            Some(host_path) => PathBuf::from(&host_path.path),
-            None => empty_dir_path(pod_dir, &volume.name),
+            Some(host_path) => (&untrusted_file::VOLUMES, PathBuf::from(&host_path.path)),
+            None => (&untrusted_file::EMPTY_DIRS, empty_dir_path(pod_dir, &volume.name)),
         };
         let (pod, set_up_volume, pod_dir) = (pod.clone(), volume.clone(), pod_dir.to_path_buf());
         let set_up = move || set_up(&pod, &set_up_volume, &pod_dir);
@@ -147,7 +147,7 @@ pub(crate) async fn prepare(
             volume: volume.name.clone(),
             reason,
         };
-        let done = untrusted_file::VOLUMES.run(&about, set_up).await;
+        let done = threads.run(&about, set_up).await;
         let path = done.map_err(|error| failed(error.into()))?.map_err(failed)?;
         ready.insert(volume.name.clone(), path);
     }
@@ -201,7 +201,7 @@ fn set_up(pod: &Pod, volume: &Volume, pod_dir: &Path) -> Result<PathBuf, SetUpEr
 /// a container has since made of its mode is left as it is.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+    reason = "the state folder is root's, and this is a thread of EMPTY_DIRS, or of VOLUMES for a path of the host"
 )]
 fn set_up_folder(path: &Path, group: Option<u32>) -> Result<(), SetUpError> {
     match fs::symlink_metadata(path) {
@@ -229,7 +229,7 @@ fn set_up_folder(path: &Path, group: Option<u32>) -> Result<(), SetUpError> {
 /// An emptyDir of medium Memory: a tmpfs of its own. One that is mounted is kept, with the files in it.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+    reason = "the state folder is root's, and this is a thread of EMPTY_DIRS, or of VOLUMES for a path of the host"
 )]
 fn set_up_memory(path: &Path, group: Option<u32>, size: Option<i64>) -> Result<(), SetUpError> {
     make_folders(path, FOLDER_MODE)?;
@@ -300,7 +300,7 @@ fn bytes(quantity: &Quantity) -> Option<i64> {
 /// Checks a hostPath against its type (Kubernetes `HostPathType`), and makes what `...OrCreate` asks for.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+    reason = "the state folder is root's, and this is a thread of EMPTY_DIRS, or of VOLUMES for a path of the host"
 )]
 fn set_up_host_path(host_path: &HostPathVolumeSource) -> Result<PathBuf, SetUpError> {
     let path = PathBuf::from(&host_path.path);
@@ -342,7 +342,7 @@ fn set_up_host_path(host_path: &HostPathVolumeSource) -> Result<PathBuf, SetUpEr
 /// Makes the folder and those above it that are missing.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+    reason = "the state folder is root's, and this is a thread of EMPTY_DIRS, or of VOLUMES for a path of the host"
 )]
 fn make_folders(path: &Path, mode: u32) -> Result<(), SetUpError> {
     DirBuilder::new()
@@ -355,7 +355,7 @@ fn make_folders(path: &Path, mode: u32) -> Result<(), SetUpError> {
 /// Opens the folder itself: not one that a link leads to.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+    reason = "the state folder is root's, and this is a thread of EMPTY_DIRS, or of VOLUMES for a path of the host"
 )]
 fn open_folder(path: &Path) -> io::Result<File> {
     OpenOptions::new()

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::untrusted_file::{Folder, LOGS, NoAnswer};
+use crate::untrusted_file::{Folder, LOG_FOLDERS, LOGS, NoAnswer};
 
 /// The mode of the folders that are made for logs, as a kubelet makes them.
 const FOLDER_MODE: u32 = 0o755;
@@ -66,7 +66,7 @@ impl LogFile {
     /// Also where something that is no regular file has its name: the runtime would write into that.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the path of the folder is trusted, and this is a thread of LOGS"
+        reason = "the path of the folder is trusted, and this is a thread for logs"
     )]
     pub(crate) async fn prepare(&self) -> io::Result<()> {
         let log = self.clone();
@@ -84,7 +84,11 @@ impl LogFile {
                 Ok(_) | Err(_) => Ok(()),
             }
         };
-        LOGS.run_io(&self.path, prepare).await
+        let threads = match self.below {
+            Some(_) => &LOG_FOLDERS,
+            None => &LOGS,
+        };
+        threads.run_io(&self.path, prepare).await
     }
 
     /// Removes it. Blocks.
@@ -150,7 +154,7 @@ impl LogFile {
 /// Makes the folder of this name for a pod's logs below that of all pods' logs.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the path of the folder is trusted, and this is a thread of LOGS"
+    reason = "the path of the folder is trusted, and this is a thread of LOG_FOLDERS"
 )]
 pub(crate) async fn make_pod_folder(log_dir: &Path, name: &str) -> io::Result<()> {
     let (path, name) = (log_dir.to_path_buf(), OsString::from(name));
@@ -158,7 +162,7 @@ pub(crate) async fn make_pod_folder(log_dir: &Path, name: &str) -> io::Result<()
         std::fs::create_dir_all(&path)?;
         Folder::open(&path)?.make_folder(&name, FOLDER_MODE).map(drop)
     };
-    LOGS.run_io(log_dir, make).await
+    LOG_FOLDERS.run_io(log_dir, make).await
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ const UNMOUNT_ROUNDS: usize = 8;
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+    reason = "the state folder is root's, and this is a thread of REMOVALS"
 )]
 pub(super) fn tear_down_now(pod_dir: &Path) -> Result<(), VolumeError> {
     let removing = |source| VolumeError::Remove {
@@ -44,7 +44,7 @@ pub(super) fn tear_down_now(pod_dir: &Path) -> Result<(), VolumeError> {
 /// the rest.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the state folder is root's, and paths of the host are touched on a thread of VOLUMES"
+    reason = "the state folder is root's, and this is a thread of REMOVALS"
 )]
 fn unmount_in(folder: &Path) -> Result<(), VolumeError> {
     let failed = |path: &Path, source| VolumeError::Unmount {

@@ -51,6 +51,40 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
+fn an_empty_dir_is_made_ready_while_as_many_paths_of_the_host_hang_as_may() {
+    in_private_mounts(|root| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let (ends, began) = (std::sync::Mutex::new(Vec::new()), std::sync::mpsc::channel());
+        for number in 0..untrusted_file::VOLUMES.most_of_a_mount() {
+            let ((end, ended), begin) = (std::sync::mpsc::channel::<()>(), began.0.clone());
+            ends.lock().expect("no panic").push(end);
+            runtime.spawn(async move {
+                let path = PathBuf::from(format!("/mnt/dead-{number}"));
+                let hang = move || {
+                    let _ = begin.send(());
+                    ended.recv()
+                };
+                untrusted_file::VOLUMES.run(&path, hang).await
+            });
+            let within = std::time::Duration::from_secs(60);
+            began.1.recv_timeout(within).expect("it hangs");
+        }
+        for volume in [
+            json!({"name": "data", "emptyDir": {}}),
+            json!({"name": "data", "emptyDir": {"medium": "Memory"}}),
+        ] {
+            let ready = prepare_now(
+                &pod_with(&volume),
+                &root.join(volume["emptyDir"].to_string().len().to_string()),
+            );
+            ready.expect("it needs none of these threads");
+        }
+        drop(ends);
+    });
+}
+
+#[test]
 fn an_empty_dir_lies_where_a_kubelet_puts_it_and_is_open_to_every_user() {
     in_private_mounts(|root| {
         let path = prepared(&pod_with(&json!({"name": "data", "emptyDir": {}})), root);
