@@ -73,7 +73,9 @@ impl Drop for Watching {
 /// that it is upgraded to, and so does a write that it has brought: that goes on when the client is gone. It is in the
 /// extensions of each request.
 #[derive(Clone, Debug)]
-pub(crate) struct Place(Arc<Held>);
+pub(crate) struct Place {
+    _held: Arc<Held>,
+}
 
 #[derive(Debug)]
 struct Held {
@@ -84,10 +86,13 @@ struct Held {
 impl Place {
     /// A place that is free, and that the shutdown waits for, when the last of those who hold it drops it.
     pub(crate) fn new(permit: OwnedSemaphorePermit, tracked: TaskTrackerToken) -> Place {
-        Place(Arc::new(Held {
+        let held = Held {
             _permit: permit,
             _tracked: tracked,
-        }))
+        };
+        Place {
+            _held: Arc::new(held),
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 pub(crate) struct DeadServer {
     folder: PathBuf,
     /// Removed with it.
-    #[expect(dead_code, reason = "held until the end")]
     own_folder: Option<tempfile::TempDir>,
     _connection: std::fs::File,
 }

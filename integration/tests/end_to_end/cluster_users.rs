@@ -593,7 +593,7 @@ async fn what_only_the_node_has_is_neither_seen_nor_reached_by_users_of_the_clus
     let who = "system:serviceaccount:shop:debugger";
     assert_eq!(
         line(&[who, "create pods/exec", "shop/web", "of-user", "101", "cluster"]),
-        1,
+        2,
         "{log}"
     );
     assert_eq!(

@@ -154,7 +154,7 @@ async fn run_tills_pod(node: &Node) -> Value {
             complete: true,
         })
         .await;
-    assert!(refused.is_empty());
+    assert!(refused.unwrap().is_empty());
     node.store.apply_kubernetes(KubernetesChange::All(vec![read()]));
     pod
 }
