@@ -198,6 +198,8 @@ impl Node {
     pub async fn crictl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Output {
         let mut command = Command::new(parts::built("kubernetes/crictl"));
         command
+            // Its own is two seconds.
+            .args(["--timeout", "60s"])
             .arg("--runtime-endpoint")
             .arg(format!("unix://{}", self.runtime_socket().display()))
             .args(arguments);

@@ -227,6 +227,8 @@ impl Disk {
     pub(crate) fn remove_pod(&self, uid: &str) -> Result<(), DiskError> {
         let dir = self.pod_dir(uid);
         let gone = self.pod_dir(&format!("{uid}{GONE}"));
+        // What a removal left that could not be finished; the pod may have been written again since.
+        remove_all(&gone)?;
         let renamed = self
             .ballast
             .make_room(Room::Kept, || match fs::rename(&dir, &gone) {

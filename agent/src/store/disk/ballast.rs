@@ -126,7 +126,7 @@ impl Ballast {
     }
 }
 
-/// How many bytes are free on the file system of a folder.
+/// How many bytes are free on the file system of a folder, those that it keeps for root included: the agent is root.
 #[expect(
     clippy::disallowed_methods,
     reason = "the state folder is root's alone; callers are on threads that may block"
@@ -135,8 +135,8 @@ fn free_bytes(folder: &Path) -> io::Result<u64> {
     let space = statvfs(folder)?;
     // The widths of these fields differ between machines.
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
-    let (block, available) = (space.fragment_size() as u64, u64::from(space.blocks_available()));
-    Ok(available.saturating_mul(block))
+    let (block, free) = (space.fragment_size() as u64, u64::from(space.blocks_free()));
+    Ok(free.saturating_mul(block))
 }
 
 /// Has the file system set the blocks aside; they are written where it cannot.

@@ -276,3 +276,16 @@ fn two_agents_cannot_run_on_one_state_folder() {
     drop(first);
     Disk::open(dir.path()).expect("free again");
 }
+
+#[test]
+fn a_pod_goes_though_an_earlier_removal_of_it_was_not_finished() {
+    let dir = tempfile::tempdir().expect("folder");
+    let disk = Disk::open(dir.path()).expect("open");
+    disk.write_record("u1", &record(0, "earlier")).expect("write");
+    fs::rename(disk.pod_dir("u1"), disk.pod_dir("u1.gone")).expect("the first half of a removal");
+    disk.write_record("u1", &record(1, "later")).expect("write");
+    disk.remove_pod("u1").expect("remove");
+    for folder in ["u1", "u1.gone"] {
+        assert!(!disk.pod_dir(folder).exists(), "{folder}");
+    }
+}
