@@ -53,8 +53,17 @@ pub(crate) enum Reach {
     Unknown,
     /// It did when it was last asked.
     Answers,
+    /// It does, and does not let us see the node's pods, for this reason.
+    Refuses(String),
     /// It did not, for this reason.
     Away(String),
+}
+
+impl Reach {
+    /// Whether it answered when it was last asked, if only to refuse.
+    pub(crate) fn answers(&self) -> bool {
+        matches!(self, Reach::Answers | Reach::Refuses(_))
+    }
 }
 
 /// The API server of this node's cluster.
@@ -113,9 +122,25 @@ impl ApiServer {
         self.reach.subscribe()
     }
 
-    /// Says that it has answered.
+    /// Says that it has answered. One that refuses the pods goes on to do so until they are seen.
     pub(crate) fn answered(&self) {
+        self.reach.send_if_modified(|reach| {
+            let changed = !reach.answers();
+            if changed {
+                *reach = Reach::Answers;
+            }
+            changed
+        });
+    }
+
+    /// Says that it lets us see the node's pods.
+    pub(crate) fn shows_pods(&self) {
         self.set(Reach::Answers);
+    }
+
+    /// Says that it does not let us see the node's pods, and why.
+    pub(crate) fn refuses_pods(&self, reason: &str) {
+        self.set(Reach::Refuses(reason.to_owned()));
     }
 
     /// Says that it has not answered, and why.
@@ -198,6 +223,17 @@ mod tests {
         let server = ApiServer::configured(&KubeconfigSetting::Kubelet).expect("a server");
         server.failed("a lost connection");
         assert!(server.heard(Ok(())).is_ok());
+        assert_eq!(*server.reach().borrow(), Reach::Answers);
+    }
+
+    #[tokio::test]
+    async fn one_that_refuses_the_pods_does_so_until_they_are_seen_whatever_else_it_answers() {
+        let server = ApiServer::configured(&KubeconfigSetting::Kubelet).expect("a server");
+        server.refuses_pods("no");
+        assert!(server.heard(Ok(())).is_ok());
+        assert_eq!(*server.reach().borrow(), Reach::Refuses("no".to_owned()));
+        assert!(server.reach().borrow().answers());
+        server.shows_pods();
         assert_eq!(*server.reach().borrow(), Reach::Answers);
     }
 

@@ -73,10 +73,14 @@ async fn report(api_server: &ApiServer, store: &Store) {
             Reach::Unknown => {}
             Reach::Answers => tracing::info!(target: NEWS, "the API server {} answers", api_server.address()),
             // Why it does not answer may change with each try.
-            Reach::Away(reason) if was_away => tracing::warn!("{}", away(api_server, reason)),
-            Reach::Away(reason) => tracing::warn!(target: NEWS, "{}", away(api_server, reason)),
+            Reach::Refuses(reason) | Reach::Away(reason) if was_away => {
+                tracing::warn!("{}", away(api_server, reason));
+            }
+            Reach::Refuses(reason) | Reach::Away(reason) => {
+                tracing::warn!(target: NEWS, "{}", away(api_server, reason));
+            }
         }
-        was_away = matches!(now, Reach::Away(_));
+        was_away = matches!(now, Reach::Refuses(_) | Reach::Away(_));
         let report = match now {
             Reach::Unknown => KubernetesReport::default(),
             Reach::Answers => KubernetesReport {
@@ -85,7 +89,7 @@ async fn report(api_server: &ApiServer, store: &Store) {
                 answers: true,
                 message: String::new(),
             },
-            Reach::Away(message) => KubernetesReport {
+            Reach::Refuses(message) | Reach::Away(message) => KubernetesReport {
                 server: api_server.address(),
                 credentials: api_server.described(),
                 answers: false,
@@ -127,9 +131,13 @@ async fn follow(api_server: &ApiServer, store: &Store) {
             Ok(_) => {}
             Err(failure) => {
                 store.follow_kubernetes(false);
-                refused = matches!(failure, Failure::Refused(_));
-                if let Failure::Refused(reason) | Failure::Failed(reason) = failure {
-                    api_server.failed(&reason);
+                match failure {
+                    Failure::Refused(reason) => {
+                        refused = true;
+                        api_server.refuses_pods(&reason);
+                    }
+                    Failure::Failed(reason) => api_server.failed(&reason),
+                    Failure::NoServer => {}
                 }
             }
         }
@@ -171,7 +179,7 @@ async fn watch(api_server: &ApiServer, store: &Store, version: Option<String>) -
     let events = begun
         .map_err(|_| Failure::Failed("it does not begin a watch".to_owned()))?
         .map_err(|error| failure(api_server, &error))?;
-    api_server.answered();
+    api_server.shows_pods();
     store.follow_kubernetes(true);
     let events = events.map(|event| event.map_err(|error| api_server.saw(&error)));
     let longest = Duration::from_secs(seconds.into()) + LATE;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::kubernetes::api_server::{ApiServer, Reach};
+use crate::kubernetes::api_server::ApiServer;
 use crate::kubernetes::back_off::{BackOff, Growth};
 use crate::kubernetes::node_name::NodeName;
 use crate::store::Store;
@@ -21,7 +21,7 @@ pub(crate) async fn run(api_server: Arc<ApiServer>, store: Arc<Store>, shutdown:
     let mut told = None;
     let looks = async {
         loop {
-            let answers = *reach.borrow_and_update() == Reach::Answers;
+            let answers = reach.borrow_and_update().answers();
             let wait = match answers {
                 true => look(&api_server, &store, &mut told, &mut back_off).await,
                 false => INTERVAL,

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::config::{Config, KUBELET_KUBECONFIG};
-use crate::kubernetes::api_server::{ApiServer, Reach};
+use crate::kubernetes::api_server::ApiServer;
 use crate::kubernetes::node_name::NodeName;
 
 /// Asks the API server for its version, and what it says of the node's name. A node without one is as fit as any.
@@ -11,7 +11,7 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
         return vec![Finding::ok("cluster", "none: kubernetes.kubeconfig is off")];
     };
     let mut findings = vec![version(&api_server).await];
-    if *api_server.reach().borrow() == Reach::Answers
+    if api_server.reach().borrow().answers()
         && let NodeName::Doubted(doubt) = api_server.node_name(&config.node_name).await
     {
         findings.push(Finding::warn("cluster", doubt));
