@@ -64,6 +64,14 @@ impl Reach {
     pub(crate) fn answers(&self) -> bool {
         matches!(self, Reach::Answers | Reach::Refuses(_))
     }
+
+    /// Why nothing is known of the node's pods.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        match self {
+            Reach::Refuses(reason) | Reach::Away(reason) => Some(reason),
+            Reach::Unknown | Reach::Answers => None,
+        }
+    }
 }
 
 /// The API server of this node's cluster.

@@ -66,34 +66,21 @@ pub(crate) async fn run(api_server: Arc<ApiServer>, store: Arc<Store>, shutdown:
 /// Says in the store whether the API server answers.
 async fn report(api_server: &ApiServer, store: &Store) {
     let mut reach = api_server.reach();
-    let mut was_away = false;
     loop {
         let now = reach.borrow_and_update().clone();
-        match &now {
-            Reach::Unknown => {}
-            Reach::Answers => tracing::info!(target: NEWS, "the API server {} answers", api_server.address()),
-            // Why it does not answer may change with each try.
-            Reach::Refuses(reason) | Reach::Away(reason) if was_away => {
-                tracing::warn!("{}", away(api_server, reason));
-            }
-            Reach::Refuses(reason) | Reach::Away(reason) => {
-                tracing::warn!(target: NEWS, "{}", away(api_server, reason));
-            }
+        let trouble = now.trouble();
+        if let Some(reason) = trouble {
+            tracing::warn!(target: NEWS, "{}", away(api_server, reason));
+        } else if now.answers() {
+            tracing::info!(target: NEWS, "the API server {} answers", api_server.address());
         }
-        was_away = matches!(now, Reach::Refuses(_) | Reach::Away(_));
         let report = match now {
             Reach::Unknown => KubernetesReport::default(),
-            Reach::Answers => KubernetesReport {
+            Reach::Answers | Reach::Refuses(_) | Reach::Away(_) => KubernetesReport {
                 server: api_server.address(),
                 credentials: api_server.described(),
-                answers: true,
-                message: String::new(),
-            },
-            Reach::Refuses(message) | Reach::Away(message) => KubernetesReport {
-                server: api_server.address(),
-                credentials: api_server.described(),
-                answers: false,
-                message,
+                answers: trouble.is_none(),
+                message: trouble.unwrap_or_default().to_owned(),
             },
         };
         store.report_node(|node| node.kubernetes = report);

@@ -117,8 +117,7 @@ impl Store {
         let store = Arc::clone(self);
         let (namespace, name, asked_by) = (namespace.to_owned(), name.to_owned(), asked_by.clone());
         let accept = move || store.accept_blocking(&asked_by, &namespace, &name, wanted, dry_run);
-        let accepted = self.write_threads().run(accept).await;
-        accepted?
+        self.write_threads().run(accept).await?
     }
 
     fn accept_blocking(
@@ -280,8 +279,8 @@ impl Store {
             let (store, uid, container) = (Arc::clone(self), uid.clone(), container.to_owned());
             move || store.advance_blocking(&uid, &container, stopping, IfRefused::Take)
         };
-        let stopped = self.write_threads().run(stop).await;
-        let stopped = stopped?.map_err(|error| match error {
+        let stopped = self.write_threads().run(stop).await?;
+        let stopped = stopped.map_err(|error| match error {
             AdvanceError::Disk(error) => StopError::Disk(error),
             AdvanceError::Gone | AdvanceError::NotEnded | AdvanceError::Stays => StopError::NoSuchContainer,
             AdvanceError::NotRun(error) => StopError::NotRun(error),

@@ -45,11 +45,9 @@ impl Store {
         dry_run: DryRun,
     ) -> Result<Arc<Pod>, CreateError> {
         let store = Arc::clone(self);
-        let created = self
-            .write_threads()
+        self.write_threads()
             .run(move || store.create_blocking(audience, pod, dry_run))
-            .await;
-        created?
+            .await?
     }
 
     pub(super) fn create_blocking(

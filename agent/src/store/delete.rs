@@ -68,8 +68,7 @@ impl Store {
         let store = Arc::clone(self);
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let delete = move || store.delete_blocking(audience, &namespace, &name, &deletion, dry_run);
-        let deleted = self.write_threads().run(delete).await;
-        deleted?
+        self.write_threads().run(delete).await?
     }
 
     fn delete_blocking(

@@ -137,8 +137,8 @@ impl Store {
         let advanced = self
             .write_threads()
             .run(move || store.advance_blocking(&uid, &container, next, IfRefused::Leave))
-            .await;
-        Ok(advanced??.object)
+            .await??;
+        Ok(advanced.object)
     }
 
     /// Like [`Store::advance`], for the end of an ephemeral container whose pod goes. Where the disk refuses it, it is in
@@ -262,11 +262,9 @@ impl Store {
     pub(crate) async fn forget(self: &Arc<Self>, uid: &str) -> Result<(), AdvanceError> {
         let store = Arc::clone(self);
         let uid = uid.to_owned();
-        let forgotten = self
-            .write_threads()
+        self.write_threads()
             .run(move || store.forget_blocking(&uid))
-            .await;
-        forgotten?
+            .await?
     }
 
     fn forget_blocking(&self, uid: &str) -> Result<(), AdvanceError> {

@@ -71,11 +71,9 @@ impl Store {
     pub(crate) async fn take_over(self: &Arc<Self>, uid: &str, container: &str) -> Result<(), TakeOverError> {
         let store = Arc::clone(self);
         let (uid, container) = (uid.to_owned(), container.to_owned());
-        let taken = self
-            .write_threads()
+        self.write_threads()
             .run(move || store.take_over_blocking(&uid, &container))
-            .await;
-        taken?
+            .await?
     }
 
     fn take_over_blocking(&self, uid: &str, container: &str) -> Result<(), TakeOverError> {

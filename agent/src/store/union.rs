@@ -55,8 +55,7 @@ impl Store {
             let containers: Vec<_> = new.into_iter().map(|record| record.spec).collect();
             Ok((!containers.is_empty()).then_some(NewContainers { uid, containers }))
         };
-        let judged = self.write_threads().run(judge).await;
-        judged?
+        self.write_threads().run(judge).await?
     }
 
     /// The entries that were asked for here, of pods that the API server has, and that it does not know as they are.

@@ -71,8 +71,7 @@ impl Store {
         let store = Arc::clone(self);
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let update = move || store.update_blocking(audience, &namespace, &name, update, dry_run);
-        let updated = self.write_threads().run(update).await;
-        updated?
+        self.write_threads().run(update).await?
     }
 
     fn update_blocking(
