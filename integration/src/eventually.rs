@@ -20,11 +20,11 @@ pub async fn eventually<T, E: Debug>(what: &str, look: impl AsyncFnMut() -> Resu
     eventually_within(PATIENCE, what, look).await
 }
 
-/// Whether something becomes true within twenty seconds. The caller shows what it saw where that fails.
+/// Whether something becomes true within a minute. The caller shows what it saw where that fails.
 pub async fn settles(mut look: impl AsyncFnMut() -> bool) -> bool {
     let started = Instant::now();
     while !look().await {
-        if started.elapsed() > Duration::from_secs(20) {
+        if started.elapsed() > PATIENCE {
             return false;
         }
         sleep(PAUSE).await;

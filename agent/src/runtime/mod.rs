@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod foreign;
+pub(crate) mod hung_shim;
 pub(crate) mod images;
 pub(crate) mod instance;
 pub(crate) mod log_links;

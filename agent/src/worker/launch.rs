@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use debuglet_proto::v1::{CreateContainerRequest, PodSandboxConfig, StartContainerRequest};
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -36,6 +37,7 @@ use crate::pod::sandbox_config::{SandboxContext, sandbox_config};
 use crate::pod::security_context::ImageUser;
 use crate::pod::status::Waiting;
 use crate::runtime::error::RuntimeError;
+use crate::runtime::hung_shim;
 use crate::runtime::images::{ImageEvent, ImageRequest, PullPolicy, ResolvedImage};
 use crate::runtime::log_links::LogLinks;
 use crate::runtime::logs::LogFile;
@@ -317,8 +319,13 @@ impl Launch {
                 return Err(Outcome::Done);
             }
         }
+        let asked = Instant::now();
         match context.runtime.runtime().create_container(request).await {
             Ok(answer) => {
+                let container_id = answer.into_inner().container_id;
+                if asked.elapsed() >= hung_shim::SUSPICIOUS {
+                    self.remove_unless_it_can_start(&container_id).await?;
+                }
                 let message = format!("Created container {}", self.container.name);
                 context.tell(
                     &self.pod,
@@ -328,7 +335,6 @@ impl Launch {
                     message,
                 );
                 test_panic::point("after-create");
-                let container_id = answer.into_inner().container_id;
                 // It is begun in any case, and then made whoever waits for it.
                 tokio::select! {
                     biased;
@@ -350,6 +356,23 @@ impl Launch {
                 ))
             }
         }
+    }
+
+    /// Removes a container that containerd created while the shim of the sandbox did not answer: it is to be created again.
+    async fn remove_unless_it_can_start(&self, container_id: &str) -> Result<(), Outcome> {
+        let context = &self.context;
+        // Where the runtime does not tell, the container is started: the runtime then tells why it cannot be.
+        let joins_nothing = context.runtime.joins_process_zero(container_id).await;
+        if !joins_nothing.unwrap_or(false) {
+            return Ok(());
+        }
+        if let failed @ Outcome::Failed(_) = ending::remove(context, container_id).await {
+            return Err(failed);
+        }
+        let message = "the runtime did not reach the pod's sandbox in time, so the container could not have been \
+                       started; it is created again";
+        self.warn(format!("Error: {message}"));
+        Err(Outcome::failed("CreateContainerError", message, RETRY_AFTER))
     }
 
     /// The objects of the API server that its variables come from, read now: who may see them may change any time.

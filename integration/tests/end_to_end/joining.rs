@@ -213,6 +213,7 @@ fn containers(case: &Case, maker: &str) -> Vec<Value> {
 
 async fn a_debug_container_is_what_a_kubelet_makes_of_the_same_spec(version: ContainerdVersion) {
     let node = Node::start(version).await;
+    wait_for_shims(&node).await;
     let plane = ControlPlane::start(&node).await;
     let _kubelet = Kubelet::start(&node, &plane).await;
     let profiles = node.folder().join("kubelet/root/seccomp");
@@ -274,6 +275,17 @@ async fn a_debug_container_is_what_a_kubelet_makes_of_the_same_spec(version: Con
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// Has containerd wait for its shims for a minute. After its usual 2 s it makes containers that cannot be started, and a
+/// kubelet leaves it at that: on a busy machine it would leave nothing to compare with.
+async fn wait_for_shims(node: &Node) {
+    let file = node.folder().join("containerd.toml");
+    let mut configuration = std::fs::read_to_string(&file).unwrap();
+    configuration.push_str("[timeouts]\n  \"io.containerd.timeout.task.state\" = \"1m\"\n");
+    std::fs::write(&file, configuration).unwrap();
+    node.kill_containerd().await;
+    node.start_containerd().await;
 }
 
 async fn agent(node: &Node, kubeconfig: &str) -> Agent {

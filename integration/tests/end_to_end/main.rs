@@ -42,6 +42,7 @@ mod dying_sandbox;
 mod foreign_pods;
 mod full_disk;
 mod hostile_files;
+mod hung_shim;
 mod idle;
 mod joining;
 mod kubectl;
