@@ -26,7 +26,7 @@ async fn what_waits_goes_on_across_a_restart_and_a_watch_ends_cleanly() {
     assert_eq!(labelled.stdout, "pod/app condition met\n");
     // The target starts: what waits for it does, too.
     kubectl
-        .run("exec late -- touch /scratch/go".split(' '))
+        .run(["exec", "late", "--", "sh", "-c", LET_TARGET_START])
         .await
         .succeeded();
     served_until(&kubectl, "late", |pod| state_of(pod, "dbg") == "running:").await;
@@ -34,6 +34,10 @@ async fn what_waits_goes_on_across_a_restart_and_a_watch_ends_cleanly() {
     kubectl.run("delete pod app --now".split(' ')).await.succeeded();
     commands.gone.output().await.succeeded();
 }
+
+/// Makes the program that the target is to run.
+const LET_TARGET_START: &str =
+    "cd /scratch; printf '#!/bin/sh\\nexec sleep 86400\\n' > new && chmod +x new && mv new target";
 
 /// Commands under way.
 struct Commands {
@@ -45,13 +49,13 @@ struct Commands {
 
 /// Starts them, and waits until each has come to where it waits.
 async fn begin(kubectl: &Kubectl<'_>) -> Commands {
-    // Its second container is the target, which runs only after the first was asked to let it.
+    // Its second container is the target. Until the first was asked to let it start it never runs, not even for a moment.
     let mut late = pod_that_runs("late", "sleep 86400");
     let target = serde_json::json!({
         "name": "target",
         "image": "docker.io/library/busybox:latest",
         "imagePullPolicy": "IfNotPresent",
-        "command": ["sh", "-c", "[ -e /scratch/go ] && exec sleep 86400; exit 1"],
+        "command": ["/scratch/target"],
         "volumeMounts": [{ "name": "scratch", "mountPath": "/scratch" }],
     });
     late["spec"]["restartPolicy"] = "Always".into();
