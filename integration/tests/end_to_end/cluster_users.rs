@@ -164,11 +164,18 @@ async fn a_user_debugs_where_the_cluster_lets_him_and_nowhere_else_and_root_does
         .run(["exec", "-n", "shop", "web", "-c", "debugger", "--", "echo", "in"])
         .await;
     assert_eq!(said.succeeded().stdout, "in\n");
-    let said = user
-        .run(["logs", "-n", "shop", "web", "-c", "debugger"])
-        .await
-        .succeeded();
-    assert_eq!(said.stdout, "from inside\n");
+    eventually("the user reads the log", async || {
+        let said = user
+            .run(["logs", "-n", "shop", "web", "-c", "debugger"])
+            .await
+            .succeeded();
+        if said.stdout == "from inside\n" {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    })
+    .await;
     let listed = user.run(["get", "pods", "-n", "shop"]).await.succeeded();
     assert!(listed.stdout.contains("web"), "{listed:?}");
 

@@ -23,8 +23,16 @@ async fn a_pod_of_the_folder_runs_and_goes_with_its_file(version: ContainerdVers
     let pod = agent.api().pod_until("default", "greeter", is_running).await;
 
     let address = pod["status"]["podIP"].as_str().unwrap();
-    let greeting = node.run(["busybox", "nc", "-w", "5", address, "8080"]).await;
-    assert_eq!(greeting.stdout, "Hello from an image without a shell.\n");
+    // The program listens a moment after its start.
+    integration::eventually("the pod greets", async || {
+        let greeting = node.run(["busybox", "nc", "-w", "5", address, "8080"]).await;
+        if greeting.stdout == "Hello from an image without a shell.\n" {
+            Ok(())
+        } else {
+            Err(greeting)
+        }
+    })
+    .await;
     assert_eq!(pod["metadata"]["annotations"]["debuglet.io/source"], "manifest");
 
     node.remove_manifest("greeter.yaml");

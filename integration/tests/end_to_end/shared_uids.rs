@@ -15,6 +15,9 @@ on_both_versions!(pods_that_share_a_uid_are_shown_debugged_and_reached_each_in_i
 const UID: &str = "hdishd83djaidwnduwk28bcsb";
 const NAMES: [&str; 2] = ["nginx-sandbox", "nginx-runsc-sandbox"];
 
+/// Asks the server of the pod that it is in, once that listens.
+const ASK: &str = "until wget -qO- http://127.0.0.1:8080/ 2>/dev/null; do sleep 0.1; done";
+
 /// Runs a pod that serves its name on port 8080.
 async fn serve(node: &Node, name: &str) -> ForeignPod {
     let mut config = ForeignPod::config(node, name, UID);
@@ -52,7 +55,7 @@ async fn pods_that_share_a_uid_are_shown_debugged_and_reached_each_in_its_own_sa
     let config = Config::new(front.url().parse().unwrap());
     let pods: Api<Pod> = Api::namespaced(Client::try_from(config).unwrap(), "shop");
     for name in NAMES {
-        let look = debug_container("dbg", &["wget", "-qO-", "http://127.0.0.1:8080/"]);
+        let look = debug_container("dbg", &["sh", "-c", ASK]);
         let answer = agent.api().debug("shop", name, &[look]).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let done = |pod: &Value| state_of(pod, "dbg") == "terminated:Completed";

@@ -153,8 +153,15 @@ async fn logs_of_the_run_before_are_read(kubectl: &Kubectl<'_>) {
     .await;
     let before = kubectl.run(["logs", "restarted", "--previous"]).await.succeeded();
     assert_eq!(before.stdout, "first\n");
-    let now = kubectl.run(["logs", "restarted"]).await.succeeded();
-    assert_eq!(now.stdout, "second\n");
+    eventually("the second run has logged its line", async || {
+        let now = kubectl.run(["logs", "restarted"]).await.succeeded();
+        if now.stdout == "second\n" {
+            Ok(())
+        } else {
+            Err(now)
+        }
+    })
+    .await;
     let none = kubectl.run(["logs", "app", "--previous"]).await;
     none.failed(1, &["Error from server (BadRequest)", "main"]);
 }
