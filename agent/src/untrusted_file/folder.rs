@@ -97,7 +97,7 @@ impl Folder {
     }
 
     /// Puts a new file with this mode and content in the place of whatever file has this name. A process that has the old
-    /// file open, or mounted, keeps that one.
+    /// file open, or mounted, keeps that one. Callers see to it that nobody else replaces the same file meanwhile.
     pub(crate) fn replace_file(&self, name: &OsStr, mode: u32, content: &[u8]) -> io::Result<()> {
         let name = one_name(name)?;
         let mut draft = name.to_owned();

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::untrusted_file::{Folder, read_range};
 
@@ -40,6 +41,9 @@ pub(crate) fn termination_log(pod_dir: &Path, container: &str, attempt: u32) -> 
 const ETC_HOSTS: &str = "etc-hosts";
 /// Its mode.
 const ETC_HOSTS_MODE: u32 = 0o644;
+/// Held while a pod's `/etc/hosts` is looked at and written: the containers of a pod are launched side by side and are to
+/// have the same file.
+static HOSTS: Mutex<()> = Mutex::new(());
 /// The name of the folder with the files of the pod's containers, in the pod's folder.
 const CONTAINERS: &str = "containers";
 /// The mode of a termination message's file: its container may run as anybody.
@@ -80,6 +84,7 @@ pub(crate) fn prepare(
 /// file mounted, so it is changed in place. Where one of them keeps it from being changed a new file takes its place, which
 /// those see that are made from then on.
 fn keep_hosts(pod_dir: &Path, content: &[u8]) -> io::Result<()> {
+    let _one_at_a_time = HOSTS.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Folder::open(pod_dir)?;
     let path = Path::new(ETC_HOSTS);
     let is_right = || -> io::Result<bool> {
@@ -194,6 +199,24 @@ mod tests {
         prepare();
         let again = fs::metadata(&path).expect("a file").modified().expect("its time");
         assert_eq!(again, written, "it is left alone where it is right");
+    }
+
+    #[test]
+    fn containers_that_are_launched_at_once_share_one_etc_hosts() {
+        for _ in 0..50 {
+            let pod_dir = tempfile::tempdir().expect("a folder");
+            let prepare = |container: &str| {
+                let files =
+                    prepare(pod_dir.path(), container, 0, "127.0.0.1\tlocalhost\n").expect("prepared");
+                // What the runtime mounts into this container.
+                fs::metadata(files.etc_hosts).expect("a file").ino()
+            };
+            let inodes: Vec<u64> = std::thread::scope(|scope| {
+                let threads = ["one", "two", "three", "four"].map(|name| scope.spawn(move || prepare(name)));
+                threads.map(|thread| thread.join().expect("it ends")).to_vec()
+            });
+            assert!(inodes.iter().all(|inode| *inode == inodes[0]), "{inodes:?}");
+        }
     }
 
     /// Holds a lease on a file and takes it anew whenever it is broken, as a container can. It ends when dropped.

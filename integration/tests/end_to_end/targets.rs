@@ -1,8 +1,8 @@
 //! Debug containers and the containers that they look into.
 
 use integration::{
-    ContainerdVersion, DISTROLESS, LARGE, Moment, Node, debug_container, ephemeral_status, is_running,
-    sleeping_pod, state_of,
+    ContainerdVersion, DISTROLESS, LARGE, Moment, Node, debug_container, ephemeral_status, eventually,
+    is_running, sleeping_pod, state_of,
 };
 use serde_json::{Value, json};
 
@@ -34,25 +34,43 @@ async fn a_debug_container_sees_the_processes_and_files_of_a_distroless_target(v
     );
 }
 
+/// Says so once process 1 is the target, which is the runtime's own program for a moment.
+const LOOK: &str = "until grep -q crash /proc/1/cmdline; do sleep 0.1; done; echo it crashes; sleep 600";
+
 async fn a_crash_looping_target_is_waited_for_with_its_state_in_the_message(version: ContainerdVersion) {
     let node = Node::start(version).await;
     let agent = node.start_agent().await;
     let mut pod = sleeping_pod("crashing");
-    let mut crashing = debug_container("crashing", &["sh", "-c", "sleep 1; exit 7"]);
+    // A run of it ends when it is told to: on a busy machine a short one could be over before it is joined.
+    let run = "until [ -e /scratch/crash ]; do sleep 0.1; done; rm /scratch/crash; exit 7";
+    let mut crashing = debug_container("crashing", &["sh", "-c", run]);
     crashing["imagePullPolicy"] = json!("IfNotPresent");
+    crashing["volumeMounts"] = json!([{"name": "scratch", "mountPath": "/scratch"}]);
     pod["spec"]["containers"].as_array_mut().unwrap().push(crashing);
     node.write_manifest("crashing.json", &pod);
-    let between_two_runs = |pod: &Value| {
-        let statuses = pod["status"]["containerStatuses"].as_array();
-        let crashing = statuses.and_then(|all| all.iter().find(|status| status["name"] == "crashing"));
-        crashing.is_some_and(|status| status["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+    let status = |pod: &Value| {
+        let statuses = pod["status"]["containerStatuses"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        let mut of_target = statuses.filter(|status| status["name"] == "crashing");
+        of_target.next().cloned().unwrap_or_default()
     };
+    let crash = async |restarts: u32| {
+        let runs = |pod: &Value| is_running(pod) && status(pod)["restartCount"] == restarts;
+        agent.api().pod_until("default", "crashing", runs).await;
+        let crash = ["exec", "crashing", "-c", "main", "--", "touch", "/scratch/crash"];
+        node.debuglet(crash).await.succeeded();
+    };
+    crash(0).await;
+    crash(1).await;
+    let between_two_runs = |pod: &Value| status(pod)["state"]["waiting"]["reason"] == "CrashLoopBackOff";
     agent
         .api()
         .pod_until("default", "crashing", between_two_runs)
         .await;
 
-    let mut container = debug_container("dbg", &["sh", "-c", "cat /proc/1/cmdline; sleep 600"]);
+    let mut container = debug_container("dbg", &["sh", "-c", LOOK]);
     container["targetContainerName"] = json!("crashing");
     agent.api().debug("default", "crashing", &[container]).await;
 
@@ -63,13 +81,23 @@ async fn a_crash_looping_target_is_waited_for_with_its_state_in_the_message(vers
         .unwrap();
     assert!(message.contains("crashing") && message.contains('7'), "{message}");
     // It is started with the next run of its target, and ends with it.
+    let joined = |pod: &Value| state_of(pod, "dbg") == "running:";
+    agent.api().pod_until("default", "crashing", joined).await;
+    let log = async || {
+        agent
+            .api()
+            .get("/api/v1/namespaces/default/pods/crashing/log?container=dbg")
+            .await
+    };
+    eventually("it has looked at its target", async || {
+        let log = log().await;
+        let text = log.body.as_str().unwrap_or_default();
+        if text == "it crashes\n" { Ok(()) } else { Err(log) }
+    })
+    .await;
+    crash(2).await;
     let ended = |pod: &Value| state_of(pod, "dbg").starts_with("terminated:");
     agent.api().pod_until("default", "crashing", ended).await;
-    let log = agent
-        .api()
-        .get("/api/v1/namespaces/default/pods/crashing/log?container=dbg")
-        .await;
-    assert!(log.body.as_str().unwrap().contains("sleep"), "{log:?}");
     assert_eq!(node.cri().containers("dbg").await.len(), 1);
 }
 
@@ -140,7 +168,7 @@ async fn a_pod_that_is_removed_while_its_image_is_pulled_goes_without_a_containe
 
     assert_eq!(last["stage"], "Terminated", "{last}");
     assert!(last["message"].as_str().unwrap().contains("removed"), "{last}");
-    integration::eventually("the pod is gone", async || {
+    eventually("the pod is gone", async || {
         let answer = agent.api().pod("default", "leaving").await;
         if answer.status == 404 { Ok(()) } else { Err(answer) }
     })
