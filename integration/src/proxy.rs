@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use debuglet_proto::v1::{
     ContainerState, ContainerStatusResponse, FilesystemIdentifier, ImageFsInfoResponse,
+    ListContainersResponse,
 };
 use futures_util::StreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -315,7 +316,7 @@ impl Rules {
     fn changes(&self, method: &str) -> bool {
         let rules = self.lock();
         match method {
-            "ContainerStatus" => !rules.states.is_empty(),
+            "ContainerStatus" | "ListContainers" => !rules.states.is_empty(),
             "ImageFsInfo" => rules.image_disk.is_some(),
             _ => false,
         }
@@ -326,6 +327,7 @@ impl Rules {
         let message = &answer[FRAME_HEAD..];
         let message = match method {
             "ContainerStatus" => self.with_state(message),
+            "ListContainers" => self.with_states(message),
             _ => self.with_image_disk(message),
         };
         let mut frame = vec![0];
@@ -345,6 +347,18 @@ impl Rules {
         {
             status.set_state(*state);
             (status.started_at, status.finished_at) = (0, 0);
+        }
+        answer.encode_to_vec()
+    }
+
+    /// An answer to `ListContainers`, with the states that a test wants.
+    fn with_states(&self, message: &[u8]) -> Vec<u8> {
+        let mut answer = ListContainersResponse::decode(message).unwrap();
+        for container in &mut answer.containers {
+            let name = container.metadata.clone().unwrap_or_default().name;
+            if let Some(state) = self.lock().states.get(&name) {
+                container.set_state(*state);
+            }
         }
         answer.encode_to_vec()
     }

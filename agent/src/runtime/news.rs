@@ -1,6 +1,6 @@
 //! News for whoever looks for somebody else's pods: which events may concern them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -28,6 +28,19 @@ pub(crate) struct Awaited {
     pub(crate) any: bool,
 }
 
+/// How CRI's lists show a sandbox or a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listed {
+    /// A sandbox that is ready, or a container that runs.
+    Runs,
+    /// A sandbox that is not ready: it has ended, or is not ready yet.
+    NotReady,
+    /// A container that has not started.
+    Created,
+    /// A container that has ended, or of which the runtime knows nothing any more.
+    Exited,
+}
+
 impl Awaited {
     /// Adds what has come since.
     pub(crate) fn extend(&mut self, news: Awaited) {
@@ -36,19 +49,14 @@ impl Awaited {
         self.removed.extend(news.removed);
     }
 
-    /// Strikes out what the lists show by now, each by its ids: the `ready` sandboxes, the other sandboxes, the containers.
-    pub(crate) fn settle(
-        &mut self,
-        ready: &BTreeSet<&str>,
-        others: &BTreeSet<&str>,
-        containers: &BTreeSet<&str>,
-    ) {
-        let is_in = |ids: &BTreeSet<&str>, id: &String| ids.contains(id.as_str());
+    /// Removes what the lists show by now: `listed` holds each listed sandbox and container by its id.
+    pub(crate) fn settle(&mut self, listed: &HashMap<&str, Listed>) {
+        let state = |id: &String| listed.get(id.as_str()).copied();
         self.started
-            .retain(|id| !is_in(ready, id) && !is_in(containers, id));
-        self.ended.retain(|id| is_in(ready, id));
-        self.removed
-            .retain(|id| is_in(ready, id) || is_in(others, id) || is_in(containers, id));
+            .retain(|id| !matches!(state(id), Some(Listed::Runs | Listed::Exited)));
+        self.ended
+            .retain(|id| matches!(state(id), Some(Listed::Runs | Listed::Created)));
+        self.removed.retain(|id| state(id).is_some());
     }
 
     /// Whether the lists show everything that has happened.
@@ -117,39 +125,31 @@ mod tests {
 
     #[test]
     fn what_happened_is_awaited_until_the_lists_show_it() {
-        // What happened to the sandbox or container "a", the lists, whether they show it.
-        type Ids = &'static [&'static str];
-        type Row = (&'static str, Ids, Ids, Ids, bool);
-        #[rustfmt::skip]
-        let table: &[Row] = &[
-            ("started", &[],    &[],    &[],    false),
-            ("started", &["a"], &[],    &[],    true),
-            ("started", &[],    &[],    &["a"], true),
-            ("started", &[],    &["a"], &[],    false),
-            ("ended",   &["a"], &[],    &[],    false),
-            ("ended",   &[],    &["a"], &[],    true),
-            ("ended",   &[],    &[],    &[],    true),
-            ("removed", &["a"], &[],    &[],    false),
-            ("removed", &[],    &["a"], &[],    false),
-            ("removed", &[],    &[],    &["a"], false),
-            ("removed", &[],    &[],    &[],    true),
+        use Listed::{Created, Exited, NotReady, Runs};
+        // What happened to a sandbox or container, and in which of these states the lists show that.
+        let states = [None, Some(Runs), Some(NotReady), Some(Created), Some(Exited)];
+        let table: [(&str, fn(&News), [bool; 5]); 3] = [
+            (
+                "started",
+                |news| news.started("a"),
+                [false, true, false, false, true],
+            ),
+            ("ended", |news| news.ended("a"), [true, false, true, false, true]),
+            (
+                "removed",
+                |news| news.removed("a"),
+                [true, false, false, false, false],
+            ),
         ];
-        for (happened, ready, others, containers, shown) in table {
-            let news = News::default();
-            match *happened {
-                "started" => news.started("a"),
-                "ended" => news.ended("a"),
-                _ => news.removed("a"),
+        for (happened, tell, shown) in table {
+            for (state, shown) in states.into_iter().zip(shown) {
+                let news = News::default();
+                tell(&news);
+                let mut awaited = Awaited::default();
+                awaited.extend(news.take());
+                awaited.settle(&state.map(|state| ("a", state)).into_iter().collect());
+                assert_eq!(awaited.is_settled(), shown, "{happened} {state:?}");
             }
-            let mut awaited = Awaited::default();
-            awaited.extend(news.take());
-            let ids = |ids: Ids| ids.iter().copied().collect();
-            awaited.settle(&ids(ready), &ids(others), &ids(containers));
-            assert_eq!(
-                awaited.is_settled(),
-                *shown,
-                "{happened} {ready:?} {others:?} {containers:?}"
-            );
         }
     }
 }

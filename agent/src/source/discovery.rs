@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use debuglet_proto::v1::{Container, PodSandbox, PodSandboxState};
+use debuglet_proto::v1::{Container, ContainerState, PodSandbox, PodSandboxState};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use crate::pod::leftover::Leftover;
 use crate::runtime::client::Runtime;
 use crate::runtime::error::RuntimeError;
 use crate::runtime::foreign;
-use crate::runtime::news::{Awaited, News};
+use crate::runtime::news::{Awaited, Listed, News};
 use crate::runtime::observe::{is_our_sandbox, is_ours};
 use crate::runtime::own::{own_containers, own_sandboxes};
 use crate::store::Store;
@@ -305,16 +305,24 @@ impl Discovery {
         Ok(Some((found, unread.is_none())))
     }
 
-    /// Strikes out what the lists show by now.
+    /// Stops waiting for what the lists show by now.
     fn settle(&mut self, sandboxes: &[PodSandbox], containers: &[Container]) {
-        let (ready, others): (Vec<&PodSandbox>, Vec<&PodSandbox>) = sandboxes
-            .iter()
-            .partition(|sandbox| sandbox.state() == PodSandboxState::SandboxReady);
-        self.awaited.settle(
-            &ready.iter().map(|sandbox| sandbox.id.as_str()).collect(),
-            &others.iter().map(|sandbox| sandbox.id.as_str()).collect(),
-            &containers.iter().map(|container| container.id.as_str()).collect(),
-        );
+        let sandboxes = sandboxes.iter().map(|sandbox| {
+            let listed = match sandbox.state() {
+                PodSandboxState::SandboxReady => Listed::Runs,
+                PodSandboxState::SandboxNotready => Listed::NotReady,
+            };
+            (sandbox.id.as_str(), listed)
+        });
+        let containers = containers.iter().map(|container| {
+            let listed = match container.state() {
+                ContainerState::ContainerCreated => Listed::Created,
+                ContainerState::ContainerRunning => Listed::Runs,
+                ContainerState::ContainerExited | ContainerState::ContainerUnknown => Listed::Exited,
+            };
+            (container.id.as_str(), listed)
+        });
+        self.awaited.settle(&sandboxes.chain(containers).collect());
     }
 }
 

@@ -16,6 +16,7 @@ on_both_versions!(
     a_pod_that_goes_and_comes_back_at_once_is_debugged_like_any_other,
     a_debug_container_outlives_containerd_and_the_agent,
     after_a_reboot_what_once_ran_is_shown_and_not_started_again,
+    a_start_that_the_runtime_s_lists_show_late_is_seen,
     an_image_that_others_remove_before_the_create_is_pulled_again,
     of_two_of_one_name_the_newer_is_served_and_both_are_listed,
 );
@@ -297,6 +298,32 @@ async fn after_a_reboot_what_once_ran_is_shown_and_not_started_again(version: Co
         );
         agent.kill().await;
     }
+}
+
+/// containerd tells that a container's process runs before its CRI lists show that, which a busy machine draws out.
+async fn a_start_that_the_runtime_s_lists_show_late_is_seen(version: ContainerdVersion) {
+    let node = Node::start(version).await;
+    let proxy = node.start_proxy().await;
+    let agent = node
+        .start_agent_with(AgentOptions {
+            runtime_socket: Some(proxy.socket().to_path_buf()),
+            ..AgentOptions::default()
+        })
+        .await;
+    let pod = ForeignPod::run(&node.cri(), ForeignPod::config(&node, "till", "u-till")).await;
+    let id = pod.create("main", &["sleep", "86400"]).await;
+    agent
+        .api()
+        .pod_until("shop", "till", |pod| {
+            pod["spec"]["containers"][0]["name"] == "main"
+        })
+        .await;
+    proxy.show_container_as("main", ContainerState::ContainerCreated);
+    pod.start(id).await;
+    // Every look that the event itself asks for has been over for long by then.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    proxy.let_pass();
+    agent.api().pod_until("shop", "till", is_running).await;
 }
 
 async fn an_image_that_others_remove_before_the_create_is_pulled_again(version: ContainerdVersion) {
