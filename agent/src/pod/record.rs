@@ -64,10 +64,10 @@ pub(crate) enum Phase {
 pub(crate) struct Record {
     /// The spec as accepted, with every default filled in.
     pub(crate) spec: EphemeralContainer,
-    /// Its place among the pod's ephemeral containers: their list is sorted by it. It is no index, as numbers may be
-    /// left out.
+    /// Its place among the pod's ephemeral containers: their list is sorted by it. It is no index: numbers may be left out,
+    /// and what comes before the first has a lower one.
     #[serde(default)]
-    pub(crate) order: u64,
+    pub(crate) order: i64,
     /// Where it was asked for first.
     pub(crate) origin: Origin,
     /// Who asked for it. None in records that were written before it was kept.
@@ -82,24 +82,35 @@ pub(crate) struct Record {
 }
 
 /// The order of a record that comes after all of `records`, which are sorted by theirs.
-pub(crate) fn next_order(records: &[Record]) -> u64 {
+pub(crate) fn next_order(records: &[Record]) -> i64 {
     records.last().map_or(0, |last| last.order.saturating_add(1))
 }
 
-/// Sorts records as `names` are, and gives them orders that say so. One whose order fits keeps it, so that little has
-/// to be written anew: nothing where new ones come last.
-pub(crate) fn arrange<'a>(records: &mut [Record], names: impl Iterator<Item = &'a str>) {
+/// Sorts records as `names` are, and gives them orders that say so. One that `is_kept`, which the disk has, keeps its order
+/// where that fits, so that little has to be written anew: nothing where new ones come first or last.
+pub(crate) fn arrange<'a>(
+    records: &mut [Record],
+    names: impl Iterator<Item = &'a str>,
+    is_kept: impl Fn(&Record) -> bool,
+) {
     let places: HashMap<&str, usize> = names.zip(0..).collect();
     records.sort_by_key(|record| {
         let place = places.get(record.spec.name.as_str()).copied();
         place.unwrap_or(usize::MAX)
     });
+    if let Some(first) = records.iter().position(is_kept) {
+        let (new, kept) = records.split_at_mut(first);
+        let before = kept.first().map_or(0, |kept| kept.order);
+        for (distance, record) in (1..).zip(new.iter_mut().rev()) {
+            record.order = before.saturating_sub(distance);
+        }
+    }
     number(records);
 }
 
 /// Makes the orders of records those of a list that stands as it is: each higher than the one before.
 pub(crate) fn number(records: &mut [Record]) {
-    let mut lowest = 0;
+    let mut lowest = i64::MIN;
     for record in records {
         record.order = record.order.max(lowest);
         lowest = record.order.saturating_add(1);

@@ -180,7 +180,8 @@ impl Store {
         let before = std::mem::take(&mut with_new.records);
         with_new.records = before.iter().cloned().chain(new).collect();
         let names = names_in_order(&before, &wanted.containers);
-        arrange(&mut with_new.records, names.into_iter());
+        let is_kept = |record: &Record| before.iter().any(|before| before.spec.name == record.spec.name);
+        arrange(&mut with_new.records, names.into_iter(), is_kept);
         let (mut new, mut moved) = (Vec::new(), Vec::new());
         for record in &with_new.records {
             match before.iter().find(|before| before.spec.name == record.spec.name) {

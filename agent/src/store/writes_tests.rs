@@ -1,6 +1,7 @@
 //! What clients write to pods, and what is left of it wherever the agent is killed.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -676,7 +677,7 @@ async fn a_record_that_comes_after_one_was_taken_out_has_a_place_of_its_own() {
     first.disk.drop_record(&uid, "y");
     first.lock().take_out(&uid, "y");
     accept(&first, &["x", "z", "a"]).await;
-    let orders: Vec<u64> = first
+    let orders: Vec<i64> = first
         .view(&uid)
         .unwrap()
         .records
@@ -687,6 +688,24 @@ async fn a_record_that_comes_after_one_was_taken_out_has_a_place_of_its_own() {
     drop(first);
     let pod = store(folder.path()).pod("default", "web").unwrap();
     assert_eq!(ephemeral_names(&pod), ["x", "z", "a"]);
+}
+
+#[tokio::test]
+async fn a_new_record_that_comes_first_or_last_has_no_other_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let uid = create(&first).await;
+    accept(&first, &["a"]).await;
+    let records = pod_dir(folder.path(), &uid).join("ephemeral");
+    let written = |name: &str| fs::metadata(records.join(format!("{name}.json"))).unwrap().ino();
+    let a = written("a");
+    accept(&first, &["c", "b", "a"]).await;
+    let c = written("c");
+    accept(&first, &["d", "c", "b", "a", "z"]).await;
+    assert_eq!((written("a"), written("c")), (a, c));
+    drop(first);
+    let pod = store(folder.path()).pod("default", "web").unwrap();
+    assert_eq!(ephemeral_names(&pod), ["d", "c", "b", "a", "z"]);
 }
 
 #[tokio::test]

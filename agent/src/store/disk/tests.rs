@@ -4,7 +4,7 @@ use super::*;
 use crate::pod::record::Origin;
 use crate::private_mounts::{in_private_mounts, mount_memory};
 
-fn record(order: u64, name: &str) -> Record {
+fn record(order: i64, name: &str) -> Record {
     let spec = EphemeralContainer {
         name: name.to_owned(),
         image: Some("i".to_owned()),
