@@ -147,14 +147,16 @@ impl BusyMachine {
         command
     }
 
-    /// Runs a command on the machine with this process' output and environment, without input, to its end. Answers its
-    /// exit code.
+    /// Runs a command on the machine with this process' output, environment and folder, without input, to its end. Answers
+    /// its exit code.
     pub async fn run(&self, command: Command) -> i32 {
         // A process is moved to the machine's control groups right after its start, and is outside of them until then.
-        let wait = "while grep -q ':/\\.\\.' /proc/self/cgroup; do sleep 0.05; done; exec \"$0\" \"$@\"";
+        // A process that enters a mount namespace is in its root folder then.
+        let wait = "while grep -q ':/\\.\\.' /proc/self/cgroup; do sleep 0.05; done; cd \"$0\"; exec \"$@\"";
         let mut moved = Command::new("sh");
         moved
             .args(["-c", wait])
+            .arg(std::env::current_dir().unwrap())
             .arg(command.get_program())
             .args(command.get_args());
         for (name, value) in command.get_envs() {
