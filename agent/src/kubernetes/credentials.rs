@@ -134,11 +134,20 @@ async fn from_file(file: &Path) -> Result<Credentials, CredentialsError> {
             source,
         })?;
     let from = file.to_path_buf();
+    let mut clusters = kubeconfig
+        .clusters
+        .iter()
+        .filter_map(|named| named.cluster.as_ref());
+    let names_proxy = clusters.any(|cluster| cluster.proxy_url.is_some());
     blocking(move || {
         // It reads the files that the kubeconfig names, and waits for nothing.
         let options = KubeConfigOptions::default();
         let made = Handle::current().block_on(kube::Config::from_custom_kubeconfig(kubeconfig, &options));
-        let config = made.map_err(|source| refused(&from, source))?;
+        let mut config = made.map_err(|source| refused(&from, source))?;
+        if !names_proxy {
+            // One that the environment names, HTTPS_PROXY, is for the way to other networks.
+            config.proxy_url = None;
+        }
         Ok(Credentials {
             certificate_user: certificate_user(&config.auth_info),
             config,

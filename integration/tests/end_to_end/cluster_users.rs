@@ -109,6 +109,10 @@ async fn agent_for_users(node: &Node, kubeconfig: &Path) -> Agent {
             "discovery.enabled = true\napi.cluster_users = true\nkubernetes.kubeconfig = {:?}\n",
             kubeconfig.display().to_string()
         ),
+        // A proxy for the way out of a company's network, which the agent does not take to the API server.
+        under: ["env", "HTTPS_PROXY=http://127.0.0.1:9"]
+            .map(str::to_owned)
+            .to_vec(),
         ..AgentOptions::default()
     })
     .await
