@@ -18,6 +18,8 @@ pub(crate) struct News {
 /// What CRI's lists need not show yet: its events come first.
 #[derive(Debug, Default)]
 pub(crate) struct Awaited {
+    /// Containers and sandboxes that were created.
+    pub(crate) created: BTreeSet<String>,
     /// Containers and sandboxes that were started.
     pub(crate) started: BTreeSet<String>,
     /// Containers and sandboxes that have ended.
@@ -44,6 +46,7 @@ pub(crate) enum Listed {
 impl Awaited {
     /// Adds what has come since.
     pub(crate) fn extend(&mut self, news: Awaited) {
+        self.created.extend(news.created);
         self.started.extend(news.started);
         self.ended.extend(news.ended);
         self.removed.extend(news.removed);
@@ -52,6 +55,7 @@ impl Awaited {
     /// Removes what the lists show by now: `listed` holds each listed sandbox and container by its id.
     pub(crate) fn settle(&mut self, listed: &HashMap<&str, Listed>) {
         let state = |id: &String| listed.get(id.as_str()).copied();
+        self.created.retain(|id| state(id).is_none());
         self.started
             .retain(|id| !matches!(state(id), Some(Listed::Runs | Listed::Exited)));
         self.ended
@@ -61,11 +65,22 @@ impl Awaited {
 
     /// Whether the lists show everything that has happened.
     pub(crate) fn is_settled(&self) -> bool {
-        self.started.is_empty() && self.ended.is_empty() && self.removed.is_empty()
+        [&self.created, &self.started, &self.ended, &self.removed]
+            .iter()
+            .all(|ids| ids.is_empty())
     }
 }
 
 impl News {
+    /// A container or sandbox was created.
+    pub(crate) fn created(&self, id: &str) {
+        self.tell(|awaited| {
+            if awaited.created.len() < AWAITED {
+                awaited.created.insert(id.to_owned());
+            }
+        });
+    }
+
     /// A container or sandbox was started.
     pub(crate) fn started(&self, id: &str) {
         self.tell(|awaited| {
@@ -88,6 +103,7 @@ impl News {
     /// A container or sandbox was removed.
     pub(crate) fn removed(&self, id: &str) {
         self.tell(|awaited| {
+            awaited.created.remove(id);
             awaited.started.remove(id);
             if awaited.removed.len() < AWAITED {
                 awaited.removed.insert(id.to_owned());
@@ -129,6 +145,7 @@ mod tests {
         // What happened to a sandbox or container, and in which of these states the lists show that.
         let states = [None, Some(Runs), Some(NotReady), Some(Created), Some(Exited)];
         let table = [
+            ("created", [false, true, true, true, true]),
             ("started", [false, true, false, false, true]),
             ("ended", [true, false, true, false, true]),
             ("removed", [true, false, false, false, false]),
@@ -137,6 +154,7 @@ mod tests {
             for (state, shown) in states.into_iter().zip(shown) {
                 let news = News::default();
                 match happened {
+                    "created" => news.created("a"),
                     "started" => news.started("a"),
                     "ended" => news.ended("a"),
                     _ => news.removed("a"),

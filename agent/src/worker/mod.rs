@@ -210,6 +210,7 @@ impl Workers {
             .is_none_or(|uid| self.context.store.is_foreign(uid))
         {
             match kind {
+                ContainerEventKind::Created => self.news.created(id),
                 ContainerEventKind::Started => self.news.started(id),
                 ContainerEventKind::Exited => self.news.ended(id),
                 ContainerEventKind::Deleted => self.news.removed(id),
