@@ -286,6 +286,15 @@ impl Node {
         agent
     }
 
+    /// [`Node::start_agent`], with a proxy in the place of containerd.
+    pub async fn start_agent_behind(&self, proxy: &Proxy) -> Agent {
+        self.start_agent_with(AgentOptions {
+            runtime_socket: Some(proxy.socket().to_path_buf()),
+            ..AgentOptions::default()
+        })
+        .await
+    }
+
     /// Starts the agent without waiting for anything.
     pub fn launch_agent(&self, options: AgentOptions) -> Agent {
         Agent::start(&self.place, &self.runtime_socket(), options)

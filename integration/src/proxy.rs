@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use debuglet_proto::v1::{
-    ContainerState, ContainerStatusResponse, FilesystemIdentifier, ImageFsInfoResponse,
+    ContainerMetadata, ContainerState, ContainerStatusResponse, FilesystemIdentifier, ImageFsInfoResponse,
     ListContainersResponse,
 };
 use futures_util::StreamExt;
@@ -340,24 +340,25 @@ impl Rules {
     fn with_state(&self, message: &[u8]) -> Vec<u8> {
         let mut answer = ContainerStatusResponse::decode(message).unwrap();
         if let Some(status) = &mut answer.status
-            && let Some(state) = self
-                .lock()
-                .states
-                .get(&status.metadata.clone().unwrap_or_default().name)
+            && let Some(state) = self.state_of(status.metadata.as_ref())
         {
-            status.set_state(*state);
+            status.set_state(state);
             (status.started_at, status.finished_at) = (0, 0);
         }
         answer.encode_to_vec()
+    }
+
+    /// The state that a test wants of this container.
+    fn state_of(&self, container: Option<&ContainerMetadata>) -> Option<ContainerState> {
+        self.lock().states.get(&container?.name).copied()
     }
 
     /// An answer to `ListContainers`, with the states that a test wants.
     fn with_states(&self, message: &[u8]) -> Vec<u8> {
         let mut answer = ListContainersResponse::decode(message).unwrap();
         for container in &mut answer.containers {
-            let name = container.metadata.clone().unwrap_or_default().name;
-            if let Some(state) = self.lock().states.get(&name) {
-                container.set_state(*state);
+            if let Some(state) = self.state_of(container.metadata.as_ref()) {
+                container.set_state(state);
             }
         }
         answer.encode_to_vec()

@@ -6,6 +6,7 @@ pub(crate) mod call_metrics;
 pub(crate) mod call_object;
 pub(crate) mod cgroup_driver;
 pub(crate) mod client;
+mod container_info;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod foreign;

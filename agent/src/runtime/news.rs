@@ -74,29 +74,19 @@ impl Awaited {
 impl News {
     /// A container or sandbox was created.
     pub(crate) fn created(&self, id: &str) {
-        self.tell(|awaited| {
-            if awaited.created.len() < AWAITED {
-                awaited.created.insert(id.to_owned());
-            }
-        });
+        self.tell(|awaited| remember(&mut awaited.created, id));
     }
 
     /// A container or sandbox was started.
     pub(crate) fn started(&self, id: &str) {
-        self.tell(|awaited| {
-            if awaited.started.len() < AWAITED {
-                awaited.started.insert(id.to_owned());
-            }
-        });
+        self.tell(|awaited| remember(&mut awaited.started, id));
     }
 
     /// A container or sandbox has ended.
     pub(crate) fn ended(&self, id: &str) {
         self.tell(|awaited| {
             awaited.started.remove(id);
-            if awaited.ended.len() < AWAITED {
-                awaited.ended.insert(id.to_owned());
-            }
+            remember(&mut awaited.ended, id);
         });
     }
 
@@ -105,9 +95,7 @@ impl News {
         self.tell(|awaited| {
             awaited.created.remove(id);
             awaited.started.remove(id);
-            if awaited.removed.len() < AWAITED {
-                awaited.removed.insert(id.to_owned());
-            }
+            remember(&mut awaited.removed, id);
         });
     }
 
@@ -132,6 +120,13 @@ impl News {
     /// Takes what has come.
     pub(crate) fn take(&self) -> Awaited {
         std::mem::take(&mut *self.awaited.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Adds an id where there is room for it.
+fn remember(ids: &mut BTreeSet<String>, id: &str) {
+    if ids.len() < AWAITED {
+        ids.insert(id.to_owned());
     }
 }
 

@@ -362,8 +362,7 @@ impl Launch {
     async fn remove_unless_it_can_start(&self, container_id: &str) -> Result<(), Outcome> {
         let context = &self.context;
         // Where the runtime does not tell, the container is started: the runtime then tells why it cannot be.
-        let joins_nothing = context.runtime.joins_process_zero(container_id).await;
-        if !joins_nothing.unwrap_or(false) {
+        if !context.runtime.joins_process_zero(container_id).await {
             return Ok(());
         }
         if let failed @ Outcome::Failed(_) = ending::remove(context, container_id).await {

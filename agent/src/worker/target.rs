@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use debuglet_proto::v1::ContainerStatusRequest;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -129,7 +128,7 @@ impl Targets {
     }
 }
 
-/// What containerd tells of a container's process (`ContainerStatus` with `verbose`, `info["info"]`).
+/// What containerd tells of a container's process.
 #[derive(Deserialize)]
 struct Info {
     pid: u32,
@@ -139,17 +138,7 @@ struct Info {
 /// `/proc/1/root` where it is process 1 of its own. `None` where it cannot be told.
 #[expect(clippy::disallowed_methods, reason = "/proc is the kernel's")]
 async fn files_at(runtime: &Runtime, target_id: &str) -> Option<String> {
-    let request = ContainerStatusRequest {
-        container_id: target_id.to_owned(),
-        verbose: true,
-    };
-    let answer = runtime
-        .runtime()
-        .container_status(request)
-        .await
-        .ok()?
-        .into_inner();
-    let info: Info = serde_json::from_str(answer.info.get("info")?).ok()?;
+    let info: Info = runtime.container_info(target_id).await?;
     let status = Path::new("/proc").join(info.pid.to_string()).join("status");
     let status = tokio::fs::read_to_string(status).await.ok()?;
     Some(format!("/proc/{}/root", innermost_pid(&status)?))

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use debuglet_proto::v1::ContainerState;
 use integration::{
-    Agent, AgentOptions, ContainerdVersion, Moment, Node, Proxy, debug_container, is_running, sleeping_pod,
-    state_of,
+    Agent, ContainerdVersion, Moment, Node, debug_container, is_running, sleeping_pod, state_of,
 };
 use serde_json::{Value, json};
 
@@ -39,7 +38,7 @@ async fn a_launch_survives_a_kill_between_any_two_calls(version: ContainerdVersi
     .enumerate()
     {
         let step = format!("{method} {moment:?}");
-        let agent = start_agent(&node, &proxy).await;
+        let agent = node.start_agent_behind(&proxy).await;
         let pod = start_pod(&node, &agent, &format!("launch-{number}")).await;
         let mut held = proxy.hold(method, moment);
         let answer = agent
@@ -53,7 +52,7 @@ async fn a_launch_survives_a_kill_between_any_two_calls(version: ContainerdVersi
         proxy.let_pass();
         call.abandoned().await;
 
-        let agent = start_agent(&node, &proxy).await;
+        let agent = node.start_agent_behind(&proxy).await;
         let served = agent
             .api()
             .pod_until("default", &pod.name, has_begun("dbg"))
@@ -77,7 +76,7 @@ async fn a_stop_survives_a_kill_between_any_two_calls(version: ContainerdVersion
     let proxy = node.start_proxy().await;
     for (number, moment) in [Moment::Before, Moment::After].into_iter().enumerate() {
         let step = format!("StopContainer {moment:?}");
-        let agent = start_agent(&node, &proxy).await;
+        let agent = node.start_agent_behind(&proxy).await;
         let pod = start_pod(&node, &agent, &format!("stop-{number}")).await;
         agent
             .api()
@@ -96,7 +95,7 @@ async fn a_stop_survives_a_kill_between_any_two_calls(version: ContainerdVersion
         proxy.let_pass();
         call.abandoned().await;
 
-        let agent = start_agent(&node, &proxy).await;
+        let agent = node.start_agent_behind(&proxy).await;
         let stopped = |pod: &Value| state_of(pod, "dbg").starts_with("terminated:");
         agent.api().pod_until("default", &pod.name, stopped).await;
         pod.started_times(1, &step).await;
@@ -117,7 +116,7 @@ async fn a_launch_survives_a_kill_at_any_step_on_the_disk(version: ContainerdVer
     for calls in ["fsync,fdatasync", "rename,renameat,renameat2"] {
         for nth in 1..=3 {
             let step = format!("{calls} {nth}");
-            let mut agent = start_agent(&node, &proxy).await;
+            let mut agent = node.start_agent_behind(&proxy).await;
             let pod = start_pod(&node, &agent, &format!("disk-{}-{nth}", &calls[..5])).await;
             let tracer = kill_at(&node, &mut agent, calls, nth).await;
 
@@ -133,7 +132,7 @@ async fn a_launch_survives_a_kill_at_any_step_on_the_disk(version: ContainerdVer
             tracer.ended().await;
             agent.kill().await;
 
-            let agent = start_agent(&node, &proxy).await;
+            let agent = node.start_agent_behind(&proxy).await;
             let served = agent.api().pod_until("default", &pod.name, is_running).await;
             let known = served["spec"]["ephemeralContainers"]
                 .as_array()
@@ -229,7 +228,7 @@ async fn a_container_that_ran_before_the_runtime_was_killed_is_adopted_and_not_s
 async fn a_container_that_may_have_run_under_another_runtime_is_not_started() {
     let node = Node::start(ContainerdVersion::V2_4).await;
     let proxy = node.start_proxy().await;
-    let agent = start_agent(&node, &proxy).await;
+    let agent = node.start_agent_behind(&proxy).await;
     let pod = start_pod(&node, &agent, "another-runtime").await;
     let mut held = proxy.hold("StartContainer", Moment::Before);
     agent
@@ -262,7 +261,7 @@ async fn a_container_that_is_created_after_an_error_to_startcontainer_is_not_sta
 ) {
     let node = Node::start(version).await;
     let proxy = node.start_proxy().await;
-    let agent = start_agent(&node, &proxy).await;
+    let agent = node.start_agent_behind(&proxy).await;
     let pod = start_pod(&node, &agent, "start-error").await;
     let before = proxy.calls("StartContainer");
     let error = "failed to update container state: no space left on device";
@@ -293,7 +292,7 @@ async fn a_container_that_is_created_after_an_error_to_startcontainer_is_not_sta
     agent.kill().await;
     let sandboxes = node.crictl(["pods", "-q"]).await.succeeded().stdout;
     node.crictl(["stopp", sandboxes.trim()]).await.succeeded();
-    let agent = start_agent(&node, &proxy).await;
+    let agent = node.start_agent_behind(&proxy).await;
     let restarted =
         |pod: &Value| is_running(pod) && pod["status"]["containerStatuses"][0]["restartCount"] == json!(1);
     let served = agent.api().pod_until("default", &pod.name, restarted).await;
@@ -369,15 +368,6 @@ impl CountingPod {
         })
         .await;
     }
-}
-
-async fn start_agent(node: &Node, proxy: &Proxy) -> Agent {
-    let runtime_socket = Some(proxy.socket().to_path_buf());
-    node.start_agent_with(AgentOptions {
-        runtime_socket,
-        ..Default::default()
-    })
-    .await
 }
 
 async fn start_pod(node: &Node, agent: &Agent, name: &str) -> CountingPod {

@@ -4,8 +4,8 @@ use debuglet_proto::v1::{
     ContainerState, ImageSpec, RemoveContainerRequest, RemoveImageRequest, ReopenContainerLogRequest,
 };
 use integration::{
-    Agent, AgentOptions, BUSYBOX, ContainerdVersion, ForeignPod, Moment, Node, debug_container,
-    ephemeral_status, eventually, is_running, state_of,
+    Agent, BUSYBOX, ContainerdVersion, ForeignPod, Moment, Node, debug_container, ephemeral_status,
+    eventually, is_running, state_of,
 };
 use serde_json::{Value, json};
 
@@ -304,12 +304,7 @@ async fn after_a_reboot_what_once_ran_is_shown_and_not_started_again(version: Co
 async fn a_start_that_the_runtime_s_lists_show_late_is_seen(version: ContainerdVersion) {
     let node = Node::start(version).await;
     let proxy = node.start_proxy().await;
-    let agent = node
-        .start_agent_with(AgentOptions {
-            runtime_socket: Some(proxy.socket().to_path_buf()),
-            ..AgentOptions::default()
-        })
-        .await;
+    let agent = node.start_agent_behind(&proxy).await;
     let pod = ForeignPod::run(&node.cri(), ForeignPod::config(&node, "till", "u-till")).await;
     let id = pod.create("main", &["sleep", "86400"]).await;
     agent
@@ -329,12 +324,7 @@ async fn a_start_that_the_runtime_s_lists_show_late_is_seen(version: ContainerdV
 async fn an_image_that_others_remove_before_the_create_is_pulled_again(version: ContainerdVersion) {
     let node = Node::start(version).await;
     let proxy = node.start_proxy().await;
-    let agent = node
-        .start_agent_with(AgentOptions {
-            runtime_socket: Some(proxy.socket().to_path_buf()),
-            ..AgentOptions::default()
-        })
-        .await;
+    let agent = node.start_agent_behind(&proxy).await;
     ForeignPod::run_sleeping(&node.cri(), ForeignPod::config(&node, "till", "u-till")).await;
     agent.api().pod_until("shop", "till", is_running).await;
     let mut creates = proxy.hold("CreateContainer", Moment::Before);

@@ -1,9 +1,7 @@
 //! A shim that does not answer in time, as on a machine that has too much to do: containerd then takes the sandbox's process
 //! for number 0, and makes a container that cannot be started.
 
-use integration::{
-    AgentOptions, ContainerdVersion, Node, debug_container, eventually, is_running, sleeping_pod, state_of,
-};
+use integration::{ContainerdVersion, Node, debug_container, eventually, is_running, sleeping_pod, state_of};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -12,12 +10,7 @@ on_both_versions!(a_container_that_was_created_while_the_shim_hung_is_made_anew_
 async fn a_container_that_was_created_while_the_shim_hung_is_made_anew_and_runs(version: ContainerdVersion) {
     let node = Node::start(version).await;
     let proxy = node.start_proxy().await;
-    let agent = node
-        .start_agent_with(AgentOptions {
-            runtime_socket: Some(proxy.socket().to_path_buf()),
-            ..AgentOptions::default()
-        })
-        .await;
+    let agent = node.start_agent_behind(&proxy).await;
     node.write_manifest("web.json", &sleeping_pod("web"));
     agent.api().pod_until("default", "web", is_running).await;
     let main = node.cri().containers("main").await.remove(0);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use debuglet_proto::v1::{NamespaceMode, NamespaceOption};
 use futures_util::stream::{self, StreamExt};
-use integration::{AgentOptions, ContainerdVersion, ForeignPod, Node, Proxy, eventually, eventually_within};
+use integration::{ContainerdVersion, ForeignPod, Node, Proxy, eventually, eventually_within};
 
 /// How many pods others run.
 const PODS: usize = 100;
@@ -40,12 +40,7 @@ async fn with_a_hundred_pods_of_others_nothing_is_listed_and_no_pod_is_polled() 
         pod.start(id).await;
     }
     let proxy = node.start_proxy().await;
-    let mut agent = node
-        .start_agent_with(AgentOptions {
-            runtime_socket: Some(proxy.socket().to_path_buf()),
-            ..AgentOptions::default()
-        })
-        .await;
+    let mut agent = node.start_agent_behind(&proxy).await;
     eventually_within(Duration::from_secs(120), "all are shown", async || {
         let shown = agent.api().pods().await.len();
         if shown == PODS { Ok(()) } else { Err(shown) }

@@ -83,14 +83,9 @@ async fn a_crash_looping_target_is_waited_for_with_its_state_in_the_message(vers
     // It is started with the next run of its target, and ends with it.
     let joined = |pod: &Value| state_of(pod, "dbg") == "running:";
     agent.api().pod_until("default", "crashing", joined).await;
-    let log = async || {
-        agent
-            .api()
-            .get("/api/v1/namespaces/default/pods/crashing/log?container=dbg")
-            .await
-    };
     eventually("it has looked at its target", async || {
-        let log = log().await;
+        let path = "/api/v1/namespaces/default/pods/crashing/log?container=dbg";
+        let log = agent.api().get(path).await;
         let text = log.body.as_str().unwrap_or_default();
         if text == "it crashes\n" { Ok(()) } else { Err(log) }
     })
@@ -140,13 +135,7 @@ async fn a_pod_that_is_removed_while_its_image_is_pulled_goes_without_a_containe
 ) {
     let node = Node::start(version).await;
     let proxy = node.start_proxy().await;
-    let runtime_socket = Some(proxy.socket().to_path_buf());
-    let agent = node
-        .start_agent_with(integration::AgentOptions {
-            runtime_socket,
-            ..Default::default()
-        })
-        .await;
+    let agent = node.start_agent_behind(&proxy).await;
     node.write_manifest("leaving.json", &sleeping_pod("leaving"));
     agent.api().pod_until("default", "leaving", is_running).await;
     let mut held = proxy.hold("PullImage", Moment::Before);
